@@ -1,0 +1,152 @@
+//! The command line: which commands there are, and how each ends.
+
+pub mod audit;
+pub mod claims;
+pub mod config;
+pub mod demo;
+pub mod error;
+pub mod files;
+pub mod grants;
+pub mod host;
+pub mod inspect;
+pub mod keys;
+pub mod locate;
+pub mod output;
+pub mod policy;
+pub mod remote;
+pub mod sign;
+pub mod trust;
+pub mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::process::Role;
+use error::CliError;
+use output::Output;
+
+/// Runs WebAssembly components only when it knows who made them, gives each one a SPIFFE identity, and lets it do only what
+/// its operator granted. Everything else is refused, with the reason and the fix.
+#[derive(Debug, Parser)]
+#[command(name = "portcullis", version, max_term_width = 120, after_help = AFTER_HELP)]
+struct Cli {
+    /// Print results as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The whole chain on this machine, with nothing to configure.
+    Demo(demo::DemoArgs),
+    /// Make and show signing keys.
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Claims of a component, to edit and to sign.
+    #[command(subcommand)]
+    Claims(claims::ClaimsCommand),
+    /// Sign a component's claims.
+    Sign(sign::SignArgs),
+    /// The host's own verdict on a component.
+    Verify(verify::VerifyArgs),
+    /// Claims, signers, verdict and imports of a component.
+    Inspect(inspect::InspectArgs),
+    /// The signed trust policy: who may sign what.
+    #[command(subcommand)]
+    Trust(trust::TrustCommand),
+    /// Run one component in the foreground, with every check of a host.
+    Run(host::RunArgs),
+    /// Run the host.
+    Host(host::HostArgs),
+    /// What a running host is doing.
+    Status(remote::StatusArgs),
+    /// The components of a running host.
+    List(remote::TargetArgs),
+    /// Start a component on a running host.
+    Start(remote::StartArgs),
+    /// Stop a component on a running host.
+    Stop(remote::StopArgs),
+    /// Grants: what components may do.
+    #[command(subcommand)]
+    Grants(grants::GrantsCommand),
+    /// Check policies, and explain refusals.
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+    /// The trust bundle of a running host.
+    #[command(subcommand)]
+    Identity(remote::IdentityCommand),
+    /// The audit log.
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// The configuration file.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// A process of a host, started by its supervisor.
+    #[command(hide = true)]
+    Role {
+        /// Which.
+        role: Role,
+    },
+}
+
+const AFTER_HELP: &str =
+    "Exit codes: 0 done or verified, 1 internal, 2 usage, 10 no evidence, 11 bad signature, 12 untrusted signer,
+13 claims do not match, 14 expired or not yet valid, 15 rolled back, 16 revoked, 17 trust policy invalid or stale,
+18 transport, 20 denied by policy, 64 bad configuration.";
+
+/// Runs the command of this process.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { error::exit::USAGE } else { 0 });
+        }
+    };
+    let mut out = Output::new(cli.json);
+    match run(cli.command, &mut out) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            out.error(&error);
+            ExitCode::from(error.exit())
+        }
+    }
+}
+
+fn run(command: Command, out: &mut Output) -> Result<(), CliError> {
+    match command {
+        Command::Demo(args) => demo::run(args, out),
+        Command::Keys(command) => keys::run(command, out),
+        Command::Claims(command) => claims::run(command, out),
+        Command::Sign(args) => sign::run(args, out),
+        Command::Verify(args) => verify::run(args, out),
+        Command::Inspect(args) => inspect::run(args, out),
+        Command::Trust(command) => trust::run(command, out),
+        Command::Run(args) => host::run_one(args, out),
+        Command::Host(args) => host::run(args, out),
+        Command::Status(args) => remote::status(args, out),
+        Command::List(args) => remote::list(args, out),
+        Command::Start(args) => remote::start(args, out),
+        Command::Stop(args) => remote::stop(args, out),
+        Command::Grants(command) => grants::run(command, out),
+        Command::Policy(command) => policy::run(command, out),
+        Command::Identity(command) => remote::identity(command, out),
+        Command::Audit(command) => audit::run(command, out),
+        Command::Config(command) => config::run(command, out),
+        Command::Role { role } => {
+            crate::roles::run(role).map_err(|error| CliError::internal(format!("the {role} process ended: {error}")))
+        }
+    }
+}
+
+/// Runs a future of a command to its end.
+fn block_on<T>(future: impl Future<Output = Result<T, CliError>>) -> Result<T, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+    let runtime = runtime.map_err(CliError::internal)?;
+    let done = runtime.block_on(future);
+    runtime.shutdown_background();
+    done
+}

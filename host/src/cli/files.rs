@@ -1,0 +1,192 @@
+//! Files that a user hands over: read with a cap, every failure with the path, the reason and a hint. Written whole or not at all.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use portcullis_signing::ComponentBytes;
+
+use super::error::{CliError, exit};
+use crate::limits;
+
+/// Reads a regular file of 1 to `most` bytes. `what` names it in messages, for instance "claims file".
+pub fn read_bytes(path: &Path, most: u64, what: &str) -> Result<Vec<u8>, CliError> {
+    let (file, size) = open(path, most, what)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default().min(1 << 20));
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| unreadable(path, what, &error))?;
+    if u64::try_from(bytes.len()).unwrap_or(u64::MAX) > most {
+        return Err(too_large(path, most, what));
+    }
+    if bytes.is_empty() {
+        return Err(empty(path, what));
+    }
+    Ok(bytes)
+}
+
+/// Reads a regular file as UTF-8.
+pub fn read_text(path: &Path, most: u64, what: &str) -> Result<String, CliError> {
+    String::from_utf8(read_bytes(path, most, what)?).map_err(|error| {
+        let message = format!(
+            "{what} {} is not UTF-8: the first bad byte is at offset {}",
+            path.display(),
+            error.utf8_error().valid_up_to()
+        );
+        CliError::usage(message).with_hint(format!("a {what} is a text file; was a binary file named instead?"))
+    })
+}
+
+/// Reads a component, hashing while reading.
+pub fn read_component(path: &Path) -> Result<ComponentBytes, CliError> {
+    let (file, _) = open(path, limits::COMPONENT_BYTES, "component")?;
+    ComponentBytes::read(file, limits::COMPONENT_BYTES).map_err(|error| {
+        CliError::new(exit::CLAIMS, "component.unreadable", format!("component {}: {error}", path.display()))
+    })
+}
+
+/// Reads the evidence of a component: the files named, else the one beside it if it is there.
+pub fn read_evidence(component: &Path, named: &[PathBuf]) -> Result<Vec<Vec<u8>>, CliError> {
+    if !named.is_empty() {
+        return named.iter().map(|path| read_bytes(path, limits::EVIDENCE_BYTES, "evidence")).collect();
+    }
+    let beside = evidence_beside(component);
+    match std::fs::symlink_metadata(&beside) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        _ => Ok(vec![read_bytes(&beside, limits::EVIDENCE_BYTES, "evidence")?]),
+    }
+}
+
+/// Where the evidence of a component lies by default: `PATH.sigstore.json`.
+pub fn evidence_beside(component: &Path) -> PathBuf {
+    let mut name = component.as_os_str().to_owned();
+    name.push(".sigstore.json");
+    PathBuf::from(name)
+}
+
+/// Writes a file whole or not at all: temporary file, fsync, rename, fsync of the folder.
+pub fn write(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(), CliError> {
+    let failed = |error: &io::Error| {
+        CliError::usage(format!("{} cannot be written: {error}", path.display()))
+            .with_hint("check that the folder exists and that you may write there")
+    };
+    if path.is_dir() {
+        return Err(CliError::usage(format!("{} is a folder", path.display())).with_hint("name a file in it"));
+    }
+    if !force && std::fs::symlink_metadata(path).is_ok() {
+        return Err(CliError::usage(format!("{} exists already", path.display()))
+            .with_hint("name another file, or give --force to replace it"));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let write = || -> io::Result<()> {
+        let mut file = tempfile::Builder::new()
+            .prefix(".portcullis-")
+            .permissions(PermissionsExt::from_mode(mode))
+            .tempfile_in(folder)?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        if force {
+            file.persist(path).map_err(|error| error.error)?;
+        } else {
+            file.persist_noclobber(path).map_err(|error| error.error)?;
+        }
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|error| failed(&error))
+}
+
+fn open(path: &Path, most: u64, what: &str) -> Result<(File, u64), CliError> {
+    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let file = opened.map_err(|error| unreadable(path, what, &error))?;
+    let meta = file.metadata().map_err(|error| unreadable(path, what, &error))?;
+    if meta.is_dir() {
+        let message = format!("{what} {} is a folder", path.display());
+        return Err(CliError::usage(message).with_hint("name the file in it"));
+    }
+    if !meta.is_file() {
+        let kind = meta.file_type();
+        let kind = if kind.is_fifo() {
+            "a pipe"
+        } else if kind.is_socket() {
+            "a socket"
+        } else {
+            "a device"
+        };
+        let message = format!("{what} {} is {kind}, not a file", path.display());
+        return Err(CliError::usage(message).with_hint("write its content to a file first"));
+    }
+    if meta.len() > most {
+        return Err(too_large(path, most, what));
+    }
+    if meta.len() == 0 {
+        return Err(empty(path, what));
+    }
+    Ok((file, meta.len()))
+}
+
+fn unreadable(path: &Path, what: &str, error: &io::Error) -> CliError {
+    let (why, hint) = match error.kind() {
+        io::ErrorKind::NotFound => ("does not exist".to_owned(), "check the path"),
+        io::ErrorKind::PermissionDenied => {
+            ("may not be read by this user".to_owned(), "change its owner or mode, or run as the user who may read it")
+        }
+        _ => (format!("cannot be read: {error}"), "check the file and the disk"),
+    };
+    CliError::usage(format!("{what} {} {why}", path.display())).with_hint(hint)
+}
+
+fn too_large(path: &Path, most: u64, what: &str) -> CliError {
+    let message = format!("{what} {} is larger than {most} bytes", path.display());
+    CliError::usage(message).with_hint("was another file named by mistake?")
+}
+
+fn empty(path: &Path, what: &str) -> CliError {
+    let message = format!("{what} {} is empty", path.display());
+    CliError::usage(message).with_hint("was it written to the end? make it again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(path: &Path) -> CliError {
+        read_text(path, 16, "claims file").unwrap_err()
+    }
+
+    #[test]
+    fn every_kind_of_bad_file_is_named_with_a_reason_and_a_hint() {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        std::fs::write(at("empty"), b"").unwrap();
+        std::fs::write(at("large"), [b'x'; 17]).unwrap();
+        std::fs::write(at("binary"), b"ab\xff").unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, at("pipe"), rustix::fs::Mode::RUSR).unwrap();
+        for (name, reason) in [
+            ("missing", "does not exist"),
+            (".", "folder"),
+            ("empty", "empty"),
+            ("large", "larger than 16"),
+            ("binary", "offset 2"),
+            ("pipe", "pipe"),
+        ] {
+            let error = refused(&at(name));
+            assert!(error.message().contains(reason), "{name}: {}", error.message());
+            assert!(error.message().contains(&temp.path().display().to_string()) && error.hint().is_some());
+            assert_eq!(error.exit(), exit::USAGE);
+        }
+        std::fs::write(at("fits"), [b'x'; 16]).unwrap();
+        assert_eq!(read_text(&at("fits"), 16, "claims file").unwrap().len(), 16);
+    }
+
+    #[test]
+    fn a_file_is_written_whole_and_not_over_another_without_force() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("out");
+        write(&path, b"1", 0o600, false).unwrap();
+        assert!(write(&path, b"2", 0o600, false).unwrap_err().hint().unwrap().contains("--force"));
+        write(&path, b"3", 0o600, true).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"3");
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 1);
+        assert!(write(temp.path(), b"4", 0o600, true).is_err());
+        assert!(write(&temp.path().join("no/such"), b"4", 0o600, true).is_err());
+    }
+}

@@ -1,0 +1,118 @@
+//! `portcullis grants add`: writes the smallest grant that allows one thing, and has the running host take it up.
+
+use std::path::PathBuf;
+
+use portcullis_policies::{AddressRange, Destination, GrantEdit, add_grant};
+
+use super::error::{CliError, exit};
+use super::output::Output;
+use super::{block_on, files, locate, remote};
+use crate::limits::CONFIG_BYTES;
+use crate::rpc::control::ReloadPolicyRequest;
+
+/// `portcullis grants ...`.
+#[derive(Debug, clap::Subcommand)]
+pub enum GrantsCommand {
+    /// Add to what a component may do. The file changes only where needed; comments stay.
+    Add(AddArgs),
+}
+
+/// Arguments of `portcullis grants add`.
+#[derive(Debug, clap::Args)]
+pub struct AddArgs {
+    /// Claimed name of the component, `namespace:name`.
+    component: String,
+    /// Let it be loaded.
+    #[arg(long)]
+    load: bool,
+    /// An interface that it may import.
+    #[arg(long)]
+    link: Vec<String>,
+    /// A destination that it may send HTTP requests to: `http://HOST:PORT` or `https://HOST[:PORT]`.
+    #[arg(long)]
+    http: Option<String>,
+    /// SPIFFE ID that the destination must prove by mTLS.
+    #[arg(long, requires = "http")]
+    peer: Option<String>,
+    /// Address range beyond public ones that the destination may resolve to: loopback, private, or a network.
+    #[arg(long, requires = "http")]
+    addresses: Vec<String>,
+    /// An audience that it may fetch JWT-SVIDs for.
+    #[arg(long)]
+    audience: Vec<String>,
+    /// An identity action: read, x509, validate.
+    #[arg(long)]
+    identity: Vec<String>,
+    /// Who may call it: `anonymous`, or a SPIFFE ID.
+    #[arg(long)]
+    caller: Vec<String>,
+    /// Why; kept in the file.
+    #[arg(long, default_value = "added by `portcullis grants add`")]
+    reason: String,
+    /// Who answers for it; kept in the file.
+    #[arg(long, default_value = "operator")]
+    owner: String,
+    /// The configuration file.
+    #[arg(long)]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(command: GrantsCommand, out: &mut Output) -> Result<(), CliError> {
+    let GrantsCommand::Add(args) = command;
+    let config = locate::config(args.config.as_deref())?;
+    let path = config.grants_file().ok_or_else(|| {
+        CliError::new(exit::CONFIG, "config.no-grants", "the configuration names no grants file")
+            .with_hint("add [policy] grants = [\"grants.toml\"] to it")
+    })?;
+    let edit = edit(args)?;
+    let old = files::read_text(path, CONFIG_BYTES, "grants file")?;
+    let new = add_grant(&old, &edit).map_err(|error| CliError::usage(error.to_string()).with_hint(error.hint()))?;
+    if new != old {
+        files::write(path, new.as_bytes(), 0o600, true)?;
+    }
+    let reloaded = block_on(async {
+        let Ok(mut control) = remote::connect(&config.control_socket()).await else { return Ok(None) };
+        let reply = control.reload_policy(ReloadPolicyRequest {}).await.map_err(|error| remote::failed(&error))?;
+        Ok(Some(reply.into_inner()))
+    })?;
+    let mut text = match new == old {
+        true => format!("{} grants this already", path.display()),
+        false => format!("written to {}", path.display()),
+    };
+    match &reloaded {
+        Some(reply) if reply.errors.is_empty() => {
+            text.push_str(&format!("; in force as generation {}", reply.generation))
+        }
+        Some(reply) => {
+            return Err(CliError::new(exit::CONFIG, "policy.invalid", reply.errors.join("\n"))
+                .with_hint("the host keeps the policy it had; mend the file and run `portcullis policy check`"));
+        }
+        None => text.push_str("; no host is running, it takes effect at the next start"),
+    }
+    let generation = reloaded.map(|reply| reply.generation);
+    out.result(text, &serde_json::json!({ "file": path, "changed": new != old, "generation": generation }))
+}
+
+fn edit(args: AddArgs) -> Result<GrantEdit, CliError> {
+    let http = args.http.as_deref().map(Destination::parse_url).transpose();
+    let http = http.map_err(|error| CliError::usage(format!("--http: {error}")).with_hint(error.hint()))?;
+    let addresses: Result<Vec<AddressRange>, _> = args.addresses.iter().map(|text| text.parse()).collect();
+    let addresses = addresses.map_err(|error| {
+        CliError::usage(format!("--addresses: {error}"))
+            .with_hint("loopback, private, or a network such as 10.1.0.0/16")
+    })?;
+    Ok(GrantEdit {
+        component: args.component,
+        load: args.load,
+        link: args.link,
+        http,
+        peer: args.peer,
+        addresses,
+        audiences: args.audience,
+        identity: args.identity,
+        callers: args.caller,
+        reason: args.reason,
+        owner: args.owner,
+    })
+}

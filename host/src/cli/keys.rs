@@ -1,0 +1,288 @@
+//! `portcullis keys generate|show`, and where every command that signs takes its key from.
+//!
+//! A key file that others can read is refused rather than repaired: it may have been read already.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use portcullis_signing::{KeyError, KeyKind, PublicKey, SecretKey};
+use zeroize::Zeroizing;
+
+use super::error::CliError;
+use super::files;
+use super::output::Output;
+use crate::config::environment;
+
+/// Largest key file: a seed has 58 characters.
+const KEY_FILE_BYTES: u64 = 4096;
+
+/// `portcullis keys ...`.
+#[derive(Debug, clap::Subcommand)]
+pub enum KeysCommand {
+    /// Make a key: the seed goes to a file that only you can read, the public key is printed.
+    Generate(GenerateArgs),
+    /// Print the public key and kind of a key.
+    Show(ShowArgs),
+}
+
+/// `portcullis keys generate`.
+#[derive(Debug, clap::Args)]
+pub struct GenerateArgs {
+    /// What the key is for: signer (signs claims, A...) or root (signs trust policies, O...).
+    #[arg(long, value_enum, default_value_t = Kind::Signer)]
+    kind: Kind,
+    /// The file to write the seed to, with mode 0600.
+    #[arg(long)]
+    out: PathBuf,
+    /// Replace a file that exists. The key in it is lost.
+    #[arg(long)]
+    force: bool,
+}
+
+/// `portcullis keys show`.
+#[derive(Debug, clap::Args)]
+pub struct ShowArgs {
+    /// The key: FILE or env://NAME.
+    key: KeySource,
+}
+
+/// What a key is for.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Kind {
+    /// Signs component claims.
+    Signer,
+    /// Signs trust policies.
+    Root,
+}
+
+/// Where a secret key comes from: `FILE`, `env://NAME` or `exec:COMMAND`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeySource {
+    /// A file with a seed, mode 0600 or narrower.
+    File(PathBuf),
+    /// An environment variable with a seed: what CI systems hand secrets over with.
+    Environment(String),
+    /// A command that signs. Not supported yet.
+    Command,
+    /// The secret itself, on the command line: refused, and not kept, so that no message can repeat it.
+    Seed,
+}
+
+/// A public key on the command line. Parsed after the arguments, so that a seed given by mistake is not repeated.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PublicKeyArg(String);
+
+/// Runs the command.
+pub fn run(command: KeysCommand, out: &mut Output) -> Result<(), CliError> {
+    match command {
+        KeysCommand::Generate(args) => generate(&args, out),
+        KeysCommand::Show(args) => show(&args.key.read()?, None, out),
+    }
+}
+
+fn generate(args: &GenerateArgs, out: &mut Output) -> Result<(), CliError> {
+    let kind = match args.kind {
+        Kind::Signer => KeyKind::Signer,
+        Kind::Root => KeyKind::Root,
+    };
+    let key = SecretKey::generate(kind).map_err(CliError::internal)?;
+    let seed = key.seed();
+    let mut line = Zeroizing::new(Vec::with_capacity(seed.len() + 1));
+    line.extend_from_slice(seed.as_bytes());
+    line.push(b'\n');
+    files::write(&args.out, &line, 0o600, args.force)?;
+    show(&key, Some(&args.out), out)?;
+    out.note(format!("the seed is in {}; keep it secret, it cannot be made again", args.out.display()));
+    Ok(())
+}
+
+fn show(key: &SecretKey, file: Option<&Path>, out: &mut Output) -> Result<(), CliError> {
+    let json = serde_json::json!({ "publicKey": key.public(), "kind": key.kind().name(), "file": file });
+    out.result(format!("{}  {}", key.public(), key.kind()), &json)
+}
+
+impl KeySource {
+    /// Reads the key.
+    pub fn read(&self) -> Result<SecretKey, CliError> {
+        match self {
+            KeySource::File(path) => {
+                check_mode(path)?;
+                let bytes = Zeroizing::new(files::read_bytes(path, KEY_FILE_BYTES, "key file")?);
+                parse(&bytes, &format!("key file {}", path.display()))
+            }
+            KeySource::Environment(name) => match environment::read(name) {
+                Some(value) => parse(Zeroizing::new(value).as_bytes(), &format!("environment variable {name}")),
+                None => Err(CliError::usage(format!("the environment variable {name} is not set, or empty"))
+                    .with_hint("set it to the seed that `portcullis keys generate` wrote")),
+            },
+            KeySource::Command => Err(CliError::usage("keys behind a command (exec:) are not supported yet")
+                .with_hint("use a key file or env://NAME")),
+            KeySource::Seed => Err(CliError::usage("a secret seed was given on the command line")
+                .with_hint("it is in the shell's history and in the list of processes now: make a new key, and name its file or env://NAME")),
+        }
+    }
+}
+
+impl PublicKeyArg {
+    /// Parses the key and refuses one of another kind.
+    pub fn read(&self, needed: KeyKind, option: &str) -> Result<PublicKey, CliError> {
+        let key = self.0.parse::<PublicKey>().and_then(|key| key.require(needed));
+        key.map_err(|error| CliError::usage(format!("{option}: {error}")).with_hint(error.hint()))
+    }
+}
+
+impl fmt::Debug for PublicKeyArg {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PublicKeyArg")
+    }
+}
+
+impl FromStr for PublicKeyArg {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl FromStr for KeySource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("exec:") {
+            return Ok(KeySource::Command);
+        }
+        if let Some(name) = text.strip_prefix("env://") {
+            let known = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+            return if known {
+                Ok(KeySource::Environment(name.to_owned()))
+            } else {
+                Err("env:// needs the name of a variable, such as env://PORTCULLIS_KEY".to_owned())
+            };
+        }
+        if looks_like_a_seed(text) {
+            return Ok(KeySource::Seed);
+        }
+        Ok(KeySource::File(PathBuf::from(text)))
+    }
+}
+
+/// Whether a text is a seed, or nearly one: what must not be repeated.
+fn looks_like_a_seed(text: &str) -> bool {
+    text.len() > 40 && text.starts_with('S') && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
+}
+
+/// Refuses a key file that anybody but its owner can read or write.
+fn check_mode(path: &Path) -> Result<(), CliError> {
+    // What cannot be looked at, or is no file, is explained by the reading that follows.
+    let Ok(meta) = std::fs::metadata(path) else { return Ok(()) };
+    let mode = meta.permissions().mode() & 0o7777;
+    if !meta.is_file() || mode & 0o177 == 0 {
+        return Ok(());
+    }
+    let message = format!("key file {} has mode {mode:04o}: others may read or change it", path.display());
+    Err(CliError::usage(message)
+        .with_hint(format!("run `chmod 600 {}`; if others could read it, make a new key", path.display())))
+}
+
+fn parse(bytes: &[u8], place: &str) -> Result<SecretKey, CliError> {
+    let text = std::str::from_utf8(bytes.trim_ascii()).map_err(|_| key_error(place, &KeyError::NotSeed))?;
+    SecretKey::from_seed(text).map_err(|error| key_error(place, &error))
+}
+
+fn key_error(place: &str, error: &KeyError) -> CliError {
+    CliError::usage(format!("{place}: {error}")).with_hint(error.hint())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::error::exit;
+
+    fn source(text: &str) -> KeySource {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_key_comes_from_a_file_or_a_variable() {
+        assert_eq!(source("ci.key"), KeySource::File("ci.key".into()));
+        assert_eq!(source("env://CI_KEY"), KeySource::Environment("CI_KEY".into()));
+        assert_eq!(source("exec:sign --it"), KeySource::Command);
+        for bad in ["env://", "env://A=B", "env://A B"] {
+            assert!(bad.parse::<KeySource>().is_err(), "{bad}");
+        }
+        assert_eq!(source("exec:x").read().unwrap_err().exit(), exit::USAGE);
+        assert!(source("env://PORTCULLIS_TEST_UNSET").read().unwrap_err().message().contains("PORTCULLIS_TEST_UNSET"));
+    }
+
+    #[test]
+    fn a_seed_on_the_command_line_is_refused_and_not_repeated() {
+        let seed = SecretKey::generate(KeyKind::Signer).unwrap().seed();
+        for text in [seed.as_str(), seed.get(..50).unwrap()] {
+            let error = source(text).read().unwrap_err();
+            assert!(error.exit() == exit::USAGE && !error.to_string().contains(text));
+            let argument: PublicKeyArg = text.parse().unwrap();
+            let error = argument.read(KeyKind::Root, "--root").unwrap_err();
+            assert!(error.exit() == exit::USAGE && !error.to_string().contains(text));
+            assert!(!format!("{:?}{:?}", source(text), argument).contains(text));
+        }
+    }
+
+    #[test]
+    fn a_public_key_of_the_other_kind_is_refused() {
+        let key = SecretKey::generate(KeyKind::Signer).unwrap().public();
+        let argument: PublicKeyArg = key.to_string().parse().unwrap();
+        assert_eq!(argument.read(KeyKind::Signer, "--signer").unwrap(), key);
+        assert!(argument.read(KeyKind::Root, "--root").unwrap_err().message().starts_with("--root: "));
+    }
+
+    #[test]
+    fn a_generated_key_file_is_private_and_read_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("ci.key");
+        let args = || GenerateArgs { kind: Kind::Root, out: path.clone(), force: false };
+        generate(&args(), &mut Output::new(true)).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let key = KeySource::File(path.clone()).read().unwrap();
+        assert_eq!(key.kind(), KeyKind::Root);
+        assert!(generate(&args(), &mut Output::new(true)).unwrap_err().message().contains("exists"));
+        assert_eq!(KeySource::File(path.clone()).read().unwrap().public(), key.public());
+    }
+
+    #[test]
+    fn a_key_file_that_others_can_read_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("ci.key");
+        generate(&GenerateArgs { kind: Kind::Signer, out: path.clone(), force: false }, &mut Output::new(true))
+            .unwrap();
+        for mode in [0o640, 0o604, 0o620, 0o700, 0o644] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            let error = KeySource::File(path.clone()).read().unwrap_err();
+            assert!(error.hint().unwrap().contains("chmod 600"), "{mode:o}");
+        }
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o400)).unwrap();
+        assert!(KeySource::File(path).read().is_ok());
+    }
+
+    #[test]
+    fn every_bad_key_file_is_an_error_without_its_content() {
+        let temp = tempfile::tempdir().unwrap();
+        let public = SecretKey::generate(KeyKind::Signer).unwrap().public().to_string();
+        let half = SecretKey::generate(KeyKind::Signer).unwrap().seed().get(..30).unwrap().to_owned();
+        for (name, content) in
+            [("public", public.as_bytes()), ("half", half.as_bytes()), ("random", b"\xff\x00\xfe"), ("blank", b" \n")]
+        {
+            let path = temp.path().join(name);
+            files::write(&path, content, 0o600, false).unwrap();
+            let error = KeySource::File(path).read().unwrap_err();
+            assert!(error.exit() == exit::USAGE && error.hint().is_some() && error.message().contains(name));
+            assert!(!error.to_string().contains(&half));
+        }
+        for path in [temp.path().to_path_buf(), temp.path().join("missing")] {
+            assert!(KeySource::File(path).read().is_err());
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Commands that talk to a running host over its control socket. They hold no decisions: the host decides and refuses.
+
+use std::path::{Path, PathBuf};
+
+use tonic::transport::Channel;
+
+use super::error::{CliError, exit};
+use super::output::{Output, table};
+use super::{block_on, locate};
+use crate::rpc::control::control_client::ControlClient;
+use crate::rpc::control::{
+    BundleRequest, Component, StartRequest, StatusReply, StatusRequest, StopRequest, start_reply,
+};
+
+/// Which host.
+#[derive(Debug, clap::Args)]
+pub struct TargetArgs {
+    /// The configuration file of the host.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The control socket, instead of the one that the configuration gives.
+    #[arg(long)]
+    socket: Option<PathBuf>,
+}
+
+/// Arguments of `portcullis status`.
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    /// Wait up to this many seconds for the host to be ready.
+    #[arg(long, default_value_t = 0)]
+    wait: u64,
+}
+
+/// Arguments of `portcullis start`.
+#[derive(Debug, clap::Args)]
+pub struct StartArgs {
+    /// The component.
+    component: PathBuf,
+    /// Its evidence, instead of COMPONENT.sigstore.json.
+    #[arg(long = "bundle")]
+    evidence: Vec<PathBuf>,
+    /// Route it: a path prefix, or HOST/PATH.
+    #[arg(long)]
+    route: Option<String>,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// Arguments of `portcullis stop`.
+#[derive(Debug, clap::Args)]
+pub struct StopArgs {
+    /// Name of a component, or an instance id.
+    component: String,
+    #[command(flatten)]
+    target: TargetArgs,
+}
+
+/// `portcullis identity ...`.
+#[derive(Debug, clap::Subcommand)]
+pub enum IdentityCommand {
+    /// The trust bundle as the host publishes it (SPIFFE bundle document).
+    Bundle(TargetArgs),
+}
+
+/// A client of the control socket.
+pub type Control = ControlClient<Channel>;
+
+impl TargetArgs {
+    /// The control socket that is meant.
+    pub fn socket(&self) -> Result<PathBuf, CliError> {
+        match &self.socket {
+            Some(socket) => Ok(socket.clone()),
+            None => Ok(locate::config(self.config.as_deref())?.control_socket()),
+        }
+    }
+}
+
+/// Connects to a host.
+pub async fn connect(socket: &Path) -> Result<Control, CliError> {
+    let channel = crate::rpc::client_at(socket).await.map_err(|error| {
+        CliError::new(exit::TRANSPORT, "host.unreachable", format!("no host answers at {}: {error}", socket.display()))
+            .with_hint("start it with `portcullis host --config FILE`, as the same user")
+    })?;
+    Ok(ControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES))
+}
+
+/// A failed call as an error of the command.
+pub fn failed(status: &tonic::Status) -> CliError {
+    match status.code() {
+        tonic::Code::InvalidArgument => CliError::usage(status.message()),
+        _ => {
+            CliError::new(exit::TRANSPORT, "host.call-failed", format!("the host did not answer: {}", status.message()))
+                .with_hint("look at the log of the host")
+        }
+    }
+}
+
+/// `portcullis status`: exit 0 if the host is ready, else 1.
+pub fn status(args: StatusArgs, out: &mut Output) -> Result<(), CliError> {
+    let socket = args.target.socket()?;
+    let reply = block_on(async {
+        let wait_ready_ms = args.wait.saturating_mul(1000);
+        let reply = connect(&socket).await?.status(StatusRequest { wait_ready_ms }).await;
+        Ok(reply.map_err(|error| failed(&error))?.into_inner())
+    })?;
+    out.result(status_text(&reply), &status_json(&reply))?;
+    if reply.ready {
+        return Ok(());
+    }
+    Err(CliError::new(exit::INTERNAL, "host.not-ready", "the host is up and not ready")
+        .with_hint(reply.problems.join("\n")))
+}
+
+/// `portcullis list`.
+pub fn list(args: TargetArgs, out: &mut Output) -> Result<(), CliError> {
+    let socket = args.socket()?;
+    let reply = block_on(async {
+        let reply = connect(&socket).await?.status(StatusRequest { wait_ready_ms: 0 }).await;
+        Ok(reply.map_err(|error| failed(&error))?.into_inner())
+    })?;
+    let json = reply.components.iter().map(component_json).collect::<Vec<_>>();
+    out.result(components_text(&reply.components), &json.into())
+}
+
+/// `portcullis start`: the exit code of a refusal is the refusal's.
+pub fn start(args: StartArgs, out: &mut Output) -> Result<(), CliError> {
+    let socket = args.target.socket()?;
+    let absolute =
+        |path: PathBuf| std::path::absolute(&path).map(|path| path.display().to_string()).map_err(CliError::internal);
+    let (route_host, route_path) = match args.route {
+        None => (String::new(), String::new()),
+        Some(route) => match route.split_once('/') {
+            Some((host, path)) => (host.to_owned(), format!("/{path}")),
+            None => {
+                return Err(CliError::usage("a route is /PATH or HOST/PATH").with_hint("for instance --route /orders"));
+            }
+        },
+    };
+    let request = StartRequest {
+        component_path: absolute(args.component)?,
+        evidence_paths: args.evidence.into_iter().map(absolute).collect::<Result<_, _>>()?,
+        route_host,
+        route_path,
+    };
+    let spinner = out.spinner("verifying and compiling");
+    let reply = block_on(async {
+        let reply = connect(&socket).await?.start(request).await;
+        Ok(reply.map_err(|error| failed(&error))?.into_inner())
+    });
+    spinner.finish_and_clear();
+    match reply?.result {
+        Some(start_reply::Result::Started(component)) => {
+            out.result(components_text(std::slice::from_ref(&component)), &component_json(&component))
+        }
+        Some(start_reply::Result::Refused(refused)) => {
+            let exit = u8::try_from(refused.exit_code).unwrap_or(exit::INTERNAL);
+            let details = serde_json::json!({ "reference": refused.reference });
+            Err(CliError::new(exit, &refused.code, format!("{}: {}", refused.code, refused.message))
+                .with_hint(refused.hint)
+                .with_details(details))
+        }
+        None => Err(CliError::internal("the host gave an empty answer")),
+    }
+}
+
+/// `portcullis stop`.
+pub fn stop(args: StopArgs, out: &mut Output) -> Result<(), CliError> {
+    let socket = args.target.socket()?;
+    let stopped = block_on(async {
+        let reply = connect(&socket).await?.stop(StopRequest { target: args.component.clone() }).await;
+        Ok(reply.map_err(|error| failed(&error))?.into_inner().stopped)
+    })?;
+    if stopped == 0 {
+        return Err(CliError::usage(format!("nothing called {} runs", args.component))
+            .with_hint("`portcullis list` shows what runs"));
+    }
+    out.result(format!("stopped {stopped}"), &serde_json::json!({ "stopped": stopped }))
+}
+
+/// `portcullis identity bundle`.
+pub fn identity(command: IdentityCommand, out: &mut Output) -> Result<(), CliError> {
+    let IdentityCommand::Bundle(target) = command;
+    let socket = target.socket()?;
+    let json = block_on(async {
+        let reply = connect(&socket).await?.bundle(BundleRequest {}).await;
+        Ok(reply.map_err(|error| failed(&error))?.into_inner().json)
+    })?;
+    out.raw(format!("{json}\n").as_bytes())
+}
+
+fn status_text(reply: &StatusReply) -> String {
+    let mut rows = vec![
+        vec!["ready".to_owned(), if reply.ready { "yes" } else { "no" }.to_owned()],
+        vec!["http".to_owned(), reply.http_address.clone()],
+        vec!["mtls".to_owned(), reply.mtls_address.clone()],
+        vec!["policy".to_owned(), format!("generation {}", reply.policy_generation)],
+        vec!["trust".to_owned(), format!("version {}", reply.trust_version)],
+        vec!["audit".to_owned(), reply.audit_path.clone()],
+        vec!["requests".to_owned(), format!("{}, spoilt by guests {}", reply.requests, reply.guest_failures)],
+    ];
+    rows.extend(reply.processes.iter().map(|process| {
+        let up = if process.up { format!("pid {}", process.pid) } else { "down".to_owned() };
+        vec![process.role.clone(), format!("{up}, {} restarts", process.restarts)]
+    }));
+    rows.extend(reply.problems.iter().map(|problem| vec!["problem".to_owned(), problem.clone()]));
+    rows.extend(reply.dangers.iter().map(|danger| vec!["danger".to_owned(), danger.clone()]));
+    format!("{}\n{}", table(&rows), components_text(&reply.components))
+}
+
+fn components_text(components: &[Component]) -> String {
+    let head = ["COMPONENT", "VERSION", "STATE", "SPIFFE ID", "DIGEST", "INSTANCE"].map(str::to_owned).to_vec();
+    let rows = components.iter().map(|component| {
+        let digest: String = component.digest.chars().take(19).collect();
+        let what = if component.state == "refused" { component.detail.clone() } else { component.spiffe_id.clone() };
+        vec![
+            component.name.clone(),
+            component.version.clone(),
+            component.state.clone(),
+            what,
+            digest,
+            component.instance.clone(),
+        ]
+    });
+    table(&std::iter::once(head).chain(rows).collect::<Vec<_>>()).trim_end().to_owned()
+}
+
+fn component_json(component: &Component) -> serde_json::Value {
+    serde_json::json!({
+        "name": component.name, "version": component.version, "digest": component.digest, "instance": component.instance,
+        "spiffe_id": component.spiffe_id, "signer": component.signer, "state": component.state, "detail": component.detail,
+    })
+}
+
+/// The status as JSON, for `--json` and for the demo.
+pub fn status_json(reply: &StatusReply) -> serde_json::Value {
+    let processes = reply.processes.iter().map(|process| {
+        serde_json::json!({ "role": process.role, "pid": process.pid, "restarts": process.restarts, "up": process.up })
+    });
+    serde_json::json!({
+        "ready": reply.ready, "problems": reply.problems, "policy_generation": reply.policy_generation,
+        "trust_version": reply.trust_version, "processes": processes.collect::<Vec<_>>(),
+        "components": reply.components.iter().map(component_json).collect::<Vec<_>>(),
+        "http": reply.http_address, "mtls": reply.mtls_address, "audit": reply.audit_path, "pool_profile": reply.pool_profile,
+        "requests": reply.requests, "guest_failures": reply.guest_failures, "events_lost": reply.events_lost,
+        "dangers": reply.dangers,
+    })
+}
+
+/// Largest answer of a host.
+const MESSAGE_BYTES: usize = 16 << 20;

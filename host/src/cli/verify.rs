@@ -1,0 +1,299 @@
+//! `portcullis verify`: the host's own verdict on a component, by the host's own code.
+//!
+//! Trust starts at root keys that the caller names, on the command line or in the configuration. Without them there is no
+//! verdict: nothing is trusted on first use.
+
+use std::path::{Path, PathBuf};
+
+use portcullis_signing::{
+    Audience, Claims, ComponentBytes, Context, DecisionRecord, HighWaterError, KeyKind, Refusal, TrustPolicy, Verified,
+    timestamp, verify,
+};
+use time::OffsetDateTime;
+
+use super::error::{CliError, exit};
+use super::keys::PublicKeyArg;
+use super::output::{Output, table};
+use super::{files, locate};
+use crate::clock;
+use crate::config::Config;
+use crate::limits::CONFIG_BYTES;
+use crate::supervisor::high_water::HighWater;
+
+/// `portcullis verify`.
+#[derive(Debug, clap::Args)]
+pub struct VerifyArgs {
+    /// The component.
+    component: PathBuf,
+    /// Evidence; by default the file with `.sigstore.json` beside the component. May be given several times.
+    #[arg(long = "bundle", value_name = "FILE")]
+    bundles: Vec<PathBuf>,
+    #[command(flatten)]
+    trust: TrustArgs,
+}
+
+/// Where a verdict takes its trust from.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct TrustArgs {
+    /// The signed trust policy.
+    #[arg(long = "trust", value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// A root key that you trust, O...; may be given several times.
+    #[arg(long = "root", value_name = "KEY")]
+    pub roots: Vec<PublicKeyArg>,
+    /// How many of them must have signed the trust policy.
+    #[arg(long, value_name = "N", requires = "roots")]
+    pub root_threshold: Option<usize>,
+    /// The cluster for which to decide.
+    #[arg(long, value_name = "CLUSTER")]
+    pub audience: Option<Audience>,
+    /// Take all of these, and the revisions seen, from a host's configuration.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// A trust policy in force and what else a verdict depends on.
+#[derive(Debug)]
+pub struct Trusted {
+    policy: TrustPolicy,
+    file: PathBuf,
+    audience: String,
+    seen: Option<HighWater>,
+    seen_error: Option<String>,
+    now: OffsetDateTime,
+}
+
+/// Runs the command.
+pub fn run(args: VerifyArgs, out: &mut Output) -> Result<(), CliError> {
+    let trusted = args.trust.read(clock::now())?;
+    let component = files::read_component(&args.component)?;
+    let verified = verify_file(&component, &args.component, &args.bundles, &trusted)??;
+    let json = serde_json::to_value(DecisionRecord::new(Ok(&verified))).map_err(CliError::internal)?;
+    out.result(format!("verified\n{}", table(&rows(&args.component, &verified, &trusted)).trim_end()), &json)?;
+    if trusted.seen.is_none() {
+        out.note(
+            "rollback was checked against the floors of the trust policy only; --config adds what a host has seen",
+        );
+    }
+    Ok(())
+}
+
+/// The verdict on a component that was read from `path`. The outer error is about files, the inner one is the verdict.
+pub fn verify_file(
+    component: &ComponentBytes,
+    path: &Path,
+    bundles: &[PathBuf],
+    trusted: &Trusted,
+) -> Result<Result<Verified<Claims>, Refusal>, CliError> {
+    let evidence = files::read_evidence(path, bundles)?;
+    let evidence: Vec<&[u8]> = evidence.iter().map(Vec::as_slice).collect();
+    Ok(trusted.verify(component, &evidence))
+}
+
+impl TrustArgs {
+    /// Whether anything was said about trust.
+    pub fn is_given(&self) -> bool {
+        self.policy.is_some() || !self.roots.is_empty() || self.config.is_some()
+    }
+
+    /// Reads and verifies the trust policy.
+    pub fn read(&self, now: OffsetDateTime) -> Result<Trusted, CliError> {
+        let config = self.config.as_deref().map(|path| locate::config(Some(path))).transpose()?;
+        let trust = config.as_ref().map(|config| &config.trust);
+        let roots = if self.roots.is_empty() {
+            trust.map(|trust| trust.roots.clone()).unwrap_or_default()
+        } else {
+            self.roots.iter().map(|key| key.read(KeyKind::Root, "--root")).collect::<Result<_, _>>()?
+        };
+        if roots.is_empty() {
+            return Err(Refusal::no_trust().into());
+        }
+        let threshold = match (self.root_threshold, trust) {
+            (Some(threshold), _) => threshold,
+            (None, Some(trust)) if self.roots.is_empty() => trust.threshold,
+            (None, _) => 1,
+        };
+        let Some(file) = self.policy.clone().or_else(|| trust.map(|trust| trust.policy.clone())) else {
+            return Err(CliError::new(exit::TRUST, "trust.missing", "there is no trust policy")
+                .with_hint("name the signed trust policy: --trust FILE, or --config with the host's configuration"));
+        };
+        let given = self.audience.as_ref().map(ToString::to_string);
+        let Some(audience) = given.or_else(|| config.as_ref().map(|config| config.cluster.clone())) else {
+            return Err(CliError::usage("there is no cluster to decide for")
+                .with_hint("name it: --audience CLUSTER, or --config with the host's configuration"));
+        };
+        let bytes = files::read_bytes(&file, CONFIG_BYTES, "trust policy").map_err(|error| {
+            CliError::new(exit::TRUST, "trust.unreadable", error.message()).with_hint(error.hint().unwrap_or_default())
+        })?;
+        let (seen, seen_error) = match config.as_ref().map(marks) {
+            None => (None, None),
+            Some(Ok(marks)) => (Some(marks), None),
+            Some(Err(error)) => (None, Some(error)),
+        };
+        let version = seen.as_ref().and_then(HighWater::trust_policy);
+        let policy = TrustPolicy::verify(&bytes, &roots, threshold, now, version).map_err(|error| {
+            let refusal = Refusal::from(error);
+            CliError::new(
+                refusal.code().exit_code(),
+                refusal.code().as_str(),
+                format!("{}: {}", file.display(), refusal.message()),
+            )
+            .with_hint(refusal.hint())
+        })?;
+        Ok(Trusted { policy, file, audience, seen, seen_error, now })
+    }
+}
+
+/// The highest revisions that the host of this configuration has seen.
+fn marks(config: &Config) -> Result<HighWater, String> {
+    HighWater::open(&config.state_dir.join("high-water.json")).map_err(|error| error.to_string())
+}
+
+impl Trusted {
+    /// The verdict on a component and its evidence.
+    pub fn verify(&self, component: &ComponentBytes, evidence: &[&[u8]]) -> Result<Verified<Claims>, Refusal> {
+        let highest_seen = |name: &portcullis_signing::ComponentName, audience: &str| match &self.seen_error {
+            Some(error) => Err(HighWaterError(error.clone())),
+            None => Ok(self.seen.as_ref().and_then(|marks| marks.revision(name.as_str(), audience))),
+        };
+        let context =
+            Context { trust: &self.policy, audience: &self.audience, now: self.now, highest_seen: &highest_seen };
+        verify(component, evidence, &context)
+    }
+}
+
+fn rows(path: &Path, verified: &Verified<Claims>, trusted: &Trusted) -> Vec<Vec<String>> {
+    let (claims, signer) = (verified.claims(), verified.signer());
+    let interfaces = verified.interfaces();
+    let row = |name: &str, value: String| vec![format!("  {name}"), value];
+    vec![
+        row("file", path.display().to_string()),
+        row("digest", verified.digest().to_string()),
+        row("component", format!("{} {}, revision {}", claims.name(), claims.version(), claims.revision())),
+        row("signer", format!("{} ({}), group {}", signer.name(), signer.key(), signer.group())),
+        row("identity", verified.spiffe_path().to_owned()),
+        row("cluster", trusted.audience.clone()),
+        row("expires", timestamp::format(claims.expires_at())),
+        row("imports", format!("{}, all of them claimed", interfaces.imports().len())),
+        row("trust", format!("{}, version {}", trusted.file.display(), verified.policy_version())),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portcullis_signing::{
+        ClaimsDraft, Delegation, Interfaces, SecretKey, SignerEntry, TrustDocument, sign_component, sign_trust,
+    };
+
+    const EMPTY_COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    /// A folder with `app.wasm`, its evidence, a signed trust policy and a configuration; and the root key.
+    fn site(revision: u64) -> (tempfile::TempDir, PublicKeyArg) {
+        let temp = tempfile::tempdir().unwrap();
+        let at = |name: &str| temp.path().join(name);
+        let (root, signer) =
+            (SecretKey::generate(KeyKind::Root).unwrap(), SecretKey::generate(KeyKind::Signer).unwrap());
+        let now = clock::now();
+        let mut document = TrustDocument::new(3, now, now + time::Duration::days(1), vec![root.public()], 1).unwrap();
+        let delegation = Delegation {
+            names: vec!["demo:*".parse().unwrap()],
+            identity_paths: vec!["ns/demo/*".parse().unwrap()],
+            audiences: vec!["demo".parse().unwrap()],
+            imports: Vec::new(),
+            max_lifetime: "1d".parse().unwrap(),
+            not_after: None,
+        };
+        let entry = SignerEntry { name: "ci".to_owned(), key: signer.public(), group: None, delegation };
+        document.add_signer(entry).unwrap();
+        let mut draft = ClaimsDraft::new(&Interfaces::default(), now, "1d".parse().unwrap());
+        draft.name = "demo:app".to_owned();
+        draft.identity_path = "ns/demo/sa/app".to_owned();
+        draft.audience = vec!["demo".to_owned()];
+        draft.revision = revision;
+        let component = ComponentBytes::from_vec(EMPTY_COMPONENT.to_vec());
+        let bundle = sign_component(&component, &draft.build().unwrap(), &signer, now).unwrap();
+        let config = format!(
+            "version = 1\ntrust_domain = \"demo.internal\"\ncluster = \"demo\"\nstate_dir = \"state\"\n[trust]\npolicy = \"trust.json\"\nroots = [\"{}\"]\n",
+            root.public()
+        );
+        std::fs::create_dir(at("state")).unwrap();
+        for (name, bytes) in [
+            ("app.wasm", EMPTY_COMPONENT.to_vec()),
+            ("app.wasm.sigstore.json", bundle),
+            ("trust.json", sign_trust(&document, None, &root).unwrap()),
+            ("portcullis.toml", config.into_bytes()),
+        ] {
+            std::fs::write(at(name), bytes).unwrap();
+        }
+        (temp, root.public().to_string().parse().unwrap())
+    }
+
+    fn verdict(temp: &tempfile::TempDir, trust: TrustArgs) -> Result<(), CliError> {
+        run(VerifyArgs { component: temp.path().join("app.wasm"), bundles: Vec::new(), trust }, &mut Output::new(true))
+    }
+
+    fn configured(temp: &tempfile::TempDir) -> TrustArgs {
+        TrustArgs { config: Some(temp.path().join("portcullis.toml")), ..TrustArgs::default() }
+    }
+
+    #[test]
+    fn trust_comes_from_options_or_from_the_configuration_and_never_from_nowhere() {
+        let (temp, root) = site(5);
+        let policy = Some(temp.path().join("trust.json"));
+        let audience = Some("demo".parse().unwrap());
+        verdict(&temp, configured(&temp)).unwrap();
+        verdict(
+            &temp,
+            TrustArgs {
+                policy: policy.clone(),
+                roots: vec![root.clone()],
+                audience: audience.clone(),
+                ..TrustArgs::default()
+            },
+        )
+        .unwrap();
+        let missing = |trust: TrustArgs| verdict(&temp, trust).unwrap_err().exit();
+        assert_eq!(
+            missing(TrustArgs { policy: policy.clone(), audience: audience.clone(), ..TrustArgs::default() }),
+            exit::TRUST
+        );
+        assert_eq!(missing(TrustArgs { roots: vec![root.clone()], audience, ..TrustArgs::default() }), exit::TRUST);
+        assert_eq!(missing(TrustArgs { policy, roots: vec![root], ..TrustArgs::default() }), exit::USAGE);
+        assert_eq!(missing(TrustArgs::default()), exit::TRUST);
+    }
+
+    #[test]
+    fn a_root_on_the_command_line_replaces_those_of_the_configuration() {
+        let (temp, _) = site(5);
+        let (_other, stranger) = site(5);
+        let error = verdict(&temp, TrustArgs { roots: vec![stranger], ..configured(&temp) }).unwrap_err();
+        assert_eq!((error.exit(), error.code()), (exit::TRUST, "trust.unsigned"));
+    }
+
+    #[test]
+    fn what_the_host_has_seen_counts() {
+        let (temp, _) = site(5);
+        let marks = temp.path().join("state/high-water.json");
+        let write = |version: u64, revision: u64| {
+            let json = serde_json::json!({ "version": 1, "trust_policy": version, "revisions": { "demo": { "demo:app": revision } } });
+            std::fs::write(&marks, json.to_string()).unwrap();
+        };
+        write(3, 5);
+        verdict(&temp, configured(&temp)).unwrap();
+        write(3, 6);
+        assert_eq!(verdict(&temp, configured(&temp)).unwrap_err().code(), "revision.rolled-back");
+        write(4, 5);
+        assert_eq!(verdict(&temp, configured(&temp)).unwrap_err().code(), "trust.rolled-back");
+        std::fs::write(&marks, "{").unwrap();
+        assert_eq!(verdict(&temp, configured(&temp)).unwrap_err().code(), "revision.unknown");
+    }
+
+    #[test]
+    fn a_refusal_ends_the_command_with_its_exit_code() {
+        let (temp, _) = site(5);
+        std::fs::remove_file(temp.path().join("app.wasm.sigstore.json")).unwrap();
+        let error = verdict(&temp, configured(&temp)).unwrap_err();
+        assert_eq!((error.exit(), error.code()), (exit::NO_EVIDENCE, "evidence.none"));
+    }
+}

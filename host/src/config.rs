@@ -1,0 +1,345 @@
+//! The one configuration file, `portcullis.toml`: what a host is told by its operator.
+//!
+//! Read as a whole and checked as a whole: every problem is reported, not the first. Unknown keys are problems. Secrets
+//! are never in it, only paths. Paths are relative to the file.
+
+pub mod environment;
+pub mod limits;
+mod problems;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use portcullis_identity::TrustDomain;
+use portcullis_signing::PublicKey;
+use serde::{Deserialize, Serialize};
+
+pub use limits::Limits;
+pub use problems::ConfigError;
+use problems::Problems;
+
+/// The version of the format that this build reads.
+pub const VERSION: i64 = 1;
+
+/// A checked configuration.
+#[derive(Debug, Clone, Serialize)]
+pub struct Config {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// The SPIFFE trust domain of the built-in issuer.
+    pub trust_domain: TrustDomain,
+    /// The name that claims must have in their `audience`.
+    pub cluster: String,
+    /// Where state is kept: keys, cache, audit log, control socket.
+    pub state_dir: PathBuf,
+    /// Addresses to listen on.
+    pub listen: Listen,
+    /// The signed trust policy and the root keys that it must be signed with.
+    pub trust: Trust,
+    /// Grants and policies.
+    pub policy: Policy,
+    /// Components to start.
+    pub components: Vec<Component>,
+    /// Where requests go.
+    pub routes: Vec<Route>,
+    /// Names that the host resolves itself, before any resolver.
+    pub names: BTreeMap<String, Vec<IpAddr>>,
+    /// Limits of requests and guests.
+    pub limits: Limits,
+    /// Knobs that weaken something.
+    pub dangers: Dangers,
+}
+
+/// Addresses to listen on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// Plain HTTP, `ADDRESS:PORT`; port 0 picks a free one.
+    #[serde(default = "Listen::http")]
+    pub http: SocketAddr,
+    /// mTLS with X.509-SVIDs on both sides. Absent: no such listener.
+    #[serde(default)]
+    pub mtls: Option<SocketAddr>,
+    /// Accept HTTP/2 with prior knowledge. Off: wasmtime 48.0.8 has an open memory issue with it.
+    #[serde(default)]
+    pub http2: bool,
+}
+
+/// The trust policy and its roots.
+#[derive(Debug, Clone, Serialize)]
+pub struct Trust {
+    /// The signed trust policy.
+    pub policy: PathBuf,
+    /// Root keys (`O...`).
+    pub roots: Vec<PublicKey>,
+    /// How many of them must have signed.
+    pub threshold: usize,
+}
+
+/// Grants and raw policies.
+#[derive(Debug, Clone, Serialize)]
+pub struct Policy {
+    /// Grants files (TOML). The first is the one that `grants add` writes to.
+    pub grants: Vec<PathBuf>,
+    /// Cedar files.
+    pub cedar: Vec<PathBuf>,
+}
+
+/// A component to start.
+#[derive(Debug, Clone, Serialize)]
+pub struct Component {
+    /// The `.wasm` file.
+    pub path: PathBuf,
+    /// Its evidence; empty: `PATH.sigstore.json`.
+    pub evidence: Vec<PathBuf>,
+}
+
+/// Where requests go.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Route {
+    /// Exact host name; absent: any.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// Path prefix on whole segments.
+    #[serde(default = "Route::root")]
+    pub path: String,
+    /// The claimed name of the component, `namespace:name`.
+    pub component: String,
+}
+
+/// Knobs that weaken something. Each is named in `status` and in the log while it is on.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Dangers {
+    /// Leave the runtime process readable by a debugger of the same uid. The demo uses it to scan that memory for keys.
+    pub inspectable_runtime: bool,
+}
+
+impl Listen {
+    fn http() -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], 8080))
+    }
+}
+
+impl Default for Listen {
+    fn default() -> Self {
+        Self { http: Self::http(), mtls: None, http2: false }
+    }
+}
+
+impl Route {
+    fn root() -> String {
+        "/".to_owned()
+    }
+}
+
+impl Dangers {
+    /// The names of those that are on.
+    pub fn on(&self) -> Vec<&'static str> {
+        if self.inspectable_runtime { vec!["danger_inspectable_runtime"] } else { Vec::new() }
+    }
+}
+
+impl Config {
+    /// Parses and checks the text of a configuration file that lies at `path`.
+    pub fn parse(text: &str, path: &Path, state_default: &Path) -> Result<Self, ConfigError> {
+        let mut problems = Problems::new(path);
+        let table: toml::Table = match text.parse() {
+            Ok(table) => table,
+            Err(error) => {
+                problems.toml("", text, &error);
+                return Err(problems.into_error());
+            }
+        };
+        let base = path.parent().unwrap_or(Path::new("."));
+        let config = Reader { table, base, problems: &mut problems }.read(path, state_default);
+        match config {
+            Some(config) if problems.is_empty() => Ok(config),
+            _ => Err(problems.into_error()),
+        }
+    }
+
+    /// The grants file that `grants add` writes to.
+    pub fn grants_file(&self) -> Option<&Path> {
+        self.policy.grants.first().map(PathBuf::as_path)
+    }
+
+    /// The owner-only socket of the control plane.
+    pub fn control_socket(&self) -> PathBuf {
+        self.state_dir.join("run").join("control.sock")
+    }
+}
+
+struct Reader<'a> {
+    table: toml::Table,
+    base: &'a Path,
+    problems: &'a mut Problems,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTrust {
+    policy: PathBuf,
+    roots: Vec<String>,
+    #[serde(default = "one")]
+    threshold: usize,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct RawPolicy {
+    #[serde(default)]
+    grants: Vec<PathBuf>,
+    #[serde(default)]
+    cedar: Vec<PathBuf>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawComponent {
+    path: PathBuf,
+    #[serde(default)]
+    evidence: Vec<PathBuf>,
+}
+
+fn one() -> usize {
+    1
+}
+
+impl Reader<'_> {
+    fn read(mut self, path: &Path, state_default: &Path) -> Option<Config> {
+        match self.table.remove("version") {
+            Some(toml::Value::Integer(VERSION)) => {}
+            Some(other) => self.problems.add("version", format!("is {other}, this build reads {VERSION}"), None),
+            None => self.problems.add("version", "is missing", Some("put `version = 1` on the first line")),
+        }
+        let trust_domain: Option<String> = self.required("trust_domain");
+        let trust_domain = trust_domain.and_then(|name| match name.parse::<TrustDomain>() {
+            Ok(domain) => Some(domain),
+            Err(error) => {
+                self.problems.add("trust_domain", error.to_string(), Some("lower-case letters, digits, `.`, `-`, `_`"));
+                None
+            }
+        });
+        let cluster: Option<String> = self.required("cluster");
+        if cluster.as_deref().is_some_and(|name| name.is_empty() || name.len() > 255) {
+            self.problems.add("cluster", "must have 1 to 255 characters", None);
+        }
+        let state_dir = self.optional::<PathBuf>("state_dir").map(|dir| self.base.join(dir));
+        let listen = self.optional::<Listen>("listen").unwrap_or_default();
+        let trust = self.trust();
+        let policy = self.optional::<RawPolicy>("policy").unwrap_or_default();
+        let components = self.optional::<Vec<RawComponent>>("component").unwrap_or_default();
+        let routes = self.optional::<Vec<Route>>("route").unwrap_or_default();
+        for route in &routes {
+            if let Err(why) = check_route(route) {
+                self.problems.add("route", why, None);
+            }
+        }
+        let names = self.optional::<BTreeMap<String, Vec<IpAddr>>>("names").unwrap_or_default();
+        for (name, addresses) in &names {
+            if addresses.is_empty() || name.is_empty() || name.to_ascii_lowercase() != *name {
+                let why = format!("`{}` needs a lower-case name and at least one address", name.escape_default());
+                self.problems.add("names", why, None);
+            }
+        }
+        let limits = self.optional::<Limits>("limits").unwrap_or_default();
+        for why in limits.problems() {
+            self.problems.add("limits", why, None);
+        }
+        let inspectable_runtime = self.optional("danger_inspectable_runtime").unwrap_or(false);
+        for key in self.table.keys() {
+            self.problems.add(key, "unknown key", Some("`portcullis config print` shows all that there are"));
+        }
+        let rebase = |paths: Vec<PathBuf>| paths.into_iter().map(|path| self.base.join(path)).collect::<Vec<_>>();
+        Some(Config {
+            path: path.to_path_buf(),
+            trust_domain: trust_domain?,
+            cluster: cluster?,
+            state_dir: state_dir.unwrap_or_else(|| state_default.to_path_buf()),
+            listen,
+            trust: trust?,
+            policy: Policy { grants: rebase(policy.grants), cedar: rebase(policy.cedar) },
+            components: components
+                .into_iter()
+                .map(|raw| Component { path: self.base.join(raw.path), evidence: rebase(raw.evidence) })
+                .collect(),
+            routes,
+            names,
+            limits,
+            dangers: Dangers { inspectable_runtime },
+        })
+    }
+
+    fn trust(&mut self) -> Option<Trust> {
+        let raw: RawTrust = self.required("trust")?;
+        let mut roots = Vec::new();
+        for text in &raw.roots {
+            match text.parse::<PublicKey>() {
+                Ok(key) if key.kind() == portcullis_signing::KeyKind::Root => roots.push(key),
+                Ok(_) => self.problems.add(
+                    "trust.roots",
+                    format!("{text} is not a root key"),
+                    Some("root keys begin with O"),
+                ),
+                Err(error) => self.problems.add("trust.roots", error.to_string(), Some("root keys begin with O")),
+            }
+        }
+        if raw.threshold == 0 || raw.threshold > raw.roots.len() {
+            let why = format!("is {}, with {} root keys it must be 1 to {0}", raw.threshold, raw.roots.len());
+            self.problems.add("trust.threshold", why, None);
+        }
+        Some(Trust { policy: self.base.join(raw.policy), roots, threshold: raw.threshold })
+    }
+
+    fn required<T: serde::de::DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+        if !self.table.contains_key(key) {
+            self.problems.add(key, "is missing", None);
+            return None;
+        }
+        self.optional(key)
+    }
+
+    fn optional<T: serde::de::DeserializeOwned>(&mut self, key: &str) -> Option<T> {
+        let value = self.table.remove(key)?;
+        match value.try_into() {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.problems.add(key, error.message().to_owned(), None);
+                None
+            }
+        }
+    }
+}
+
+/// Whether a route's host and path are of the form that the gateway compares with.
+pub fn check_route(route: &Route) -> Result<(), String> {
+    let host_ok = route.host.as_deref().is_none_or(|host| {
+        !host.is_empty()
+            && host.len() <= 253
+            && host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-._".contains(&b))
+    });
+    if !host_ok {
+        return Err(format!(
+            "host of `{}` must be a lower-case host name without a port",
+            route.component.escape_default()
+        ));
+    }
+    let path = &route.path;
+    let path_ok = path.starts_with('/')
+        && (path == "/" || !path.ends_with('/'))
+        && path
+            .split('/')
+            .skip(1)
+            .all(|segment| segment != "." && segment != ".." && (path == "/" || !segment.is_empty()))
+        && path.bytes().all(|b| b.is_ascii_graphic() && !b"%?#\\".contains(&b));
+    if path_ok {
+        Ok(())
+    } else {
+        Err(format!("path `{}` must be like /a/b, plain, without a trailing slash", path.escape_default()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+use super::*;
+
+const ROOT: &str = "ROOTKEY";
+
+fn minimal() -> String {
+    let root = portcullis_signing::SecretKey::generate(portcullis_signing::KeyKind::Root).unwrap().public().to_string();
+    include_str!("tests/minimal.toml").replace(ROOT, &root)
+}
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("/etc/portcullis/portcullis.toml"), Path::new("/var/lib/portcullis"))
+}
+
+#[test]
+fn a_minimal_file_has_safe_defaults_and_paths_relative_to_it() {
+    let config = parse(&minimal()).unwrap();
+    assert_eq!(config.trust.policy, Path::new("/etc/portcullis/trust.signed.json"));
+    assert!(config.listen.mtls.is_none() && !config.listen.http2);
+    assert!(config.listen.http.ip().is_loopback());
+    assert!(config.dangers.on().is_empty());
+    assert_eq!(config.limits, Limits::default());
+}
+
+#[test]
+fn every_problem_is_listed_and_not_only_the_first() {
+    let text = minimal().replace("version = 1", "version = 9").replace("trust_domain = \"", "trust_domain = \"UPPER ")
+        + "[limits]\ncpu_ms = 0\n[bogus]\n[listen]\nhttps = \"x\"\n[[route]]\npath = \"a\"\ncomponent = \"a:b\"\n";
+    let error = parse(&text).unwrap_err();
+    let shown = error.to_string();
+    for key in ["version", "trust_domain", "limits", "bogus", "listen", "route"] {
+        assert!(shown.contains(key), "{key} is missing in:\n{shown}");
+    }
+    assert_eq!(shown.lines().count(), 7, "{shown}");
+}
+
+#[test]
+fn text_that_is_not_toml_names_the_line() {
+    assert!(parse("version = 1\n=\n").unwrap_err().to_string().contains("line 2"));
+}
+
+#[test]
+fn a_threshold_that_no_signature_can_meet_is_refused() {
+    let text = minimal().replace("[trust]", "[trust]\nthreshold = 2");
+    assert!(parse(&text).unwrap_err().to_string().contains("trust.threshold"));
+    let text = minimal().replace("[trust]", "[trust]\nthreshold = 0");
+    assert!(parse(&text).unwrap_err().to_string().contains("trust.threshold"));
+}
+
+#[test]
+fn routes_that_could_be_read_in_two_ways_are_refused() {
+    for path in ["", "a", "/a/", "/a//b", "/a/../b", "/a%2fb", "/a?b", "/./a", "/a\\b"] {
+        let route = Route { host: None, path: path.to_owned(), component: "a:b".to_owned() };
+        assert!(check_route(&route).is_err(), "{path} passed");
+    }
+    for host in ["", "UP.example", "a:80", "a/b", "*.example"] {
+        let route = Route { host: Some(host.to_owned()), path: "/".to_owned(), component: "a:b".to_owned() };
+        assert!(check_route(&route).is_err(), "{host} passed");
+    }
+    for path in ["/", "/a", "/a/b.c-d_e~"] {
+        assert!(check_route(&Route { host: None, path: path.to_owned(), component: "a:b".to_owned() }).is_ok());
+    }
+}

@@ -1,0 +1,22 @@
+//! The runtime process: engine, gateway, gate. It runs code that may be hostile and is written as if it were.
+//!
+//! It decides nothing about who a component is: instances, identities and links come from the supervisor, SVIDs and
+//! signatures from the identity process. It holds no long-lived secret. It re-checks every use against policy.
+
+pub mod body;
+pub mod component;
+pub mod context;
+pub mod dial;
+pub mod egress;
+pub mod engine;
+pub mod events;
+pub mod gateway;
+pub mod guest;
+pub mod handshake;
+pub mod identity;
+pub mod linking;
+pub mod resolve;
+pub mod routes;
+pub mod slow;
+pub mod stdio;
+pub mod wit;

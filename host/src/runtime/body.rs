@@ -1,0 +1,239 @@
+//! Bodies in both directions: with a size cap and a longest pause on the way in, and owning the guest on the way out.
+//!
+//! The response body owns the guest's call and drives it while the client reads: when the client goes away, hyper drops the
+//! body and with it the guest. Timers are made only when there is something to wait for.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+use wasmtime_wasi_http::Error;
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use super::guest::{GuestCall, GuestFailure};
+
+/// A body that ends with an error when its sender pauses too long.
+#[derive(Debug)]
+pub struct Idle<B> {
+    body: B,
+    longest: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    room: u64,
+    most: u64,
+}
+
+/// Why a body ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The sender paused too long.
+    #[error("the sender of the body paused for too long")]
+    Idle,
+    /// More came than is taken.
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(u64),
+    /// The connection broke.
+    #[error(transparent)]
+    Hyper(#[from] hyper::Error),
+}
+
+impl<B> Idle<B> {
+    /// Any size, with a longest pause.
+    pub fn new(body: B, longest: Duration) -> Self {
+        Self::capped(body, longest, u64::MAX)
+    }
+
+    /// At most `most` bytes, with a longest pause.
+    pub fn capped(body: B, longest: Duration, most: u64) -> Self {
+        Self { body, longest, timer: None, room: most, most }
+    }
+}
+
+impl<B> Body for Idle<B>
+where
+    B: Body<Data = Bytes, Error = hyper::Error> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        if let Poll::Ready(frame) = Pin::new(&mut this.body).poll_frame(cx) {
+            this.timer = None;
+            let Some(frame) = frame else { return Poll::Ready(None) };
+            let frame = frame?;
+            if let Some(data) = frame.data_ref() {
+                let size = u64::try_from(data.len()).unwrap_or(u64::MAX);
+                match this.room.checked_sub(size) {
+                    Some(room) => this.room = room,
+                    None => return Poll::Ready(Some(Err(BodyError::TooLarge(this.most)))),
+                }
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        let timer = this.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(this.longest)));
+        ready!(timer.as_mut().poll(cx));
+        this.timer = None;
+        Poll::Ready(Some(Err(BodyError::Idle)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The body of an answer, whoever wrote it.
+pub enum ResponseBody {
+    /// Text of the host's own.
+    Text(Option<Bytes>),
+    /// A guest's body, with the guest that writes it.
+    Guest(Box<GuestBody>),
+}
+
+/// A guest's body.
+pub struct GuestBody {
+    body: HyperOutgoingBody,
+    call: Option<GuestCall>,
+    deadline: Pin<Box<Sleep>>,
+    ended: bool,
+    on_failure: Box<dyn FnOnce(&GuestFailure) + Send>,
+    _place: Box<dyn std::any::Any + Send>,
+}
+
+impl GuestBody {
+    /// `place` is given back when the body is dropped; `on_failure` is told if the guest fails after its response head.
+    pub fn new(
+        body: HyperOutgoingBody,
+        call: Option<GuestCall>,
+        deadline: Pin<Box<Sleep>>,
+        on_failure: Box<dyn FnOnce(&GuestFailure) + Send>,
+        place: Box<dyn std::any::Any + Send>,
+    ) -> Self {
+        Self { body, call, deadline, ended: false, on_failure, _place: place }
+    }
+
+    fn fail(&mut self, failure: &GuestFailure) -> Error {
+        let told = std::mem::replace(&mut self.on_failure, Box::new(|_| {}));
+        told(failure);
+        self.ended = true;
+        self.call = None;
+        Error::InternalError(None)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        if self.ended {
+            return Poll::Ready(None);
+        }
+        if let Some(call) = &mut self.call
+            && let Poll::Ready(done) = Pin::new(call).poll(cx)
+        {
+            self.call = None;
+            if let Err(failure) = done {
+                return Poll::Ready(Some(Err(self.fail(&failure))));
+            }
+        }
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.ended = frame.is_none();
+            return Poll::Ready(frame);
+        }
+        ready!(self.deadline.as_mut().poll(cx));
+        let failure = GuestFailure::Trap("its response did not end in time".to_owned());
+        Poll::Ready(Some(Err(self.fail(&failure))))
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = Error;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
+        match self.get_mut() {
+            ResponseBody::Text(text) => Poll::Ready(text.take().map(|text| Ok(Frame::data(text)))),
+            ResponseBody::Guest(guest) => guest.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            ResponseBody::Text(text) => text.is_none(),
+            ResponseBody::Guest(guest) => guest.ended || (guest.call.is_none() && guest.body.is_end_stream()),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            ResponseBody::Text(text) => SizeHint::with_exact(text.as_ref().map_or(0, |text| text.len() as u64)),
+            ResponseBody::Guest(guest) => guest.body.size_hint(),
+        }
+    }
+}
+
+impl Drop for GuestBody {
+    /// A guest that still works after its body ended may finish within the request's time; one whose client left may not.
+    fn drop(&mut self) {
+        if self.ended
+            && let Some(call) = self.call.take()
+        {
+            call.detach(self.deadline.deadline().saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+impl std::fmt::Debug for ResponseBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ResponseBody::Text(_) => "ResponseBody::Text",
+            ResponseBody::Guest(_) => "ResponseBody::Guest",
+        })
+    }
+}
+
+impl std::fmt::Debug for GuestBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GuestBody").field("call", &self.call).field("ended", &self.ended).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+
+    struct Chunks(Vec<&'static [u8]>, bool);
+
+    impl Body for Chunks {
+        type Data = Bytes;
+        type Error = hyper::Error;
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+            if self.0.is_empty() {
+                return if self.1 { Poll::Pending } else { Poll::Ready(None) };
+            }
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(self.0.remove(0))))))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_at_its_limit_passes_and_one_byte_more_does_not() {
+        let idle = Duration::from_secs(5);
+        let fits = Idle::capped(Chunks(vec![b"ab", b"cd"], false), idle, 4).collect().await;
+        assert_eq!(fits.unwrap().to_bytes(), "abcd");
+        let over = Idle::capped(Chunks(vec![b"ab", b"cde"], false), idle, 4).collect().await;
+        assert!(matches!(over, Err(BodyError::TooLarge(4))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sender_that_pauses_too_long_is_cut_off() {
+        let stuck = Idle::new(Chunks(vec![b"ab"], true), Duration::from_secs(5)).collect().await;
+        assert!(matches!(stuck, Err(BodyError::Idle)));
+    }
+}

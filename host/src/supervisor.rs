@@ -1,0 +1,544 @@
+//! The supervisor: configuration, admission, the audit log, the children, the control socket. It never opens a key file.
+//!
+//! A component starts in this order, and each step is on disk before its effect: verified and admitted, recorded, given an
+//! identity, compiled or taken from the cache, loaded, routed. Any refusal is recorded with its reason and its fix.
+
+pub mod admission;
+pub mod audit_sink;
+pub mod children;
+pub mod code;
+pub mod control;
+pub mod high_water;
+pub mod identity;
+pub mod policy;
+pub mod refused;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, RwLock};
+
+use portcullis_policies::{ComponentFacts, FixContext};
+use portcullis_signing::{ComponentBytes, TrustPolicy};
+
+use self::admission::{Admitted, NotAdmitted};
+use self::audit_sink::SharedLog;
+use self::children::{IdentityUp, Kept, RuntimeUp};
+use self::code::{Code, CodeStore};
+use self::high_water::HighWater;
+use self::identity::Identity;
+use self::policy::Policy;
+use self::refused::Refused;
+use crate::audit::{AuditLog, Durability, Record};
+use crate::cli::files;
+use crate::clock;
+use crate::config::{Config, Route};
+use crate::limits;
+use crate::process::Role;
+use crate::process::child::Spawner;
+use crate::rpc::runtime::{DrainRequest, StatusReply, StatusRequest, UnloadRequest};
+use crate::runtime::engine;
+use crate::state::StateDir;
+
+/// A running host.
+#[derive(Debug)]
+pub struct Host {
+    config: Config,
+    state: StateDir,
+    spawner: Spawner,
+    listeners: Listeners,
+    audit: SharedLog,
+    audit_broken: AtomicBool,
+    trust: RwLock<Result<TrustPolicy, Refused>>,
+    policy: RwLock<Policy>,
+    high_water: Mutex<Result<HighWater, Refused>>,
+    identity: Identity,
+    identity_process: Kept<IdentityUp>,
+    runtime_process: Kept<RuntimeUp>,
+    code: CodeStore,
+    components: RwLock<Vec<Arc<Component>>>,
+    extra_routes: Mutex<Vec<Route>>,
+    refused: Mutex<Vec<(PathBuf, Refused)>>,
+    starting: tokio::sync::Mutex<()>,
+    settled: AtomicBool,
+    stopping: AtomicBool,
+}
+
+/// The sockets that outlive every runtime process.
+#[derive(Debug)]
+struct Listeners {
+    http: TcpListener,
+    mtls: Option<TcpListener>,
+}
+
+/// A component that was admitted and started.
+#[derive(Debug)]
+pub struct Component {
+    /// What was decided.
+    pub admitted: Admitted,
+    /// Its native code.
+    pub code: Code,
+}
+
+/// What is to be started.
+#[derive(Debug, Clone)]
+pub struct StartSpec {
+    /// The `.wasm` file.
+    pub path: PathBuf,
+    /// Its evidence; empty: the file beside it.
+    pub evidence: Vec<PathBuf>,
+    /// A route for it (host, path prefix).
+    pub route: Option<(Option<String>, String)>,
+}
+
+/// Why a host could not be started at all.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// The state directory cannot be used.
+    #[error(transparent)]
+    State(#[from] crate::state::StateError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {0}: {1}; hint: choose another address under [listen], port 0 picks a free one")]
+    Listen(SocketAddr, #[source] io::Error),
+    /// The audit log cannot be used.
+    #[error("{}: the audit log cannot be used: {why}; hint: move it aside if its chain is broken, and find out why", path.display())]
+    Audit {
+        /// Where it lies.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Anything else of the operating system.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Listeners {
+    /// Refuses connections from now on, also those that nobody has accepted yet, in whichever process the sockets are open.
+    fn close(&self) {
+        for listener in std::iter::once(&self.http).chain(&self.mtls) {
+            if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Both) {
+                tracing::warn!(%error, "a listening socket could not be closed");
+            }
+        }
+    }
+}
+
+impl Host {
+    /// Opens everything and starts the children. The host is up when this returns, but perhaps not ready.
+    pub async fn start(config: Config) -> Result<Arc<Self>, HostError> {
+        let state = StateDir::open(&config.state_dir)?;
+        let listen = |address| TcpListener::bind(address).map_err(|error| HostError::Listen(address, error));
+        let listeners =
+            Listeners { http: listen(config.listen.http)?, mtls: config.listen.mtls.map(listen).transpose()? };
+        let path = state.audit_log();
+        let audit =
+            AuditLog::open(&path, clock::now()).map_err(|error| HostError::Audit { path, why: error.to_string() })?;
+        let engine = engine::compiler().map_err(|error| io::Error::other(format!("{error:#}")))?;
+        let spawner = Spawner::new()?;
+        let code = CodeStore::new(state.cache(), engine::fingerprint(&engine), spawner.clone());
+        let high_water = HighWater::open(&state.high_water()).map_err(Refused::internal);
+        let policy = match Policy::read(&config.policy, FIRST_GENERATION) {
+            Ok(policy) => policy,
+            Err(problems) => Policy::deny_all(FIRST_GENERATION, problems),
+        };
+        let host = Arc::new(Self {
+            trust: RwLock::new(Err(Refused::internal("the trust policy was not read yet"))),
+            policy: RwLock::new(policy),
+            audit: Arc::new(Mutex::new(audit)),
+            audit_broken: AtomicBool::new(false),
+            high_water: Mutex::new(high_water),
+            identity: Identity::default(),
+            identity_process: Kept::new(Role::Identity),
+            runtime_process: Kept::new(Role::Runtime),
+            components: RwLock::new(Vec::new()),
+            extra_routes: Mutex::new(Vec::new()),
+            refused: Mutex::new(Vec::new()),
+            starting: tokio::sync::Mutex::new(()),
+            settled: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
+            config,
+            state,
+            spawner,
+            listeners,
+            code,
+        });
+        for danger in host.config.dangers.on() {
+            tracing::warn!(danger, "a knob that weakens this host is on");
+        }
+        host.record(Record::new("start").field("by", "host").field("dangers", host.config.dangers.on()))?;
+        host.read_trust();
+        tokio::spawn(children::keep_identity(Arc::clone(&host)));
+        tokio::spawn(children::keep_runtime(Arc::clone(&host)));
+        control::listen(&host)?;
+        Ok(host)
+    }
+
+    /// Starts every configured component; what is refused is remembered and shown by `status`.
+    pub async fn start_configured(self: &Arc<Self>, progress: &(dyn Fn(&Path) + Sync)) {
+        for component in self.config.components.clone() {
+            progress(&component.path);
+            let spec = StartSpec { path: component.path.clone(), evidence: component.evidence, route: None };
+            if let Err(refused) = self.start_component(spec).await {
+                tracing::error!(code = refused.code, "{} was refused: {}", component.path.display(), refused.message);
+                if let Ok(mut list) = self.refused.lock() {
+                    list.push((component.path, refused));
+                }
+            }
+        }
+        self.settled.store(true, Ordering::Release);
+        self.send_routes().await;
+    }
+
+    /// The whole way of one component, from files to requests.
+    pub async fn start_component(self: &Arc<Self>, spec: StartSpec) -> Result<Arc<Component>, Refused> {
+        let _one_at_a_time = self.starting.lock().await;
+        let bytes =
+            files::read_component(&spec.path).map_err(|error| self.refuse(&spec, Refused::from_file(&error)))?;
+        let admitted = self.admit(&spec, &bytes).map_err(|refused| self.refuse(&spec, refused))?;
+        self.mark_revision(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
+        self.record(with_fields(Record::new("admission"), &admitted)).map_err(Refused::internal)?;
+        self.identity.admit(&admitted).await.map_err(Refused::internal)?;
+        let started = self.bring_up(&spec, &bytes, admitted.clone()).await;
+        if started.is_err() {
+            let _ = self.identity.stop(&admitted.facts().instance).await;
+        }
+        started.map_err(|refused| self.refuse(&spec, refused))
+    }
+
+    async fn bring_up(
+        self: &Arc<Self>,
+        spec: &StartSpec,
+        bytes: &ComponentBytes,
+        admitted: Admitted,
+    ) -> Result<Arc<Component>, Refused> {
+        let code = self.code.code(bytes, &self.identity).await.map_err(|error| Refused::from_code(&error))?;
+        let component = Arc::new(Component { admitted, code });
+        self.record(with_fields(Record::new("start").field("by", "supervisor"), &component.admitted))
+            .map_err(Refused::internal)?;
+        let name = component.admitted.facts().name.clone();
+        let replaced: Vec<_> = self.running().into_iter().filter(|old| old.admitted.facts().name == name).collect();
+        self.insert(Arc::clone(&component));
+        let up = self.runtime_process.wait().await.ok_or_else(|| Refused::internal("the runtime process is not up"));
+        let loaded = match up {
+            Ok(up) => children::load(&up, &component).await.map_err(Refused::internal),
+            Err(refused) => Err(refused),
+        };
+        if let Err(refused) = loaded {
+            self.remove(&component.admitted.facts().instance);
+            return Err(refused);
+        }
+        if let Some((host, path)) = &spec.route {
+            self.add_route(Route { host: host.clone(), path: path.clone(), component: name });
+        }
+        for old in replaced {
+            self.remove(&old.admitted.facts().instance);
+            self.send_routes().await;
+            self.end_instance(&old, "replaced").await;
+        }
+        if self.settled.load(Ordering::Acquire) {
+            self.send_routes().await;
+        }
+        Ok(component)
+    }
+
+    /// Verifies and decides; nothing has an effect yet.
+    fn admit(&self, spec: &StartSpec, bytes: &ComponentBytes) -> Result<Admitted, Refused> {
+        let evidence = files::read_evidence(&spec.path, &spec.evidence).map_err(|error| Refused::from_file(&error))?;
+        let evidence: Vec<&[u8]> = evidence.iter().map(Vec::as_slice).collect();
+        let trust = self.trust.read().map_err(|_| Refused::internal("poisoned"))?;
+        let trust = trust.as_ref().map_err(Clone::clone)?;
+        trust.check_time(clock::now()).map_err(trust_refused)?;
+        let marks = self.high_water.lock().map_err(|_| Refused::internal("poisoned"))?;
+        let marks = marks.as_ref().map_err(Clone::clone)?;
+        let context = portcullis_signing::Context {
+            trust,
+            audience: &self.config.cluster,
+            now: clock::now(),
+            highest_seen: &|name, audience| Ok(marks.revision(&name.to_string(), audience)),
+        };
+        let verified = portcullis_signing::verify(bytes, &evidence, &context)
+            .map_err(|refusal| Refused::from_evidence(&refusal))?;
+        let policy = self.policy();
+        Admitted::decide(&verified, policy.set(), &self.config.trust_domain)
+            .map_err(|refusal: NotAdmitted| Refused::from_admission(&refusal, &self.fix_context()))
+    }
+
+    fn mark_revision(&self, admitted: &Admitted) -> Result<(), Refused> {
+        let mut marks = self.high_water.lock().map_err(|_| Refused::internal("poisoned"))?;
+        let marks = marks.as_mut().map_err(|refused| refused.clone())?;
+        let name = &admitted.facts().name;
+        marks.saw_revision(name, &self.config.cluster, admitted.revision()).map_err(Refused::internal)
+    }
+
+    /// Stops every instance of a component name, or one instance; returns how many.
+    pub async fn stop_component(self: &Arc<Self>, target: &str) -> u32 {
+        let matching = |component: &Arc<Component>| {
+            let facts = component.admitted.facts();
+            facts.name == target || facts.instance == target
+        };
+        let stopping: Vec<_> = self.running().into_iter().filter(matching).collect();
+        for component in &stopping {
+            self.remove(&component.admitted.facts().instance);
+        }
+        self.send_routes().await;
+        for component in &stopping {
+            self.end_instance(component, "asked").await;
+        }
+        u32::try_from(stopping.len()).unwrap_or(u32::MAX)
+    }
+
+    async fn end_instance(&self, component: &Component, why: &str) {
+        let record = with_fields(Record::new("stop").field("by", "supervisor").field("why", why), &component.admitted);
+        if let Err(error) = self.record(record) {
+            tracing::error!(%error, "a stop could not be recorded; it goes on, since it takes rights away");
+            self.audit_failed();
+        }
+        let instance = &component.admitted.facts().instance;
+        if let Err(error) = self.identity.stop(instance).await {
+            tracing::error!(%error, instance, "the identity of a stopped instance could not be ended");
+        }
+        if let Some(up) = self.runtime_process.now() {
+            let _ = up.client().unload(UnloadRequest { instance: instance.clone() }).await;
+        }
+    }
+
+    /// Reads the trust policy again. A bad one takes the old one's place: nothing new is admitted.
+    pub fn read_trust(&self) {
+        let read = self.try_read_trust();
+        if let Err(refused) = &read {
+            tracing::error!(code = refused.code, "the trust policy cannot be used: {}", refused.message);
+        }
+        if let Ok(mut trust) = self.trust.write() {
+            *trust = read;
+        }
+    }
+
+    fn try_read_trust(&self) -> Result<TrustPolicy, Refused> {
+        let config = &self.config.trust;
+        let bytes =
+            files::read_bytes(&config.policy, limits::CONFIG_BYTES, "trust policy").map_err(|error| Refused {
+                exit: crate::cli::error::exit::TRUST,
+                code: "trust.unreadable".to_owned(),
+                ..Refused::from_file(&error)
+            })?;
+        let mut marks = self.high_water.lock().map_err(|_| Refused::internal("poisoned"))?;
+        let marks = marks.as_mut().map_err(|refused| refused.clone())?;
+        let policy = TrustPolicy::verify(&bytes, &config.roots, config.threshold, clock::now(), marks.trust_policy())
+            .map_err(trust_refused)?;
+        marks.saw_trust_policy(policy.version()).map_err(Refused::internal)?;
+        Ok(policy)
+    }
+
+    /// Reads the policy files again and puts them in force everywhere, or keeps the old ones and says why.
+    pub async fn reload_policy(self: &Arc<Self>) -> Result<u64, Vec<String>> {
+        let _one_at_a_time = self.starting.lock().await;
+        let old = self.policy();
+        let new = match Policy::read(&self.config.policy, old.generation() + 1) {
+            Ok(new) => new,
+            Err(problems) => {
+                self.set_policy(old.with_problems(problems.clone()));
+                return Err(problems);
+            }
+        };
+        let generation = new.generation();
+        let record = Record::new("policy").field("by", "supervisor").field("generation", generation);
+        self.record(record).map_err(|error| vec![error.to_string()])?;
+        self.set_policy(new.clone());
+        self.identity.push_policy(&new).await.map_err(|error| vec![error.to_string()])?;
+        if let Some(up) = self.runtime_process.now() {
+            children::push_policy(self, &up).await.map_err(|error| vec![error.to_string()])?;
+        }
+        Ok(generation)
+    }
+
+    /// Stops accepting, lets requests finish, ends everything.
+    pub async fn shut_down(self: &Arc<Self>) {
+        self.listeners.close();
+        if let Some(up) = self.runtime_process.now() {
+            let within_ms = u64::try_from(limits::DRAIN.as_millis()).unwrap_or(20_000);
+            match up.client().drain(DrainRequest { within_ms }).await {
+                Ok(reply) if reply.get_ref().unfinished > 0 => {
+                    tracing::warn!(unfinished = reply.get_ref().unfinished, "requests did not finish in time");
+                }
+                Ok(_) => tracing::info!("drained"),
+                Err(error) => tracing::error!(%error, "the runtime could not be drained"),
+            }
+        }
+        self.stopping.store(true, Ordering::Release);
+        for component in self.running() {
+            self.remove(&component.admitted.facts().instance);
+            self.end_instance(&component, "shutdown").await;
+        }
+        let _ = self.record(Record::new("stop").field("by", "host"));
+        let _ = std::fs::remove_file(self.config.control_socket());
+        if let Some(up) = self.runtime_process.now() {
+            up.child.kill();
+        }
+        if let Some(up) = self.identity_process.now() {
+            up.child.kill();
+        }
+    }
+
+    /// Why the host is not ready, one line each; empty: it is.
+    pub async fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !self.settled.load(Ordering::Acquire) {
+            problems.push("configured components are still being started".to_owned());
+        }
+        if self.audit_broken.load(Ordering::Acquire) {
+            problems.push("the audit log cannot be written".to_owned());
+        }
+        if self.identity_process.now().is_none() {
+            problems.push("the identity process is down".to_owned());
+        }
+        if self.runtime_process.now().is_none() {
+            problems.push("the runtime process is down".to_owned());
+        }
+        if let Ok(Err(refused)) = self.trust.read().as_deref() {
+            problems.push(format!("{}: {}", refused.code, refused.message));
+        }
+        problems.extend(self.policy().problems().iter().cloned());
+        if let Ok(refused) = self.refused.lock() {
+            problems.extend(
+                refused
+                    .iter()
+                    .map(|(path, refused)| format!("{}: {}: {}", path.display(), refused.code, refused.message)),
+            );
+        }
+        problems
+    }
+
+    /// What the runtime says of itself.
+    pub async fn runtime_status(&self) -> Option<StatusReply> {
+        let up = self.runtime_process.now()?;
+        let asked =
+            tokio::time::timeout(limits::RPC_TIMEOUT, async { up.client().status(StatusRequest {}).await }).await;
+        asked.ok()?.ok().map(tonic::Response::into_inner)
+    }
+
+    /// The components that run.
+    pub fn running(&self) -> Vec<Arc<Component>> {
+        self.components.read().map(|list| list.clone()).unwrap_or_default()
+    }
+
+    /// The policy in force.
+    pub fn policy(&self) -> Policy {
+        match self.policy.read() {
+            Ok(policy) => policy.clone(),
+            Err(_) => Policy::deny_all(0, vec!["poisoned".to_owned()]),
+        }
+    }
+
+    /// Where the host listens: HTTP, then mTLS.
+    pub fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let mtls = self.listeners.mtls.as_ref().and_then(|listener| listener.local_addr().ok());
+        (self.listeners.http.local_addr().ok(), mtls)
+    }
+
+    /// How fixes are written for this host.
+    pub fn fix_context(&self) -> FixContext {
+        FixContext { program: "portcullis".to_owned(), config: Some(self.config.path.clone()) }
+    }
+
+    /// What policy knows of an instance.
+    pub fn facts_of(&self, instance: &str) -> Option<ComponentFacts> {
+        let facts = |component: &Arc<Component>| component.admitted.facts().clone();
+        self.running().iter().map(facts).find(|facts| facts.instance == instance)
+    }
+
+    /// The claimed name of an instance; empty where it is not known.
+    pub fn name_of(&self, instance: &str) -> String {
+        self.facts_of(instance).map(|facts| facts.name).unwrap_or_default()
+    }
+
+    /// Whether the host is going down.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    /// The audit log could not be written: from here on the host is not ready.
+    pub fn audit_failed(&self) {
+        self.audit_broken.store(true, Ordering::Release);
+    }
+
+    fn audit_restart(&self, role: Role, how: &str) {
+        let record = Record::new("restart").field("by", "supervisor").field("process", role.name()).field("ended", how);
+        if self.record(record).is_err() {
+            self.audit_failed();
+        }
+    }
+
+    fn routes(&self) -> Vec<Route> {
+        let extra = self.extra_routes.lock().map(|routes| routes.clone()).unwrap_or_default();
+        extra.into_iter().rev().chain(self.config.routes.iter().cloned()).collect()
+    }
+
+    fn add_route(&self, route: Route) {
+        if let Ok(mut routes) = self.extra_routes.lock() {
+            routes.retain(|old| (&old.host, &old.path) != (&route.host, &route.path));
+            routes.push(route);
+        }
+    }
+
+    async fn send_routes(self: &Arc<Self>) {
+        if let Some(up) = self.runtime_process.wait().await
+            && let Err(error) = children::set_routes(self, &up).await
+        {
+            tracing::error!(%error, "the routing table could not be sent");
+        }
+    }
+
+    fn insert(&self, component: Arc<Component>) {
+        if let Ok(mut list) = self.components.write() {
+            list.insert(0, component);
+        }
+    }
+
+    fn remove(&self, instance: &str) {
+        if let Ok(mut list) = self.components.write() {
+            list.retain(|component| component.admitted.facts().instance != instance);
+        }
+    }
+
+    fn set_policy(&self, policy: Policy) {
+        if let Ok(mut slot) = self.policy.write() {
+            *slot = policy;
+        }
+    }
+
+    fn record(&self, record: Record) -> io::Result<u64> {
+        audit_sink::append(&self.audit, record, Durability::Durable)
+    }
+
+    /// Records a refused start and puts the reference into the refusal.
+    fn refuse(&self, spec: &StartSpec, refused: Refused) -> Refused {
+        let reference = ulid::Ulid::generate().to_string();
+        let record = Record::new("denial")
+            .reference(&reference)
+            .field("by", "supervisor")
+            .field("action", "start")
+            .field("path", spec.path.display().to_string())
+            .field("code", refused.code.clone())
+            .field("text", refused.message.clone())
+            .field("hint", refused.hint.clone())
+            .field("fix", refused.fix.clone())
+            .field("details", refused.details.clone());
+        if let Err(error) = self.record(record) {
+            tracing::error!(%error, "a refusal could not be recorded");
+            self.audit_failed();
+        }
+        Refused { reference, ..refused }
+    }
+}
+
+fn with_fields(record: Record, admitted: &Admitted) -> Record {
+    admitted.audit_fields().into_iter().fold(record, |record, (name, value)| record.field(name, value))
+}
+
+fn trust_refused(error: portcullis_signing::TrustError) -> Refused {
+    Refused::from_evidence(&error.into())
+}
+
+const FIRST_GENERATION: u64 = 1;

@@ -1,0 +1,127 @@
+//! Admission: from verified claims to a component that may run here. The one place where `Admitted` is made.
+//!
+//! The order is fixed: verify (signature, claims, imports), then policy `load`, then policy `link` for every import, then the
+//! SPIFFE ID from the verified claims inside this host's trust domain. Whatever is missing is named, all of it, not the first.
+
+use portcullis_identity::{SpiffeId, TrustDomain};
+use portcullis_policies::{ComponentFacts, Denial, ImageFacts, PolicySet};
+use portcullis_signing::{Claims, Verified};
+use ulid::Ulid;
+
+use crate::runtime::linking;
+
+/// A component that was verified and that policy lets run here. Not to be had otherwise than by [`Admitted::decide`].
+#[derive(Debug, Clone)]
+pub struct Admitted {
+    facts: ComponentFacts,
+    spiffe_id: SpiffeId,
+    version: String,
+    revision: u64,
+    links: Vec<String>,
+    trust_version: u64,
+    policy_generation: u64,
+}
+
+/// Why a component may not run here.
+#[derive(Debug)]
+pub enum NotAdmitted {
+    /// Policy refused to load it, or some of its imports.
+    Policy(Vec<Denial>),
+    /// Policy would let it, but this host has no implementation of these imports.
+    NotServed(Vec<String>),
+    /// It exports nothing that this host calls.
+    NoHandler,
+    /// The path in its claims makes no SPIFFE ID.
+    Identity(String),
+}
+
+impl Admitted {
+    /// Decides on verified claims.
+    pub fn decide(
+        verified: &Verified<Claims>,
+        policy: &PolicySet,
+        trust_domain: &TrustDomain,
+    ) -> Result<Self, NotAdmitted> {
+        let claims = verified.claims();
+        let spiffe_id = SpiffeId::new(trust_domain, &format!("/{}", verified.spiffe_path()))
+            .map_err(|error| NotAdmitted::Identity(error.to_string()))?;
+        let facts = ComponentFacts {
+            name: claims.name().to_string(),
+            digest: verified.digest().to_string(),
+            spiffe_id: spiffe_id.to_string(),
+            signer: verified.signer().key().to_string(),
+            signer_group: verified.signer().group().to_owned(),
+            instance: Ulid::generate().to_string().to_ascii_lowercase(),
+        };
+        let slice = policy.slice(&facts);
+        let imports: Vec<String> = verified.interfaces().imports().iter().map(ToString::to_string).collect();
+        let image = ImageFacts { imports: imports.clone(), expired: false };
+        let mut denials: Vec<Denial> = slice.load(&image).err().into_iter().collect();
+        denials.extend(imports.iter().filter_map(|import| slice.link(import).err()));
+        if !denials.is_empty() {
+            return Err(NotAdmitted::Policy(denials));
+        }
+        let not_served: Vec<String> = imports.iter().filter(|import| !linking::is_served(import)).cloned().collect();
+        if !not_served.is_empty() {
+            return Err(NotAdmitted::NotServed(not_served));
+        }
+        let handler = format!("{HANDLER}@");
+        if !verified.interfaces().exports().iter().any(|export| export.to_string().starts_with(&handler)) {
+            return Err(NotAdmitted::NoHandler);
+        }
+        Ok(Self {
+            facts,
+            spiffe_id,
+            version: claims.version().to_string(),
+            revision: claims.revision(),
+            links: imports,
+            trust_version: verified.policy_version(),
+            policy_generation: policy.generation(),
+        })
+    }
+
+    /// What policy knows of it.
+    pub fn facts(&self) -> &ComponentFacts {
+        &self.facts
+    }
+
+    /// Its SPIFFE ID.
+    pub fn spiffe_id(&self) -> &SpiffeId {
+        &self.spiffe_id
+    }
+
+    /// Its claimed version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Its claimed revision.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The imports that may be linked.
+    pub fn links(&self) -> &[String] {
+        &self.links
+    }
+
+    /// The fields of its audit records.
+    pub fn audit_fields(&self) -> Vec<(&'static str, serde_json::Value)> {
+        vec![
+            ("instance", self.facts.instance.clone().into()),
+            ("component", self.facts.name.clone().into()),
+            ("version", self.version.clone().into()),
+            ("revision", self.revision.into()),
+            ("digest", self.facts.digest.clone().into()),
+            ("signer", self.facts.signer.clone().into()),
+            ("signer_group", self.facts.signer_group.clone().into()),
+            ("spiffe_id", self.facts.spiffe_id.clone().into()),
+            ("links", self.links.clone().into()),
+            ("trust_version", self.trust_version.into()),
+            ("policy_generation", self.policy_generation.into()),
+        ]
+    }
+}
+
+/// What a component must export to be called.
+pub const HANDLER: &str = "wasi:http/incoming-handler";

@@ -1,0 +1,178 @@
+//! Everything that reaches the audit log: from the supervisor itself, from the identity process, from the request path.
+//!
+//! What another process sends is input from outside: bounded, checked for its kind, and never the text that an operator
+//! reads. A denial of the request path is derived again here, from this process's own policy and its own record of the
+//! instance; the runtime only contributes what was asked.
+
+use std::sync::{Arc, Mutex};
+
+use portcullis_policies::{Caller, Denial, Destination, IdentityAction, PolicySet};
+use tonic::transport::Channel;
+use tonic::{Request, Response, Status};
+
+use super::Host;
+use crate::audit::{AuditLog, Durability, Record};
+use crate::rpc::audit::audit_server::Audit;
+use crate::rpc::audit::{AppendReply, AppendRequest};
+use crate::rpc::runtime::runtime_client::RuntimeClient;
+use crate::rpc::runtime::{Event, EventsRequest, event::What};
+
+/// The audit log, shared by all that write to it.
+pub type SharedLog = Arc<Mutex<AuditLog>>;
+
+/// Serves the identity process.
+#[derive(Debug)]
+pub struct AuditSink {
+    log: SharedLog,
+}
+
+impl AuditSink {
+    /// A sink that writes to `log`.
+    pub fn new(log: SharedLog) -> Self {
+        Self { log }
+    }
+}
+
+/// Appends a record; on disk when this returns.
+pub fn append(log: &SharedLog, record: Record, durability: Durability) -> std::io::Result<u64> {
+    let mut log = log.lock().map_err(|_| std::io::Error::other("the audit log is poisoned"))?;
+    log.append(crate::clock::now(), record, durability).map(|receipt| receipt.seq)
+}
+
+#[tonic::async_trait]
+impl Audit for AuditSink {
+    async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendReply>, Status> {
+        let request = request.into_inner();
+        if !matches!(request.kind.as_str(), "issuance" | "denial") || request.fields_json.len() > FIELDS_BYTES {
+            return Err(Status::invalid_argument("kind or size of the record"));
+        }
+        let fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_str(&request.fields_json).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let reference = match request.reference.is_empty() {
+            true => ulid::Ulid::generate().to_string(),
+            false => request.reference,
+        };
+        let mut record = Record::new(&request.kind).reference(&reference).field("by", "identity");
+        for (name, value) in fields {
+            record = record.field(&name, value);
+        }
+        let log = Arc::clone(&self.log);
+        let appended = tokio::task::spawn_blocking(move || append(&log, record, Durability::Durable)).await;
+        let sequence = appended
+            .map_err(|error| Status::internal(error.to_string()))?
+            .map_err(|error| Status::unavailable(format!("the audit log cannot be written: {error}")))?;
+        Ok(Response::new(AppendReply { sequence, reference }))
+    }
+}
+
+/// Follows the decisions of a runtime process until it is gone.
+pub async fn follow(host: Arc<Host>, mut runtime: RuntimeClient<Channel>) {
+    let mut events = match runtime.events(EventsRequest {}).await {
+        Ok(events) => events.into_inner(),
+        Err(error) => return tracing::error!(%error, "the decisions of the runtime are not followed"),
+    };
+    while let Ok(Some(event)) = events.message().await {
+        let host = Arc::clone(&host);
+        if tokio::task::spawn_blocking(move || record(&host, event)).await.is_err() {
+            tracing::error!("a decision of the runtime could not be recorded");
+        }
+    }
+}
+
+fn record(host: &Arc<Host>, event: Event) {
+    if event.lost > 0 {
+        let lost = Record::new("lost").field("by", "runtime").field("records", event.lost);
+        write(host, lost);
+    }
+    let Event { reference, instance, generation, code, what, .. } = event;
+    let (Some(what), true) =
+        (what, reference.len() == REFERENCE_CHARS && reference.bytes().all(|b| b.is_ascii_alphanumeric()))
+    else {
+        tracing::error!("the runtime sent a decision that makes no sense");
+        return;
+    };
+    let record = match what {
+        What::Failure(failure) => Record::new("failure")
+            .reference(&reference)
+            .field("by", "runtime")
+            .field("kind_of_failure", cut(&failure.kind))
+            .field("detail", cut(&failure.detail))
+            .field("instance", cut(&instance))
+            .field("component", host.name_of(&instance)),
+        asked => denial_record(host, &reference, &instance, generation, &code, &asked),
+    };
+    write(host, record);
+}
+
+fn denial_record(
+    host: &Arc<Host>,
+    reference: &str,
+    instance: &str,
+    generation: u64,
+    code: &str,
+    asked: &What,
+) -> Record {
+    let policy = host.policy();
+    let denial = host.facts_of(instance).and_then(|facts| derive(policy.set(), &facts, asked));
+    let record = Record::new("denial")
+        .reference(reference)
+        .field("by", "runtime")
+        .field("instance", cut(instance))
+        .field("generation", generation)
+        .field("seen_code", cut(code));
+    match denial {
+        Some(denial) => {
+            let denial = denial.with_reference(reference.to_owned());
+            let context = host.fix_context();
+            let text = denial.render(&context);
+            tracing::warn!("{text}");
+            record
+                .field("code", denial.code().to_string())
+                .field("denial", serde_json::to_value(&denial).unwrap_or_default())
+                .field("text", text)
+                .field("fix", denial.fix(&context).unwrap_or_default())
+        }
+        None => record
+            .field("code", cut(code))
+            .field("text", format!("refused under policy generation {generation}; the policy in force now allows it, or the instance is gone")),
+    }
+}
+
+/// The denial that this process's own policy gives for what the runtime says was asked.
+fn derive(set: &PolicySet, facts: &portcullis_policies::ComponentFacts, asked: &What) -> Option<Denial> {
+    let slice = set.slice(facts);
+    match asked {
+        What::HttpSend(send) => {
+            let destination = Destination::parse_url(&send.destination).ok()?;
+            slice.http_send(&destination, &send.method).err()
+        }
+        What::HttpConnect(connect) => {
+            let destination = Destination::parse_url(&connect.destination).ok()?;
+            let grant = match slice.http_send(&destination, &connect.method) {
+                Ok(grant) => grant,
+                Err(denial) => return Some(denial),
+            };
+            slice.http_connect(&grant, connect.address.parse().ok()?).err()
+        }
+        What::Call(call) if call.caller.is_empty() => slice.call(&Caller::Anonymous).err(),
+        What::Call(call) => slice.call(&Caller::Workload(call.caller.clone())).err(),
+        What::Identity(used) => slice.identity(IdentityAction::from_name(&used.action)?).err(),
+        What::Failure(_) => None,
+    }
+}
+
+fn write(host: &Arc<Host>, record: Record) {
+    if let Err(error) = append(&host.audit, record, Durability::Buffered) {
+        tracing::error!(%error, "the audit log cannot be written: the host is not ready");
+        host.audit_failed();
+    }
+}
+
+fn cut(text: &str) -> String {
+    crate::runtime::stdio::escape(text.as_bytes().get(..TEXT_BYTES).unwrap_or(text.as_bytes()), text.len() > TEXT_BYTES)
+}
+
+const REFERENCE_CHARS: usize = 26;
+const TEXT_BYTES: usize = 512;
+/// Largest set of fields that the identity process may send.
+const FIELDS_BYTES: usize = 8 << 10;

@@ -1,0 +1,286 @@
+//! The two long-lived children, kept up: started, told what they need to know, started again when they die.
+//!
+//! A dead runtime comes back with the same sockets (the supervisor holds them), the same instances and the same native code,
+//! which is still in memory; identities are not touched. A dead identity process comes back with its keys from disk, is told
+//! again who was admitted, and the runtime gets a new connection to it.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tonic::transport::Channel;
+
+use super::Host;
+use super::audit_sink::AuditSink;
+use crate::limits::{CHILD_START, RESTART_MAX, RESTART_MIN, RESTART_RESET};
+use crate::process::Role;
+use crate::process::child::{Child, borrow};
+use crate::roles;
+use crate::rpc;
+use crate::rpc::audit::audit_server::AuditServer;
+use crate::rpc::runtime::runtime_client::RuntimeClient;
+use crate::rpc::runtime::{
+    ConfigureRequest, LoadRequest, PolicySource, PushPolicyRequest, Route, SetRoutesRequest, StaticName,
+};
+
+/// One kept child.
+#[derive(Debug)]
+pub struct Kept<T> {
+    role: Role,
+    up: watch::Sender<Option<Arc<T>>>,
+    restarts: AtomicU64,
+}
+
+/// The identity process that is up.
+#[derive(Debug)]
+pub struct IdentityUp {
+    /// The process.
+    pub child: Child,
+}
+
+/// The runtime process that is up.
+#[derive(Debug)]
+pub struct RuntimeUp {
+    /// The process.
+    pub child: Child,
+    channel: Channel,
+}
+
+impl RuntimeUp {
+    /// A client of the runtime's service.
+    pub fn client(&self) -> RuntimeClient<Channel> {
+        RuntimeClient::new(self.channel.clone()).max_encoding_message_size(MESSAGE_BYTES)
+    }
+}
+
+impl<T> Kept<T> {
+    /// Nothing is up yet.
+    pub fn new(role: Role) -> Self {
+        Self { role, up: watch::Sender::new(None), restarts: AtomicU64::new(0) }
+    }
+
+    /// The process that is up now.
+    pub fn now(&self) -> Option<Arc<T>> {
+        self.up.borrow().clone()
+    }
+
+    /// Waits until one is up.
+    pub async fn wait(&self) -> Option<Arc<T>> {
+        let mut up = self.up.subscribe();
+        let found = tokio::time::timeout(CHILD_START, up.wait_for(Option::is_some)).await.ok()?.ok()?.clone();
+        found
+    }
+
+    /// How often it was started again.
+    pub fn restarts(&self) -> u64 {
+        self.restarts.load(Ordering::Relaxed)
+    }
+}
+
+/// Keeps the identity process up until the host stops.
+pub async fn keep_identity(host: Arc<Host>) {
+    keep(
+        &host,
+        &host.identity_process,
+        || start_identity(&host),
+        |up| {
+            let host = Arc::clone(&host);
+            async move {
+                let how = up.child.ended().await;
+                host.identity.set(None);
+                how
+            }
+        },
+    )
+    .await;
+}
+
+/// Keeps the runtime process up until the host stops.
+pub async fn keep_runtime(host: Arc<Host>) {
+    keep(&host, &host.runtime_process, || start_runtime(&host), |up| async move { up.child.ended().await }).await;
+}
+
+async fn keep<T, S, SF, W, WF>(host: &Arc<Host>, kept: &Kept<T>, start: S, watch: W)
+where
+    S: Fn() -> SF,
+    SF: Future<Output = io::Result<T>>,
+    W: Fn(Arc<T>) -> WF,
+    WF: Future<Output = String>,
+{
+    let mut pause = RESTART_MIN;
+    while !host.is_stopping() {
+        let started = Instant::now();
+        let how = match start().await {
+            Ok(up) => {
+                let up = Arc::new(up);
+                kept.up.send_replace(Some(Arc::clone(&up)));
+                let how = watch(up).await;
+                kept.up.send_replace(None);
+                how
+            }
+            Err(error) => error.to_string(),
+        };
+        if host.is_stopping() {
+            return;
+        }
+        kept.restarts.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(role = kept.role.name(), how, "a process of this host ended and is started again");
+        host.audit_restart(kept.role, &how);
+        if started.elapsed() >= RESTART_RESET {
+            pause = RESTART_MIN;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RESTART_MAX);
+    }
+}
+
+async fn start_identity(host: &Arc<Host>) -> io::Result<IdentityUp> {
+    let child = host.spawner.spawn(Role::Identity, None).await?;
+    let (authority, theirs) = rpc::pair()?;
+    let (sink, sink_theirs) = rpc::pair()?;
+    let boot = roles::identity::Boot {
+        folder: host.state.identity(),
+        trust_domain: host.config.trust_domain.clone(),
+        config: host.config.path.clone(),
+    };
+    child.boot(serde_json::to_value(boot)?, &borrow([&theirs, &sink_theirs]))?;
+    let service = AuditServer::new(AuditSink::new(Arc::clone(&host.audit)));
+    tokio::spawn(rpc::serve(sink, tonic::service::Routes::new(service)));
+    let channel = within(rpc::client(authority), &child).await?;
+    host.identity.set(Some(channel));
+    if !up_within(|| host.identity.is_up(), &child).await {
+        return Err(io::Error::other(format!("it did not come up: {}", ended_now(&child).await)));
+    }
+    let policy = host.policy();
+    host.identity.push_policy(&policy).await.map_err(io::Error::other)?;
+    for component in host.running() {
+        host.identity.admit(&component.admitted).await.map_err(io::Error::other)?;
+    }
+    if let Some(runtime) = host.runtime_process.now() {
+        let theirs = workloads(&child)?;
+        runtime.child.handover.send("identity", 0, serde_json::Value::Null, &borrow([&theirs]))?;
+    }
+    Ok(IdentityUp { child })
+}
+
+/// A new connection of a runtime to the identity process; returns the runtime's end.
+fn workloads(identity: &Child) -> io::Result<OwnedFd> {
+    let (ours, theirs) = rpc::pair()?;
+    identity.handover.send("workloads", 0, serde_json::Value::Null, &borrow([&ours]))?;
+    Ok(theirs)
+}
+
+async fn start_runtime(host: &Arc<Host>) -> io::Result<RuntimeUp> {
+    let identity =
+        host.identity_process.wait().await.ok_or_else(|| io::Error::other("the identity process is not up"))?;
+    let child = host.spawner.spawn(Role::Runtime, None).await?;
+    let (control, theirs) = rpc::pair()?;
+    let workloads = workloads(&identity.child)?;
+    let boot = roles::runtime::Boot { inspectable: host.config.dangers.inspectable_runtime };
+    let mut fds = vec![theirs.as_fd(), workloads.as_fd(), host.listeners.http.as_fd()];
+    fds.extend(host.listeners.mtls.as_ref().map(AsFd::as_fd));
+    child.boot(serde_json::to_value(boot)?, &fds)?;
+    let channel = within(rpc::client(control), &child).await?;
+    let up = RuntimeUp { child, channel };
+    let names = host.config.names.iter().map(|(name, addresses)| StaticName {
+        name: name.clone(),
+        addresses: addresses.iter().map(ToString::to_string).collect(),
+    });
+    let configure = ConfigureRequest {
+        trust_domain: host.config.trust_domain.to_string(),
+        limits_json: serde_json::to_string(&host.config.limits)?,
+        names: names.collect(),
+        http2: host.config.listen.http2,
+    };
+    up.client().configure(configure).await.map_err(io::Error::other)?;
+    push_policy(host, &up).await?;
+    for component in host.running() {
+        load(&up, &component).await.map_err(io::Error::other)?;
+    }
+    set_routes(host, &up).await?;
+    tokio::spawn(super::audit_sink::follow(Arc::clone(host), up.client()));
+    Ok(up)
+}
+
+/// Pushes the policy in force to the runtime.
+pub async fn push_policy(host: &Arc<Host>, up: &RuntimeUp) -> io::Result<()> {
+    let policy = host.policy();
+    if policy.generation() == 0 {
+        return Ok(());
+    }
+    let sources = policy.sources().iter().map(|source| PolicySource {
+        name: source.name.clone(),
+        kind: crate::policy::kind_name(source.kind).to_owned(),
+        text: source.text.clone(),
+    });
+    let request = PushPolicyRequest { generation: policy.generation(), sources: sources.collect() };
+    up.client().push_policy(request).await.map_err(io::Error::other)?;
+    Ok(())
+}
+
+/// Has the runtime load a component that was admitted.
+pub async fn load(up: &RuntimeUp, component: &super::Component) -> Result<(), String> {
+    let transfer = TRANSFER.fetch_add(1, Ordering::Relaxed);
+    let fd = component.code.fd.as_fd();
+    up.child.handover.send("code", transfer, serde_json::Value::Null, &[fd]).map_err(|error| error.to_string())?;
+    let facts = component.admitted.facts();
+    let request = LoadRequest {
+        instance: facts.instance.clone(),
+        name: facts.name.clone(),
+        digest: facts.digest.clone(),
+        spiffe_id: component.admitted.spiffe_id().to_string(),
+        signer: facts.signer.clone(),
+        signer_group: facts.signer_group.clone(),
+        links: component.admitted.links().to_vec(),
+        code_transfer: transfer,
+        code_size: component.code.size,
+        code_hash: component.code.hash.to_vec(),
+    };
+    let reply = up.client().load(request).await.map_err(|status| status.message().to_owned())?.into_inner();
+    if reply.error.is_empty() { Ok(()) } else { Err(reply.error) }
+}
+
+/// Gives the runtime its routing table; from the first one on it accepts connections.
+pub async fn set_routes(host: &Arc<Host>, up: &RuntimeUp) -> io::Result<()> {
+    let running = host.running();
+    let routes = host.routes().into_iter().filter_map(|route| {
+        let target = running.iter().find(|component| component.admitted.facts().name == route.component)?;
+        let instance = target.admitted.facts().instance.clone();
+        Some(Route { host: route.host.unwrap_or_default(), path: route.path, instance })
+    });
+    up.client().set_routes(SetRoutesRequest { routes: routes.collect() }).await.map_err(io::Error::other)?;
+    Ok(())
+}
+
+async fn within<T>(future: impl Future<Output = io::Result<T>>, child: &Child) -> io::Result<T> {
+    tokio::select! {
+        biased;
+        how = child.ended() => Err(io::Error::other(format!("it ended at its start: {how}"))),
+        done = tokio::time::timeout(CHILD_START, future) => done.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?,
+    }
+}
+
+async fn up_within<F: Future<Output = bool>>(probe: impl Fn() -> F, child: &Child) -> bool {
+    let asked = async {
+        while !probe().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = child.ended() => false,
+        up = tokio::time::timeout(CHILD_START, asked) => up.is_ok(),
+    }
+}
+
+async fn ended_now(child: &Child) -> String {
+    let ended = tokio::time::timeout(Duration::from_millis(100), child.ended()).await;
+    ended.unwrap_or_else(|_| "it does not answer".to_owned())
+}
+
+static TRANSFER: AtomicU64 = AtomicU64::new(1);
+/// Largest message to the runtime: policies are the large ones.
+const MESSAGE_BYTES: usize = 32 << 20;

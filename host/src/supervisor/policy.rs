@@ -1,0 +1,76 @@
+//! The policy of a host: its sources as read from files, compiled under a generation that only rises.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use portcullis_policies::{PolicySet, Source, SourceKind};
+
+use crate::cli::files;
+use crate::config;
+use crate::limits::CONFIG_BYTES;
+
+/// One generation of policy.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    set: Arc<PolicySet>,
+    sources: Arc<[Source]>,
+    problems: Vec<String>,
+}
+
+impl Policy {
+    /// Nothing is granted.
+    pub fn deny_all(generation: u64, problems: Vec<String>) -> Self {
+        Self { set: Arc::new(PolicySet::deny_all(generation)), sources: Arc::new([]), problems }
+    }
+
+    /// Reads and compiles the files that the configuration names. Every problem is returned, none is skipped.
+    pub fn read(config: &config::Policy, generation: u64) -> Result<Self, Vec<String>> {
+        let (mut sources, mut problems) = (Vec::new(), Vec::new());
+        let files = config.grants.iter().map(|path| (path, SourceKind::Grants));
+        for (path, kind) in files.chain(config.cedar.iter().map(|path| (path, SourceKind::Cedar))) {
+            match read(path) {
+                Ok(text) => sources.push(Source { name: path.display().to_string(), text, kind }),
+                Err(why) => problems.push(why),
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let set = PolicySet::compile(&sources, generation).map_err(|errors| errors.lines())?;
+        let problems = if sources.is_empty() {
+            vec!["no grants file is configured: everything is denied".to_owned()]
+        } else {
+            Vec::new()
+        };
+        Ok(Self { set: Arc::new(set), sources: sources.into(), problems })
+    }
+
+    /// The compiled set.
+    pub fn set(&self) -> &Arc<PolicySet> {
+        &self.set
+    }
+
+    /// The texts it was compiled from.
+    pub fn sources(&self) -> &[Source] {
+        &self.sources
+    }
+
+    /// The generation.
+    pub fn generation(&self) -> u64 {
+        self.set.generation()
+    }
+
+    /// Why the host is not ready because of policy.
+    pub fn problems(&self) -> &[String] {
+        &self.problems
+    }
+
+    /// The same policy with a complaint about the files that would have replaced it.
+    pub fn with_problems(&self, problems: Vec<String>) -> Self {
+        Self { problems, ..self.clone() }
+    }
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    files::read_text(path, CONFIG_BYTES, "grants file").map_err(|error| error.to_string())
+}

@@ -1,0 +1,135 @@
+//! A refusal as the command line and the audit log show it: exit code, stable code, text, next step, reference.
+
+use portcullis_policies::{Denial, FixContext};
+use portcullis_signing::Refusal;
+
+use super::admission::{HANDLER, NotAdmitted};
+use super::code::CodeError;
+use crate::cli::error::{CliError, exit};
+use crate::rpc::control;
+
+/// A refused start.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    /// Exit code of DESIGN section 8.
+    pub exit: u8,
+    /// Stable code.
+    pub code: String,
+    /// What happened.
+    pub message: String,
+    /// The next step.
+    pub hint: String,
+    /// Reference of the audit record; empty until it is written.
+    pub reference: String,
+    /// The fix as an argument vector, where there is one.
+    pub fix: Vec<String>,
+    /// More, for the audit record.
+    pub details: serde_json::Value,
+}
+
+impl Refused {
+    /// A failure that is ours or the machine's.
+    pub fn internal(message: impl ToString) -> Self {
+        Self {
+            exit: exit::INTERNAL,
+            code: "host.internal".to_owned(),
+            message: message.to_string(),
+            hint: "look at the log of the host".to_owned(),
+            reference: String::new(),
+            fix: Vec::new(),
+            details: serde_json::Value::Null,
+        }
+    }
+
+    /// From a file that could not be read.
+    pub fn from_file(error: &CliError) -> Self {
+        Self {
+            exit: error.exit(),
+            code: "file.unusable".to_owned(),
+            message: error.message().to_owned(),
+            hint: error.hint().unwrap_or_default().to_owned(),
+            ..Self::internal("")
+        }
+    }
+
+    /// The verifier's refusal.
+    pub fn from_evidence(refusal: &Refusal) -> Self {
+        Self {
+            exit: refusal.code().exit_code(),
+            code: refusal.code().as_str().to_owned(),
+            message: refusal.message().to_owned(),
+            hint: refusal.hint().to_owned(),
+            details: serde_json::to_value(refusal).unwrap_or_default(),
+            ..Self::internal("")
+        }
+    }
+
+    /// Whatever admission says.
+    pub fn from_admission(refusal: &NotAdmitted, fix: &FixContext) -> Self {
+        match refusal {
+            NotAdmitted::Policy(denials) => Self::from_denials(denials, fix),
+            NotAdmitted::NotServed(imports) => Self {
+                exit: exit::DENIED,
+                code: "link.not-served".to_owned(),
+                message: format!("this host has no implementation of {}", imports.join(", ")),
+                hint: "build the component without these imports, or run it where they are served".to_owned(),
+                ..Self::internal("")
+            },
+            NotAdmitted::NoHandler => Self {
+                exit: exit::CLAIMS,
+                code: "component.no-handler".to_owned(),
+                message: format!("the component does not export {HANDLER}, so nothing can call it here"),
+                hint: "build it for the world wasi:http/proxy".to_owned(),
+                ..Self::internal("")
+            },
+            NotAdmitted::Identity(why) => Self {
+                exit: exit::CLAIMS,
+                code: "claims.identity".to_owned(),
+                message: format!("the identity path in its claims makes no SPIFFE ID: {why}"),
+                hint: "claim a path such as ns/<namespace>/sa/<name> and sign again".to_owned(),
+                ..Self::internal("")
+            },
+        }
+    }
+
+    /// From the compile process or the cache.
+    pub fn from_code(error: &CodeError) -> Self {
+        match error {
+            CodeError::Rejected(_) | CodeError::Died(_) => Self {
+                exit: exit::CLAIMS,
+                code: "component.does-not-compile".to_owned(),
+                message: error.to_string(),
+                hint: "check the component with `wasm-tools validate --features all`; it may need a feature that is off here".to_owned(),
+                ..Self::internal("")
+            },
+            CodeError::Io(_) => Self::internal(error),
+        }
+    }
+
+    fn from_denials(denials: &[Denial], fix: &FixContext) -> Self {
+        let Some(first) = denials.first() else { return Self::internal("a denial without a reason") };
+        let texts: Vec<String> = denials.iter().map(|denial| denial.render(fix)).collect();
+        let fixes: Vec<String> =
+            denials.iter().filter_map(|denial| denial.fix(fix)).map(|argv| shell_words::join(&argv)).collect();
+        Self {
+            exit: exit::DENIED,
+            code: first.code().to_string(),
+            message: texts.join("\n"),
+            hint: if fixes.is_empty() { "no grant can allow this".to_owned() } else { fixes.join("\n") },
+            fix: first.fix(fix).unwrap_or_default(),
+            details: serde_json::to_value(denials).unwrap_or_default(),
+            ..Self::internal("")
+        }
+    }
+
+    /// For the control service.
+    pub fn to_rpc(&self) -> control::Refused {
+        control::Refused {
+            exit_code: self.exit.into(),
+            code: self.code.clone(),
+            message: self.message.clone(),
+            hint: self.hint.clone(),
+            reference: self.reference.clone(),
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! A P-256 private key: made by `ring` from the system's randomness, used for one purpose, wiped when dropped.
+//!
+//! `ring` keeps the scalar inside its key pair and does not wipe it; so the pair lives in a box that is overwritten in place
+//! with a public dummy key before it is freed. What `ring` leaves on the stack while it makes or uses a key is beyond reach:
+//! the boundary that holds is the process.
+
+use std::fmt;
+use std::hint::black_box;
+
+use ring::rand::SystemRandom;
+use ring::signature::{
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair,
+};
+
+use crate::secret::Secret;
+
+/// How signatures are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SignatureForm {
+    /// ASN.1 DER: X.509 and TLS.
+    Asn1,
+    /// `r || s`, 64 bytes: JWS (RFC 7518 section 3.4).
+    Fixed,
+}
+
+/// A private key with its public part.
+pub(crate) struct P256Key {
+    pair: Box<EcdsaKeyPair>,
+    scalar: Secret<SCALAR_BYTES>,
+    public: [u8; POINT_BYTES],
+    form: SignatureForm,
+}
+
+/// The system gave no randomness, or the key is no P-256 key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the key could not be made or used")]
+pub(crate) struct KeyError;
+
+impl P256Key {
+    /// A new key.
+    pub(crate) fn generate(form: SignatureForm) -> Result<Self, KeyError> {
+        let document = EcdsaKeyPair::generate_pkcs8(form.algorithm(), &SystemRandom::new()).map_err(|_| KeyError)?;
+        // ring's PKCS#8 template has both parts at fixed places; `from_parts` refuses them if they are not a pair.
+        let scalar = document.as_ref().get(36..68).ok_or(KeyError)?;
+        let public = document.as_ref().get(73..138).ok_or(KeyError)?;
+        Self::from_parts(form, scalar, public)
+    }
+
+    /// The key with this scalar (big-endian) and uncompressed public point, if the one belongs to the other.
+    pub(crate) fn from_parts(form: SignatureForm, scalar: &[u8], public: &[u8]) -> Result<Self, KeyError> {
+        let pair = Box::new(key_pair(form, scalar, public)?);
+        let scalar = Secret::copied(scalar).ok_or(KeyError)?;
+        let public = public.try_into().map_err(|_| KeyError)?;
+        Ok(Self { pair, scalar, public, form })
+    }
+
+    /// Signs the SHA-256 of the message.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        let signature = self.pair.sign(&SystemRandom::new(), message).map_err(|_| KeyError)?;
+        Ok(signature.as_ref().to_vec())
+    }
+
+    /// The uncompressed public point: 0x04, x, y.
+    pub(crate) fn public(&self) -> &[u8; POINT_BYTES] {
+        &self.public
+    }
+
+    /// The private scalar, big-endian: to store the key and to look for it in memory.
+    pub(crate) fn scalar(&self) -> &Secret<SCALAR_BYTES> {
+        &self.scalar
+    }
+}
+
+impl SignatureForm {
+    fn algorithm(self) -> &'static EcdsaSigningAlgorithm {
+        match self {
+            Self::Asn1 => &ECDSA_P256_SHA256_ASN1_SIGNING,
+            Self::Fixed => &ECDSA_P256_SHA256_FIXED_SIGNING,
+        }
+    }
+}
+
+impl P256Key {
+    fn wipe(&mut self) {
+        if let Ok(dummy) = key_pair(self.form, &DUMMY_SCALAR, &DUMMY_POINT) {
+            *self.pair = dummy;
+            black_box(&self.pair);
+        }
+    }
+}
+
+impl Drop for P256Key {
+    fn drop(&mut self) {
+        self.wipe();
+    }
+}
+
+impl fmt::Debug for P256Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("P256Key(..)")
+    }
+}
+
+impl rcgen::PublicKeyData for P256Key {
+    fn der_bytes(&self) -> &[u8] {
+        self.pair.public_key().as_ref()
+    }
+
+    fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
+        &rcgen::PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl rcgen::SigningKey for P256Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        match self.form {
+            SignatureForm::Asn1 => P256Key::sign(self, message).map_err(|_| rcgen::Error::RingUnspecified),
+            // A JWT key signs no certificate: one key, one purpose.
+            SignatureForm::Fixed => Err(rcgen::Error::UnsupportedSignatureAlgorithm),
+        }
+    }
+}
+
+fn key_pair(form: SignatureForm, scalar: &[u8], public: &[u8]) -> Result<EcdsaKeyPair, KeyError> {
+    EcdsaKeyPair::from_private_key_and_public_key(form.algorithm(), scalar, public, &SystemRandom::new())
+        .map_err(|_| KeyError)
+}
+
+/// Bytes of a private scalar.
+pub(crate) const SCALAR_BYTES: usize = 32;
+/// Bytes of an uncompressed point.
+pub(crate) const POINT_BYTES: usize = 65;
+
+/// The scalar 1 and its point, the generator of P-256 (FIPS 186-4, D.1.2.3): a key pair that everybody knows.
+const DUMMY_SCALAR: [u8; SCALAR_BYTES] =
+    [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+const DUMMY_POINT: [u8; POINT_BYTES] = [
+    0x04, 0x6b, 0x17, 0xd1, 0xf2, 0xe1, 0x2c, 0x42, 0x47, 0xf8, 0xbc, 0xe6, 0xe5, 0x63, 0xa4, 0x40, 0xf2, 0x77, 0x03,
+    0x7d, 0x81, 0x2d, 0xeb, 0x33, 0xa0, 0xf4, 0xa1, 0x39, 0x45, 0xd8, 0x98, 0xc2, 0x96, 0x4f, 0xe3, 0x42, 0xe2, 0xfe,
+    0x1a, 0x7f, 0x9b, 0x8e, 0xe7, 0xeb, 0x4a, 0x7c, 0x0f, 0x9e, 0x16, 0x2b, 0xce, 0x33, 0x57, 0x6b, 0x31, 0x5e, 0xce,
+    0xcb, 0xb6, 0x40, 0x68, 0x37, 0xbf, 0x51, 0xf5,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_made_from_its_parts_signs_alike() {
+        let key = P256Key::generate(SignatureForm::Fixed).unwrap();
+        let again = P256Key::from_parts(SignatureForm::Fixed, key.scalar().expose(), key.public()).unwrap();
+        let signature = again.sign(b"message").unwrap();
+        ring::signature::UnparsedPublicKey::new(&ring::signature::ECDSA_P256_SHA256_FIXED, key.public())
+            .verify(b"message", &signature)
+            .unwrap();
+    }
+
+    #[test]
+    fn parts_that_do_not_belong_together_are_refused() {
+        let (one, two) =
+            (P256Key::generate(SignatureForm::Asn1).unwrap(), P256Key::generate(SignatureForm::Asn1).unwrap());
+        assert_eq!(P256Key::from_parts(SignatureForm::Asn1, one.scalar().expose(), two.public()).err(), Some(KeyError));
+        assert_eq!(P256Key::from_parts(SignatureForm::Asn1, &[0; 32], one.public()).err(), Some(KeyError));
+        assert_eq!(P256Key::from_parts(SignatureForm::Asn1, &[1; 31], one.public()).err(), Some(KeyError));
+    }
+
+    #[test]
+    fn the_dummy_key_is_a_valid_pair() {
+        for form in [SignatureForm::Asn1, SignatureForm::Fixed] {
+            assert!(key_pair(form, &DUMMY_SCALAR, &DUMMY_POINT).is_ok());
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_ring_holds_is_found_by_the_scan_and_gone_after_the_wipe() {
+        use std::os::unix::fs::FileExt;
+
+        use crate::key_scan::KeyScan;
+
+        let mut key = P256Key::generate(SignatureForm::Asn1).unwrap();
+        let scan = KeyScan::new([key.scalar()].into_iter(), std::iter::empty());
+        let memory = std::fs::File::open("/proc/self/mem").unwrap();
+        let pair: &EcdsaKeyPair = &key.pair;
+        let (at, len) = (std::ptr::from_ref(pair).addr(), size_of_val(pair));
+        let found = || {
+            let mut bytes = vec![0u8; len];
+            memory.read_exact_at(&mut bytes, at as u64).unwrap();
+            scan.count(&bytes)
+        };
+        assert_eq!(found(), 1);
+        key.wipe();
+        assert_eq!(found(), 0);
+    }
+
+    #[test]
+    fn a_key_for_jwt_signs_no_certificate() {
+        let key = P256Key::generate(SignatureForm::Fixed).unwrap();
+        assert!(rcgen::SigningKey::sign(&key, b"tbs").is_err());
+    }
+}

@@ -1,0 +1,48 @@
+//! The gRPC services of the identity process: messages, clients and server traits.
+//!
+//! Generated from `proto/portcullis/identity/v1/identity.proto` and checked in. The servers live in the host; nothing is
+//! decided here. To generate again, with `protox` 0.10 and `tonic-prost-build` 0.14.9 (default features off, `transport` on):
+//!
+//! ```text
+//! let files = protox::compile(["proto/portcullis/identity/v1/identity.proto"], ["proto"])?;
+//! tonic_prost_build::configure()
+//!     .build_transport(false)
+//!     .skip_debug([".portcullis.identity.v1.JwtSvid", ".portcullis.identity.v1.ValidateJwtSvidRequest"])
+//!     .out_dir("src/generated")
+//!     .compile_fds(files)?;
+//! ```
+//!
+//! Messages that carry a bearer token get their `Debug` below, without the token.
+
+#![allow(
+    missing_docs,
+    missing_debug_implementations,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
+
+use std::fmt;
+
+include!("generated/portcullis.identity.v1.rs");
+
+impl fmt::Debug for JwtSvid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtSvid")
+            .field("token", &"<redacted>")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("expires_at", &self.expires_at)
+            .finish()
+    }
+}
+
+impl fmt::Debug for ValidateJwtSvidRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ValidateJwtSvidRequest")
+            .field("instance", &self.instance)
+            .field("token", &"<redacted>")
+            .field("audience", &self.audience)
+            .finish()
+    }
+}

@@ -1,0 +1,200 @@
+//! The proof that an action was allowed. Only this crate's slices make one; there is no other way to get it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use cedar_policy::PolicyId;
+
+use crate::destination::Destination;
+
+/// An action was allowed: by which policies, in which generation, with which limits. `A` says what.
+#[derive(Debug)]
+#[must_use = "a grant is the proof that an action may happen: hand it to what acts"]
+pub struct Grant<A> {
+    by: Arc<[PolicyId]>,
+    generation: u64,
+    instance: Arc<str>,
+    what: A,
+}
+
+/// A component may be admitted.
+#[derive(Debug, Clone)]
+pub struct Load(());
+
+/// An interface may be linked.
+#[derive(Debug, Clone)]
+pub struct Link {
+    pub(crate) interface: String,
+}
+
+/// A request may be sent to a destination, if its address is allowed too.
+#[derive(Debug, Clone)]
+pub struct HttpSend {
+    pub(crate) destination: Destination,
+    pub(crate) method: String,
+    pub(crate) peer: Option<String>,
+}
+
+/// An address may be dialled for a destination.
+#[derive(Debug, Clone)]
+pub struct HttpConnect {
+    pub(crate) destination: Destination,
+    pub(crate) address: SocketAddr,
+    pub(crate) peer: Option<String>,
+}
+
+/// A JWT-SVID may be issued.
+#[derive(Debug, Clone)]
+pub struct SvidJwt {
+    pub(crate) audience: String,
+    pub(crate) ttl_secs: u64,
+}
+
+/// An X.509-SVID may be issued.
+#[derive(Debug, Clone)]
+pub struct SvidX509 {
+    pub(crate) ttl_secs: u64,
+}
+
+/// An identity action may happen.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    pub(crate) action: IdentityAction,
+}
+
+/// A caller may call the component.
+#[derive(Debug, Clone)]
+pub struct Call {
+    pub(crate) caller: String,
+}
+
+/// Identity actions that issue nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum IdentityAction {
+    /// Read the own SPIFFE ID and the trust bundle.
+    Read,
+    /// Check somebody's JWT-SVID.
+    Validate,
+    /// Read the own certificate chain.
+    X509Chain,
+}
+
+impl IdentityAction {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Read, Self::Validate, Self::X509Chain];
+
+    /// The name of the policy action.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Read => "identity.read",
+            Self::Validate => "svid.validate",
+            Self::X509Chain => "svid.x509",
+        }
+    }
+
+    /// The action of a name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.name() == name)
+    }
+}
+
+impl Load {
+    pub(crate) const fn new() -> Self {
+        Self(())
+    }
+}
+
+impl<A> Grant<A> {
+    pub(crate) fn new(by: Arc<[PolicyId]>, generation: u64, instance: &Arc<str>, what: A) -> Self {
+        Self { by, generation, instance: Arc::clone(instance), what }
+    }
+
+    /// The ids of the policies that allowed it.
+    pub fn policies(&self) -> impl Iterator<Item = &str> {
+        self.by.iter().map(AsRef::as_ref)
+    }
+
+    /// The generation of policy that it was decided under.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The instance that it is for.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+}
+
+impl Grant<Link> {
+    /// The interface, with the version that was asked for.
+    pub fn interface(&self) -> &str {
+        &self.what.interface
+    }
+}
+
+impl Grant<HttpSend> {
+    /// Where the request may go.
+    pub fn destination(&self) -> &Destination {
+        &self.what.destination
+    }
+
+    /// The method that was decided on.
+    pub fn method(&self) -> &str {
+        &self.what.method
+    }
+
+    /// The SPIFFE ID that the other side must prove, where the grant names one.
+    pub fn peer(&self) -> Option<&str> {
+        self.what.peer.as_deref()
+    }
+}
+
+impl Grant<HttpConnect> {
+    /// The destination that the address was resolved from.
+    pub fn destination(&self) -> &Destination {
+        &self.what.destination
+    }
+
+    /// The one address that may be dialled.
+    pub fn address(&self) -> SocketAddr {
+        self.what.address
+    }
+
+    /// The SPIFFE ID that the other side must prove, where the grant names one.
+    pub fn peer(&self) -> Option<&str> {
+        self.what.peer.as_deref()
+    }
+}
+
+impl Grant<SvidJwt> {
+    /// The audience.
+    pub fn audience(&self) -> &str {
+        &self.what.audience
+    }
+
+    /// The life that was asked for, capped by the grant, in seconds.
+    pub fn ttl_secs(&self) -> u64 {
+        self.what.ttl_secs
+    }
+}
+
+impl Grant<SvidX509> {
+    /// The life that was asked for, capped, in seconds.
+    pub fn ttl_secs(&self) -> u64 {
+        self.what.ttl_secs
+    }
+}
+
+impl Grant<Identity> {
+    /// The action.
+    pub fn action(&self) -> IdentityAction {
+        self.what.action
+    }
+}
+
+impl Grant<Call> {
+    /// `anonymous`, or the SPIFFE ID of the caller.
+    pub fn caller(&self) -> &str {
+        &self.what.caller
+    }
+}

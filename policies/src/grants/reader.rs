@@ -1,0 +1,92 @@
+//! Typed reading of a TOML document that collects every problem instead of stopping at the first.
+
+use std::ops::Range;
+
+use toml::Spanned;
+use toml::de::DeValue;
+
+use crate::shown;
+use crate::source::{LoadError, Source};
+
+/// Reads values, remembers problems.
+pub(super) struct Reader<'a> {
+    source: &'a Source,
+    errors: Vec<LoadError>,
+}
+
+impl<'a> Reader<'a> {
+    pub(super) fn new(source: &'a Source) -> Self {
+        Self { source, errors: Vec::new() }
+    }
+
+    pub(super) fn source(&self) -> &'a Source {
+        self.source
+    }
+
+    pub(super) fn problems(&self) -> usize {
+        self.errors.len()
+    }
+
+    pub(super) fn problem(&mut self, at: &Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
+        self.errors.push(self.source.problem(at, message, hint));
+    }
+
+    pub(super) fn unknown(&mut self, at: Range<usize>, key: &str, known: &str) {
+        let message = format!("unknown key `{}`", shown::inside(key, 64));
+        self.problem(&at, message, format!("known keys: {known}"));
+    }
+
+    /// What was read if nothing was wrong, otherwise everything that was.
+    pub(super) fn finish<T>(self, value: T) -> Result<T, Vec<LoadError>> {
+        if self.errors.is_empty() { Ok(value) } else { Err(self.errors) }
+    }
+
+    pub(super) fn integer(&mut self, value: &Spanned<DeValue<'_>>) -> Option<u64> {
+        let integer = value.get_ref().as_integer();
+        let number = integer.and_then(|integer| u64::from_str_radix(integer.as_str(), integer.radix()).ok());
+        if number.is_none() {
+            self.problem(&value.span(), "this is not a whole number", "");
+        }
+        // A number that cannot be read is not a missing one.
+        number.or(Some(u64::MAX))
+    }
+
+    pub(super) fn boolean(&mut self, value: &Spanned<DeValue<'_>>) -> bool {
+        let found = value.get_ref().as_bool();
+        if found.is_none() {
+            self.problem(&value.span(), "this is neither true nor false", "");
+        }
+        found.unwrap_or(false)
+    }
+
+    pub(super) fn text(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        is_valid: impl Fn(&str) -> bool,
+        wanted: &str,
+    ) -> String {
+        let parsed = self.parsed(value, |text| match is_valid(text) {
+            true => Ok(text.to_owned()),
+            false => Err(("this value is not taken".to_owned(), format!("wanted: {wanted}"))),
+        });
+        parsed.unwrap_or_default()
+    }
+
+    pub(super) fn parsed<T>(
+        &mut self,
+        value: &Spanned<DeValue<'_>>,
+        parse: impl Fn(&str) -> Result<T, (String, String)>,
+    ) -> Option<T> {
+        let Some(text) = value.get_ref().as_str() else {
+            self.problem(&value.span(), "this is not text in quotes", "");
+            return None;
+        };
+        match parse(text) {
+            Ok(parsed) => Some(parsed),
+            Err((message, hint)) => {
+                self.problem(&value.span(), format!("\"{}\": {message}", shown::inside(text, 64)), hint);
+                None
+            }
+        }
+    }
+}

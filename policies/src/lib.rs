@@ -1,0 +1,50 @@
+//! Decides what a component may do: load, link, send, connect, get an SVID, be called. Pure: no tokio, no sockets, no clock.
+//!
+//! Decides: every action by Cedar, deny by default, over one slice of policies for each component; then gives a [`Grant`]
+//! that only this crate can make, or a [`Denial`] that says who, what, why, the nearest grant and the fix.
+//! Trusts: that [`ComponentFacts`] come from verified claims and that an address it is asked about is the one dialled.
+//! Refuses: whatever is not granted, whatever a guard forbids whoever granted it, whatever it cannot decide.
+//!
+//! | module | noun |
+//! | --- | --- |
+//! | [`destination`], [`address`], [`interface`], [`workload`] | canonical types, parsed once |
+//! | [`component`] | what the host knows of a component, an image, a caller |
+//! | [`grants`], [`edit`] | the operator's TOML, and minimal additions to it |
+//! | [`source`], [`lint`] | policy texts, and what is demanded of raw Cedar |
+//! | [`shipped`] | schema, guards and baseline, as Cedar text |
+//! | [`engine`], [`slice`] | the compiled set, and one component's part of it |
+//! | [`grant`], [`denial`] | the two outcomes |
+
+pub mod address;
+mod asked;
+pub mod component;
+mod decide;
+pub mod denial;
+pub mod destination;
+pub mod edit;
+pub mod engine;
+pub mod grant;
+pub mod grants;
+pub mod interface;
+pub mod limits;
+pub mod lint;
+mod nearest;
+pub mod shipped;
+mod shown;
+pub mod slice;
+pub mod source;
+#[cfg(test)]
+mod testing;
+pub mod workload;
+
+pub use address::{AddressClass, AddressRange, classify};
+pub use component::{Caller, ComponentFacts, ImageFacts};
+pub use denial::{Code, Denial, DenialKind, FixContext};
+pub use destination::{Destination, DestinationError, DnsName, Host, Scheme};
+pub use edit::{EditError, GrantEdit, add_grant};
+pub use engine::{PolicySet, Summary};
+pub use grant::{Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidX509};
+pub use interface::InterfaceName;
+pub use slice::Slice;
+pub use source::{LoadError, LoadErrors, Source, SourceKind};
+pub use workload::WorkloadId;

@@ -1,0 +1,60 @@
+//! How large things may be. Past a limit: refused, never cut silently (text that is only shown is cut and marked).
+
+/// Bytes of one policy source.
+pub const SOURCE_BYTES: usize = 8 << 20;
+/// Sources of one set.
+pub const SOURCES: usize = 64;
+/// Grants of one source.
+pub const GRANTS: usize = 20_000;
+/// Entries of one list in a grant.
+pub const LIST_ENTRIES: usize = 256;
+/// Raw Cedar policies of one source: every slice may carry them all.
+pub const RAW_POLICIES: usize = 1_000;
+/// Bytes of an id of a grant or a policy.
+pub const ID_BYTES: usize = 64;
+/// Bytes of a reason.
+pub const REASON_BYTES: usize = 512;
+/// Bytes of an owner.
+pub const OWNER_BYTES: usize = 128;
+/// Problems listed for one set; the rest are counted.
+pub const PROBLEMS: usize = 100;
+
+/// Bytes of an authority (host and port) before it is canonicalised.
+pub const AUTHORITY_BYTES: usize = 512;
+/// Bytes of a DNS name (RFC 1035 section 3.1, without the root's dot).
+pub const DNS_NAME_BYTES: usize = 253;
+/// Bytes of one label of a DNS name.
+pub const DNS_LABEL_BYTES: usize = 63;
+/// Bytes of a SPIFFE ID (SPIFFE ID section 2.3).
+pub const SPIFFE_ID_BYTES: usize = 2048;
+/// Bytes of a trust domain name (SPIFFE ID section 2.1).
+pub const TRUST_DOMAIN_BYTES: usize = 255;
+/// Bytes of a component's name.
+pub const COMPONENT_NAME_BYTES: usize = 256;
+/// Bytes of an interface's name with its version.
+pub const INTERFACE_BYTES: usize = 256;
+/// Bytes of an audience.
+pub const AUDIENCE_BYTES: usize = 255;
+/// Bytes of an HTTP method.
+pub const METHOD_BYTES: usize = 64;
+/// Bytes of each other fact about a component.
+pub const FACT_BYTES: usize = 512;
+/// Imports of an image.
+pub const IMAGE_IMPORTS: usize = 1_024;
+
+/// Shortest prefix of an IPv4 range in a grant.
+pub const V4_PREFIX: u8 = 8;
+/// Shortest prefix of an IPv6 range in a grant.
+pub const V6_PREFIX: u8 = 16;
+
+/// Longest life of a JWT-SVID where a grant names none, in seconds.
+pub const JWT_TTL_DEFAULT: u64 = 300;
+/// Longest life of a JWT-SVID that a grant may name, in seconds.
+pub const JWT_TTL_MOST: u64 = 3_600;
+/// Longest life of an X.509-SVID, in seconds.
+pub const X509_TTL_MOST: u64 = 3_600;
+
+/// Bytes of a refusal's text.
+pub const DENIAL_BYTES: usize = 2 << 10;
+/// Callers that no grant names and whose decision one slice remembers. More are decided anew each time.
+pub const REMEMBERED_CALLERS: usize = 64;

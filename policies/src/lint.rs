@@ -1,0 +1,203 @@
+//! What is demanded of raw Cedar before it is loaded: what Cedar itself lets pass, but an operator would regret.
+//!
+//! Refuses: a policy without a unique `@id`, a `@reason` and an `@owner`; other annotations than these and `@peer`; a permit
+//! that leaves principal, action or resource open; `like` (it matches `evilexample.com` for `*example.com`: use
+//! `resource in Host::DnsZone::"example.com"`); templates; whatever Cedar's strict validator warns of.
+
+use std::ops::Range;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use cedar_policy::ffi::DetailedError;
+use cedar_policy::{
+    ActionConstraint, Effect, Policy, PolicyId, PolicySet, PrincipalConstraint, ResourceConstraint, ValidationMode,
+    Validator,
+};
+use serde_json::Value;
+
+use crate::decide::{Action, Engine, Kind, Meta, Rule};
+use crate::grants::{is_id, is_line};
+use crate::limits::{OWNER_BYTES, RAW_POLICIES, REASON_BYTES};
+use crate::shipped::{BASELINE_ID, GUARD_PREFIX};
+use crate::source::{LoadError, Source};
+use crate::workload::WorkloadId;
+
+/// The rules of a source of raw Cedar, or everything that is wrong with it.
+pub(crate) fn rules(engine: &Engine, source: &Source, kind: Kind) -> Result<Vec<Rule>, Vec<LoadError>> {
+    let parsed = PolicySet::from_str(&source.text).map_err(|errors| {
+        let place = |error: DetailedError| {
+            let at = error.source_locations.first().map_or(0..0, |label| label.loc.start..label.loc.end);
+            source.problem(&at, error.message, error.help.unwrap_or_default())
+        };
+        errors.iter().map(|error| place(DetailedError::from(error))).collect::<Vec<_>>()
+    })?;
+    if parsed.num_of_templates() > 0 {
+        return Err(vec![LoadError::whole(
+            &source.name,
+            "templates (?principal, ?resource) are not taken",
+            "write each policy out",
+        )]);
+    }
+    if parsed.num_of_policies() > RAW_POLICIES {
+        return Err(vec![LoadError::whole(
+            &source.name,
+            format!("more than {RAW_POLICIES} policies in one file"),
+            "use grants, or split the file",
+        )]);
+    }
+    let (mut rules, mut errors) = (Vec::new(), Vec::new());
+    for policy in parsed.policies() {
+        match rule(engine, source, policy, kind) {
+            Ok(rule) => rules.push(rule),
+            Err(problems) => errors.extend(problems),
+        }
+    }
+    rules.sort_by_key(|rule| rule.meta.line);
+    if errors.is_empty() {
+        errors = validate(engine, &rules, |meta, message| source.problem(&find_id(source, &meta.id), message, ""));
+    }
+    if errors.is_empty() { Ok(rules) } else { Err(errors) }
+}
+
+/// Strict validation; warnings count as errors.
+pub(crate) fn validate(
+    engine: &Engine,
+    rules: &[Rule],
+    problem: impl Fn(&Meta, String) -> LoadError,
+) -> Vec<LoadError> {
+    let nameless = |why: String| vec![LoadError::whole("policies", why, "")];
+    let set = match PolicySet::from_policies(rules.iter().map(|rule| rule.policy.clone())) {
+        Ok(set) => set,
+        Err(error) => return nameless(error.to_string()),
+    };
+    let result = Validator::new(engine.schema().clone()).validate(&set, ValidationMode::Strict);
+    let of = |id: &PolicyId, text: String| match rules.iter().find(|rule| rule.policy.id() == id) {
+        Some(rule) => problem(&rule.meta, text),
+        None => LoadError::whole("policies", text, ""),
+    };
+    let errors = result.validation_errors().map(|error| of(error.policy_id(), error.to_string()));
+    let warnings = result.validation_warnings().map(|warning| of(warning.policy_id(), warning.to_string()));
+    errors.chain(warnings).collect()
+}
+
+fn rule(engine: &Engine, source: &Source, policy: &Policy, kind: Kind) -> Result<Rule, Vec<LoadError>> {
+    let id = policy.annotation("id").unwrap_or_default().to_owned();
+    let at = find_id(source, &id);
+    let mut errors = Vec::new();
+    let mut demand = |holds: bool, message: &str, hint: &str| {
+        if !holds {
+            let which = match id.as_str() {
+                "" => format!("policy number {}: {message}", ordinal(policy)),
+                id => format!("policy `{id}`: {message}"),
+            };
+            errors.push(source.problem(&at, which, hint));
+        }
+    };
+    let line_of = |key: &str, most: usize| policy.annotation(key).is_some_and(|text| is_line(text, most));
+    demand(
+        is_id(&id),
+        "@id is missing or malformed",
+        "put @id(\"..\") before it: 1 to 64 lower-case letters, digits, dots, dashes, underscores",
+    );
+    demand(line_of("reason", REASON_BYTES), "@reason is missing", "say why it is there in @reason(\"..\"), one line");
+    demand(line_of("owner", OWNER_BYTES), "@owner is missing", "say who answers for it in @owner(\"..\"), one line");
+    let known = |key: &str| matches!(key, "id" | "reason" | "owner" | "peer");
+    demand(
+        policy.annotations().all(|(key, _)| known(key)),
+        "an annotation is unknown",
+        "known: @id, @reason, @owner, @peer",
+    );
+    let peer = policy.annotation("peer").map(WorkloadId::from_str);
+    demand(!matches!(peer, Some(Err(_))), "@peer is no SPIFFE ID of a workload", "");
+    if kind == Kind::Raw {
+        let reserved = id.starts_with(GUARD_PREFIX) || id == BASELINE_ID;
+        demand(!reserved, "this id is reserved", "ids that begin with `guard.`, and `baseline`, are the host's own");
+    }
+    let open = matches!(policy.principal_constraint(), PrincipalConstraint::Any)
+        || matches!(policy.action_constraint(), ActionConstraint::Any)
+        || matches!(policy.resource_constraint(), ResourceConstraint::Any);
+    demand(
+        policy.effect() == Effect::Forbid || !open,
+        "a permit leaves principal, action or resource open",
+        "name all three, at least by type: principal is Host::Component",
+    );
+    demand(
+        !uses_like(policy),
+        "`like` is not taken",
+        "use entity parents, such as resource in Host::DnsZone::\"example.com\"",
+    );
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let meta = Meta {
+        kind,
+        reason: policy.annotation("reason").unwrap_or_default().to_owned(),
+        owner: policy.annotation("owner").unwrap_or_default().to_owned(),
+        source: source.name.clone(),
+        line: source.line(at.start),
+        peer: peer.and_then(Result::ok),
+        max_ttl: None,
+        id,
+    };
+    Ok(Rule {
+        policy: policy.new_id(PolicyId::new(&meta.id)),
+        meta: Arc::new(meta),
+        actions: actions(engine, policy),
+        component: component(engine, policy),
+        shape: None,
+    })
+}
+
+/// The actions that the scope admits.
+fn actions(engine: &Engine, policy: &Policy) -> Vec<Action> {
+    match policy.action_constraint() {
+        ActionConstraint::Any => Action::ALL.to_vec(),
+        ActionConstraint::Eq(uid) => engine.scope(&uid).to_vec(),
+        ActionConstraint::In(uids) => uids.iter().flat_map(|uid| engine.scope(uid)).copied().collect(),
+    }
+}
+
+/// The one component that the scope admits. A slice of another component never sees a request that this policy matches.
+fn component(engine: &Engine, policy: &Policy) -> Option<String> {
+    let of = |uid: &cedar_policy::EntityUid| engine.component_of(uid).map(ToOwned::to_owned);
+    match (policy.principal_constraint(), policy.resource_constraint()) {
+        (PrincipalConstraint::Eq(uid), _) if of(&uid).is_some() => of(&uid),
+        (_, ResourceConstraint::Eq(uid)) => of(&uid),
+        _ => None,
+    }
+}
+
+fn uses_like(policy: &Policy) -> bool {
+    // What cannot be looked at is not let through.
+    let Ok(json) = policy.to_json() else { return true };
+    json.get("conditions").is_none_or(has_like)
+}
+
+fn has_like(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => members.iter().any(|(key, value)| match (key.as_str(), value) {
+            ("like", _) => true,
+            // Keys of a record are the policy's own words, not operators.
+            ("Record", Value::Object(fields)) => fields.values().any(has_like),
+            // Literals contain no operators.
+            ("Value", _) => false,
+            (_, value) => has_like(value),
+        }),
+        Value::Array(values) => values.iter().any(has_like),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => false,
+    }
+}
+
+fn find_id(source: &Source, id: &str) -> Range<usize> {
+    let start = source.text.find(&format!("@id(\"{id}\")")).unwrap_or(0);
+    start..start
+}
+
+/// Cedar numbers policies from 0 in the order of the text.
+fn ordinal(policy: &Policy) -> u64 {
+    let number = policy.id().to_string();
+    number.strip_prefix("policy").and_then(|digits| digits.parse::<u64>().ok()).map_or(0, |n| n + 1)
+}
+
+#[cfg(test)]
+mod tests;

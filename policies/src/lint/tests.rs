@@ -1,0 +1,131 @@
+use super::*;
+use crate::shipped::{BASELINE, GUARDS};
+use crate::source::SourceKind;
+
+fn lint(text: &str) -> Result<Vec<Rule>, Vec<String>> {
+    let engine = Engine::new().unwrap();
+    let source = Source { name: "p.cedar".to_owned(), text: text.to_owned(), kind: SourceKind::Cedar };
+    rules(&engine, &source, Kind::Raw).map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+const HEAD: &str = "@id(\"p\") @reason(\"r\") @owner(\"o\")\n";
+const SCOPE: &str =
+    "principal is Host::Component, action == Host::Action::\"http.send\", resource is Host::Destination";
+
+#[test]
+fn a_well_formed_policy_passes_and_knows_its_scope() {
+    let rules = lint(&format!(
+        "// a comment\n{HEAD}permit (principal == Host::Component::\"demo:a\", action in Host::Action::\"network\", resource is Host::Destination)\n\
+         when {{ resource in Host::DnsZone::\"pay.example\" }};"
+    ))
+    .unwrap();
+    let [rule] = rules.as_slice() else { panic!("one rule") };
+    assert_eq!(rule.actions, [Action::HttpSend, Action::HttpConnect]);
+    assert_eq!(rule.component.as_deref(), Some("demo:a"));
+    assert_eq!((rule.meta.id.as_str(), rule.meta.line), ("p", 2));
+}
+
+#[test]
+fn the_shipped_policies_pass_their_own_lint() {
+    let engine = Engine::new().unwrap();
+    for (text, kind, count) in [(GUARDS, Kind::Guard, 7), (BASELINE, Kind::Baseline, 1)] {
+        let source = Source { name: "shipped".to_owned(), text: text.to_owned(), kind: SourceKind::Cedar };
+        assert_eq!(rules(&engine, &source, kind).unwrap().len(), count);
+    }
+}
+
+#[test]
+fn what_an_operator_would_regret_is_refused() {
+    for (text, expected) in [
+        (format!("permit ({SCOPE});"), "policy number 1: @id is missing"),
+        (format!("@id(\"p\") @owner(\"o\") permit ({SCOPE});"), "@reason is missing"),
+        (format!("@id(\"p\") @reason(\"r\") permit ({SCOPE});"), "@owner is missing"),
+        (format!("@id(\"p\") @reason(\"\") @owner(\"o\") permit ({SCOPE});"), "@reason is missing"),
+        (format!("@id(\"P q\") @reason(\"r\") @owner(\"o\") permit ({SCOPE});"), "@id is missing or malformed"),
+        (format!("@danger(\"x\") {HEAD} permit ({SCOPE});"), "an annotation is unknown"),
+        (format!("@peer(\"spiffe://x\") {HEAD} permit ({SCOPE});"), "@peer is no SPIFFE ID"),
+        (format!("{} permit ({SCOPE});", HEAD.replace("\"p\"", "\"guard.metadata\"")), "this id is reserved"),
+        (format!("{} permit ({SCOPE});", HEAD.replace("\"p\"", "\"baseline\"")), "this id is reserved"),
+        (format!("{HEAD} permit (principal, action, resource);"), "leaves principal, action or resource open"),
+        (
+            format!("{HEAD} permit (principal is Host::Component, action, resource is Host::Destination);"),
+            "leaves principal",
+        ),
+        (format!("{HEAD} permit ({SCOPE}) when {{ resource.host like \"*example.com\" }};"), "`like` is not taken"),
+        (
+            format!("{HEAD} permit ({SCOPE}) unless {{ if true then !(resource.host like \"*\") else false }};"),
+            "`like` is not taken",
+        ),
+        (format!("{HEAD} permit ({SCOPE}) when {{ resource.prot == 1 }};"), "attribute `prot`"),
+        (format!("{HEAD} permit ({SCOPE}) when {{ resource.host == 1 }};"), ""),
+        (format!("{HEAD} permit ({SCOPE}) when {{ context.peer == \"x\" }};"), "attribute `peer`"),
+        (format!("{HEAD} permit ({SCOPE}) when {{ false }};"), ""),
+        (
+            format!(
+                "{HEAD} permit (principal is Host::Robot, action == Host::Action::\"link\", resource is Host::WitInterface);"
+            ),
+            "Robot",
+        ),
+        (
+            format!(
+                "{HEAD} permit (principal is Host::Component, action == Host::Action::\"fly\", resource is Host::WitInterface);"
+            ),
+            "fly",
+        ),
+        (
+            format!(
+                "{HEAD} permit (principal == ?principal, action == Host::Action::\"link\", resource is Host::WitInterface);"
+            ),
+            "templates",
+        ),
+        ("permit (".to_owned(), "p.cedar:1:"),
+        ("when".to_owned(), "p.cedar:1:"),
+    ] {
+        let problems = lint(&text).map(|_| ()).expect_err(&text);
+        assert!(problems.iter().any(|problem| problem.contains(expected)), "{text}\n{problems:#?}");
+    }
+}
+
+#[test]
+fn a_record_or_a_literal_may_use_the_word_like() {
+    assert!(lint(&format!("{HEAD} permit ({SCOPE}) when {{ {{ like: resource.host }}.like == \"like\" }};")).is_ok());
+}
+
+#[test]
+fn problems_name_the_line_of_the_policy() {
+    let text = format!("\n\n{HEAD}permit ({SCOPE})\nwhen {{ resource.prot == 1 }};");
+    assert!(lint(&text).unwrap_err()[0].starts_with("p.cedar:3:1: "), "{:?}", lint(&text).map(|_| ()));
+}
+
+#[test]
+fn the_number_of_raw_policies_is_limited() {
+    let many = |n: usize| {
+        (0..n).map(|n| format!("@id(\"p{n}\") @reason(\"r\") @owner(\"o\") forbid ({SCOPE});\n")).collect::<String>()
+    };
+    assert!(lint(&many(RAW_POLICIES)).is_ok());
+    assert!(lint(&many(RAW_POLICIES + 1)).unwrap_err()[0].contains("more than 1000 policies"));
+}
+
+#[test]
+fn deeply_nested_and_damaged_policies_do_not_panic() {
+    let deep = format!("{HEAD} permit ({SCOPE}) when {{ {}true{} }};", "(".repeat(20_000), ")".repeat(20_000));
+    assert!(lint(&deep).is_err());
+    let not = format!("{HEAD} permit ({SCOPE}) when {{ {}true }};", "!".repeat(20_000));
+    assert!(lint(&not).is_err());
+    let good = format!("{HEAD} permit ({SCOPE}) when {{ resource in Host::DnsZone::\"pay.example\" }};");
+    let mut random = crate::testing::Random::new(9);
+    let engine = Engine::new().unwrap();
+    for _ in 0..2_000 {
+        let mut text: Vec<char> = good.chars().collect();
+        for _ in 0..random.below(3) + 1 {
+            let at = random.below(text.len());
+            match random.below(3) {
+                0 => drop(text.remove(at)),
+                1 => text.insert(at, *random.pick(&['"', '(', ')', '{', '\\', '\u{0}', 'ü', ':', '?', '9'])),
+                _ => text.truncate(at.max(1)),
+            }
+        }
+        let source = Source { name: "p".to_owned(), text: text.into_iter().collect(), kind: SourceKind::Cedar };
+        let _ = rules(&engine, &source, Kind::Raw);
+    }
+}

@@ -1,0 +1,182 @@
+//! What a slice has built beforehand: policies by action, the entities of the component, of its destinations.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use cedar_policy::{Entities, Entity, EntityUid, PolicyId, PolicySet, RestrictedExpression};
+
+use super::callers::Callers;
+use crate::component::ComponentFacts;
+use crate::decide::{Action, Engine, Kind, Meta, Rule, Type, Verdict};
+use crate::destination::{Destination, Host};
+use crate::engine::Compiled;
+use crate::interface::InterfaceName;
+use crate::shipped;
+use crate::workload::WorkloadId;
+
+/// A slice that can decide.
+pub(super) struct Ready {
+    pub(super) compiled: Arc<Compiled>,
+    pub(super) metas: HashMap<PolicyId, Arc<Meta>>,
+    pub(super) principal: EntityUid,
+    pub(super) trust_domain: EntityUid,
+    pub(super) base: Entities,
+    pub(super) callers: Callers,
+    by_action: Vec<PolicySet>,
+    destinations: HashMap<Destination, (EntityUid, Entities)>,
+}
+
+impl Ready {
+    pub(super) fn new<'a>(
+        facts: &ComponentFacts,
+        compiled: Arc<Compiled>,
+        rules: impl Iterator<Item = &'a Rule>,
+    ) -> Result<Self, String> {
+        let workload = facts.check()?;
+        let mut metas = HashMap::new();
+        let mut by_action: Vec<PolicySet> = Action::ALL.iter().map(|_| PolicySet::new()).collect();
+        for rule in rules {
+            for action in &rule.actions {
+                let set = by_action.get_mut(*action as usize).ok_or("an action is missing")?;
+                // A scope may admit an action twice, by name and by group.
+                if set.policy(rule.policy.id()).is_none() {
+                    set.add(rule.policy.clone()).map_err(|error| error.to_string())?;
+                }
+            }
+            metas.insert(rule.policy.id().clone(), Arc::clone(&rule.meta));
+        }
+        let engine = &compiled.engine;
+        let own = own_entities(engine, facts, &workload)?;
+        let base = Entities::from_entities(own, Some(engine.schema())).map_err(|error| error.to_string())?;
+        let missing = || "an entity type is missing".to_owned();
+        let mut ready = Self {
+            principal: engine.uid(Type::Component, &facts.name).ok_or_else(missing)?,
+            trust_domain: engine.uid(Type::TrustDomain, workload.trust_domain()).ok_or_else(missing)?,
+            compiled,
+            metas,
+            base,
+            callers: Callers::default(),
+            by_action,
+            destinations: HashMap::new(),
+        };
+        let granted: Vec<Destination> = ready.granted(facts).cloned().collect();
+        for destination in granted {
+            let built = ready.destination(&destination)?;
+            ready.destinations.insert(destination, built);
+        }
+        Ok(ready)
+    }
+
+    pub(super) fn uid(&self, kind: Type, id: &str) -> Result<EntityUid, String> {
+        self.compiled.engine.uid(kind, id).ok_or_else(|| "an entity type is missing".to_owned())
+    }
+
+    /// The component's entities and one more.
+    pub(super) fn with(&self, entity: Entity) -> Result<Entities, String> {
+        let schema = Some(self.compiled.engine.schema());
+        self.base.clone().add_entities([entity], schema).map_err(|error| error.to_string())
+    }
+
+    /// The entity of a workload.
+    pub(super) fn workload(&self, id: &WorkloadId) -> Result<Entity, String> {
+        workload_entity(&self.compiled.engine, id)
+    }
+
+    /// Asks about an action of the component.
+    pub(super) fn decide(
+        &self,
+        action: Action,
+        entities: &Entities,
+        resource: EntityUid,
+        context: impl IntoIterator<Item = (&'static str, RestrictedExpression)>,
+    ) -> Verdict {
+        self.decide_for(self.principal.clone(), action, entities, resource, context)
+    }
+
+    /// Asks about an action of somebody else.
+    pub(super) fn decide_for(
+        &self,
+        principal: EntityUid,
+        action: Action,
+        entities: &Entities,
+        resource: EntityUid,
+        context: impl IntoIterator<Item = (&'static str, RestrictedExpression)>,
+    ) -> Verdict {
+        match self.by_action.get(action as usize) {
+            Some(policies) => self.compiled.engine.decide(policies, entities, (principal, action, resource), context),
+            None => Verdict::Unfit("an action is missing".to_owned()),
+        }
+    }
+
+    /// Asks about an action on a destination.
+    pub(super) fn decide_destination(
+        &self,
+        action: Action,
+        destination: &Destination,
+        context: impl IntoIterator<Item = (&'static str, RestrictedExpression)>,
+    ) -> Result<Verdict, String> {
+        if let Some((uid, entities)) = self.destinations.get(destination) {
+            return Ok(self.decide(action, entities, uid.clone(), context));
+        }
+        let (uid, entities) = self.destination(destination)?;
+        Ok(self.decide(action, &entities, uid, context))
+    }
+
+    /// Whether nothing was granted to anybody, so that the baseline was left out.
+    pub(super) fn is_without_baseline(&self) -> bool {
+        !self.metas.values().any(|meta| meta.kind == Kind::Baseline)
+    }
+
+    /// The callers that grants of this component name.
+    pub(super) fn named_callers(&self, facts: &ComponentFacts) -> Vec<String> {
+        let own = self.compiled.index.of_component(&facts.name);
+        own.flat_map(|grant| &grant.callers).map(|caller| caller.name().to_owned()).collect()
+    }
+
+    fn granted(&self, facts: &ComponentFacts) -> impl Iterator<Item = &Destination> {
+        let own = self.compiled.index.of_component(&facts.name);
+        own.flat_map(|grant| &grant.http)
+    }
+
+    fn destination(&self, destination: &Destination) -> Result<(EntityUid, Entities), String> {
+        let zones: Vec<EntityUid> = match destination.host() {
+            Host::Dns(name) => name.zones().map(|zone| self.uid(Type::DnsZone, zone)).collect::<Result<_, _>>()?,
+            Host::V4(_) | Host::V6(_) => Vec::new(),
+        };
+        let attributes = [
+            ("scheme", RestrictedExpression::new_string(destination.scheme().as_str().to_owned())),
+            ("host", RestrictedExpression::new_string(destination.host().to_string())),
+            ("port", RestrictedExpression::new_long(i64::from(destination.port()))),
+        ];
+        let entity = self.compiled.engine.entity(Type::Destination, &destination.to_string(), attributes, zones)?;
+        Ok((entity.uid(), self.with(entity)?))
+    }
+}
+
+/// Whether the shipped baseline names an interface.
+pub(super) fn is_baseline(name: &InterfaceName) -> bool {
+    let quoted = |pattern: &str| shipped::BASELINE.contains(&format!("\"{pattern}\""));
+    quoted(name.name()) || quoted(name.package())
+}
+
+fn own_entities(engine: &Engine, facts: &ComponentFacts, workload: &WorkloadId) -> Result<Vec<Entity>, String> {
+    let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
+    let missing = || "an entity type is missing".to_owned();
+    let group = engine.uid(Type::SignerGroup, &facts.signer_group).ok_or_else(missing)?;
+    let workload_uid = engine.uid(Type::Workload, workload.as_str()).ok_or_else(missing)?;
+    let attributes = [
+        ("name", text(&facts.name)),
+        ("digest", text(&facts.digest)),
+        ("signer", text(&facts.signer)),
+        ("instance", text(&facts.instance)),
+        ("workload", RestrictedExpression::new_entity_uid(workload_uid)),
+    ];
+    let component = engine.entity(Type::Component, &facts.name, attributes, [group])?;
+    Ok(vec![component, workload_entity(engine, workload)?])
+}
+
+fn workload_entity(engine: &Engine, id: &WorkloadId) -> Result<Entity, String> {
+    let trust_domain = engine.uid(Type::TrustDomain, id.trust_domain()).ok_or("an entity type is missing")?;
+    let path = RestrictedExpression::new_string(id.path().to_owned());
+    engine.entity(Type::Workload, id.as_str(), [("path", path)], [trust_domain])
+}

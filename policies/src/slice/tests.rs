@@ -1,0 +1,405 @@
+use std::net::{IpAddr, SocketAddr};
+
+use super::*;
+use crate::denial::DenialKind;
+use crate::limits::AUDIENCE_BYTES;
+use crate::testing::{facts, grants, set, slice};
+use crate::{PolicySet, Source, SourceKind};
+
+fn url(text: &str) -> Destination {
+    Destination::parse_url(text).unwrap()
+}
+
+fn address(text: &str, port: u16) -> SocketAddr {
+    SocketAddr::new(text.parse::<IpAddr>().unwrap(), port)
+}
+
+fn code<A>(result: Result<Grant<A>, Denial>) -> String {
+    match result {
+        Ok(_) => "allowed".to_owned(),
+        Err(denial) => denial.code().to_string(),
+    }
+}
+
+#[test]
+fn exactly_the_granted_destination_is_allowed() {
+    let slice = slice(&[("a", "http = [\"https://vault.example:8443\"]")], "", "a");
+    let grant = slice.http_send(&url("HTTPS://Vault.Example.:8443"), "GET").unwrap();
+    assert_eq!((grant.generation(), grant.peer(), grant.method()), (41, None, "GET"));
+    assert_eq!(grant.policies().collect::<Vec<_>>(), ["a-0/http.send/1"]);
+    for other in [
+        "http://vault.example:8443",
+        "https://vault.example",
+        "https://x.vault.example:8443",
+        "https://vault.example.evil.example:8443",
+    ] {
+        assert_eq!(code(slice.http_send(&url(other), "GET")), "N0201", "{other}");
+    }
+}
+
+#[test]
+fn a_grant_of_one_component_never_helps_another() {
+    let lines = [
+        (
+            "a",
+            "load = true\nlink = [\"wasi:keyvalue/store\"]\nhttp = [\"https://vault.example\"]\nidentity = [\"read\", \"x509\", \"validate\"]\naudiences = [\"vault\"]\ncallers = [\"anonymous\"]",
+        ),
+        ("b", "link = [\"wasi:sockets/tcp\"]"),
+    ];
+    let (a, b) = (slice(&lines, "", "a"), slice(&lines, "", "b"));
+    let codes = |slice: &Slice| {
+        [
+            code(slice.load(&ImageFacts::default())),
+            code(slice.link("wasi:keyvalue/store@0.2.0")),
+            code(slice.link("wasi:http/outgoing-handler@0.2.3")),
+            code(slice.http_send(&url("https://vault.example"), "GET")),
+            code(slice.svid_jwt("vault", 60)),
+            code(slice.svid_x509(60)),
+            code(slice.identity(IdentityAction::Read)),
+            code(slice.identity(IdentityAction::Validate)),
+            code(slice.identity(IdentityAction::X509Chain)),
+            code(slice.call(&Caller::Anonymous)),
+        ]
+    };
+    assert_eq!(codes(&a), ["allowed"; 10]);
+    assert_eq!(codes(&b), ["A0201", "L0201", "L0201", "N0201", "I0201", "I0202", "I0203", "I0203", "I0202", "C0201"]);
+}
+
+#[test]
+fn without_sources_everything_is_denied() {
+    let empty = |text: &str| Source { name: "g".to_owned(), text: text.to_owned(), kind: SourceKind::Grants };
+    for set in [
+        PolicySet::deny_all(1),
+        PolicySet::compile(&[], 1).unwrap(),
+        PolicySet::compile(&[empty(""), empty("version = 1")], 1).unwrap(),
+    ] {
+        let slice = set.slice(&facts("a"));
+        assert_eq!(slice.policies(), 7, "the guards");
+        assert_eq!(code(slice.load(&ImageFacts::default())), "A0201");
+        assert_eq!(code(slice.http_send(&url("https://a.example"), "GET")), "N0201");
+        assert_eq!(code(slice.svid_jwt("a", 60)), "I0201");
+        assert_eq!(code(slice.svid_x509(60)), "I0202");
+        assert_eq!(code(slice.identity(IdentityAction::Read)), "I0203");
+        assert_eq!(code(slice.call(&Caller::Anonymous)), "C0201");
+        let link = slice.link("wasi:io/streams@0.2.3").unwrap_err();
+        assert!(
+            link.edit().unwrap().load && link.edit().unwrap().link.is_empty(),
+            "the baseline comes with the first grant"
+        );
+    }
+}
+
+#[test]
+fn the_baseline_is_linked_and_everything_else_needs_a_grant() {
+    let slice = slice(&[("a", "load = true")], "", "a");
+    for interface in [
+        "wasi:io/streams@0.2.3",
+        "wasi:io/poll",
+        "wasi:random/insecure-seed@0.2.0",
+        "wasi:clocks/monotonic-clock@0.2.3",
+        "wasi:clocks/wall-clock@0.2.3",
+        "wasi:cli/environment@0.2.3",
+        "wasi:cli/exit@0.2.3",
+        "wasi:cli/terminal-stdout@0.2.3",
+        "wasi:filesystem/preopens@0.2.3",
+        "wasi:http/types@0.2.3",
+    ] {
+        let grant = slice.link(interface).unwrap();
+        assert_eq!((grant.interface(), grant.policies().collect::<Vec<_>>()), (interface, vec!["baseline"]));
+    }
+    for interface in [
+        "wasi:http/outgoing-handler@0.2.3",
+        "wasi:sockets/tcp@0.2.3",
+        "wasi:keyvalue/store@0.2.0",
+        "wasi:blobstore/container",
+        "wasi:cli/run",
+        "wasi:clocks/timezone",
+        "wasmcloud:identity/store@0.0.1",
+        "portcullis:identity/jwt@0.1.0",
+        "wasi:io-more/streams",
+    ] {
+        assert_eq!(code(slice.link(interface)), "L0201", "{interface}");
+    }
+    for interface in ["", "env", "wasi:http", "wasi:io/streams@", "wasi:io/*", "wasi:io/streams\n", &"a".repeat(300)] {
+        assert_eq!(code(slice.link(interface)), "L0309", "{interface}");
+    }
+}
+
+#[test]
+fn nobody_can_grant_metadata_link_local_multicast_or_unspecified_addresses() {
+    let everything = "@id(\"all\") @reason(\"r\") @owner(\"o\")\n\
+        permit (principal is Host::Component, action in Host::Action::\"network\", resource is Host::Destination);";
+    let slice = slice(
+        &[("a", "http = [\"http://x.example\"]\naddresses = [\"loopback\", \"private\", \"shared\", \"100.0.0.0/8\"]")],
+        everything,
+        "a",
+    );
+    let send = slice.http_send(&url("http://x.example"), "GET").unwrap();
+    for (text, code_of_guard) in [
+        ("169.254.169.254", "N0301"),
+        ("100.100.100.200", "N0301"),
+        ("::ffff:169.254.169.254", "N0301"),
+        ("64:ff9b::a9fe:a9fe", "N0301"),
+        ("2002:a9fe:a9fe::", "N0301"),
+        ("fd00:ec2::254", "N0301"),
+        ("169.254.1.1", "N0302"),
+        ("fe80::1", "N0302"),
+        ("224.0.0.1", "N0303"),
+        ("255.255.255.255", "N0303"),
+        ("ff02::1", "N0303"),
+        ("0.0.0.0", "N0304"),
+        ("::", "N0304"),
+    ] {
+        let denial = slice.http_connect(&send, address(text, 80)).unwrap_err();
+        assert_eq!(denial.code().to_string(), code_of_guard, "{text}");
+        assert_eq!((denial.kind(), denial.edit()), (DenialKind::Forbidden, None), "{text}: no widening fix");
+        let bracketed = if text.contains(':') { format!("[{text}]") } else { text.to_owned() };
+        let literal = url(&format!("http://{bracketed}"));
+        assert_eq!(code(slice.http_send(&literal, "GET")), code_of_guard, "{text} in the URL");
+    }
+    assert_eq!(code(slice.http_connect(&send, address("10.0.0.1", 80))), "allowed");
+}
+
+#[test]
+fn the_address_guards_stand_in_cedar_too() {
+    let everything = "@id(\"all\") @reason(\"r\") @owner(\"o\")\n\
+        permit (principal is Host::Component, action in Host::Action::\"network\", resource is Host::Destination);";
+    let slice = slice(&[], everything, "a");
+    let ready = slice.state.as_ref().unwrap();
+    let ask = |class: &str, ip: &str| {
+        let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
+        let context = [("class", text(class)), ("method", text("GET")), ("ip", RestrictedExpression::new_ip(ip))];
+        ready.decide_destination(Action::HttpConnect, &url("http://x.example"), context).unwrap()
+    };
+    let forbidden = |by: &[&str]| Verdict::Forbidden(by.iter().map(PolicyId::new).collect());
+    assert_eq!(ask("public", "8.8.8.8"), Verdict::Allowed(vec![PolicyId::new("all")]));
+    for (class, guard) in [
+        ("metadata", "guard.metadata"),
+        ("link-local", "guard.link-local"),
+        ("multicast", "guard.multicast"),
+        ("broadcast", "guard.multicast"),
+        ("unspecified", "guard.unspecified"),
+    ] {
+        assert_eq!(ask(class, "8.8.8.8"), forbidden(&[guard]), "{class}");
+    }
+    for ip in ["169.254.169.254", "0.0.0.0", "224.0.0.1", "fe80::1", "ff02::1", "::"] {
+        assert_eq!(ask("public", ip), forbidden(&["guard.address-ranges"]), "{ip}");
+    }
+}
+
+#[test]
+fn addresses_that_are_not_public_need_a_grant_that_names_them() {
+    let lines = [
+        ("a", "http = [\"http://plain.example\"]"),
+        ("a", "http = [\"http://named.example\"]\naddresses = [\"loopback\", \"10.1.0.0/16\", \"fd12::/16\"]"),
+    ];
+    let slice = slice(&lines, "", "a");
+    let ask = |host: &str, ip: &str| {
+        let send = slice.http_send(&url(&format!("http://{host}")), "GET").unwrap();
+        code(slice.http_connect(&send, address(ip, 80)))
+    };
+    for (ip, named) in [
+        ("8.8.8.8", "allowed"),
+        ("127.0.0.1", "allowed"),
+        ("::1", "allowed"),
+        ("::ffff:127.0.0.1", "allowed"),
+        ("64:ff9b::7f00:1", "allowed"),
+        ("10.1.2.3", "allowed"),
+        ("fd12::1", "allowed"),
+        ("10.2.0.1", "N0202"),
+        ("192.168.0.1", "N0202"),
+        ("fd13::1", "N0202"),
+        ("100.64.0.1", "N0202"),
+        ("203.0.113.1", "N0202"),
+    ] {
+        assert_eq!(ask("named.example", ip), named, "{ip}");
+        assert_eq!(ask("plain.example", ip), if ip == "8.8.8.8" { "allowed" } else { "N0202" }, "{ip}");
+    }
+}
+
+#[test]
+fn the_grant_to_connect_carries_the_address_that_was_decided_on() {
+    let slice = slice(
+        &[("a", "http = [\"http://x.example:81\", \"http://127.0.0.1:82\"]\naddresses = [\"loopback\"]")],
+        "",
+        "a",
+    );
+    let send = slice.http_send(&url("http://x.example:81"), "GET").unwrap();
+    let connect = slice.http_connect(&send, address("::ffff:127.0.0.1", 81)).unwrap();
+    assert_eq!(connect.address(), address("127.0.0.1", 81));
+    assert_eq!(connect.destination(), send.destination());
+    assert_eq!(code(slice.http_connect(&send, address("127.0.0.1", 82))), "N0306", "another port");
+    let literal = slice.http_send(&url("http://127.1:82"), "GET").unwrap();
+    assert_eq!(code(slice.http_connect(&literal, address("127.0.0.2", 82))), "N0306", "another address than the URL's");
+}
+
+#[test]
+fn a_peer_is_carried_along_and_lets_the_host_have_an_svid() {
+    let peer = "spiffe://demo.example/ns/demo/sa/vault";
+    let lines = [
+        ("a", format!("http = [\"https://vault.example\"]\npeer = \"{peer}\"\naddresses = [\"private\"]")),
+        ("a", "http = [\"https://vault.example\"]".to_owned()),
+    ];
+    let lines: Vec<(&str, &str)> = lines.iter().map(|(name, rest)| (*name, rest.as_str())).collect();
+    let slice = slice(&lines, "", "a");
+    let send = slice.http_send(&url("https://vault.example"), "GET").unwrap();
+    assert_eq!(send.peer(), Some(peer), "a second grant without a peer takes no pin away");
+    assert_eq!(slice.http_connect(&send, address("10.0.0.1", 443)).unwrap().peer(), Some(peer));
+    assert_eq!(slice.svid_x509(86_400).unwrap().ttl_secs(), 3_600);
+    assert_eq!(code(slice.svid_jwt("vault", 60)), "I0201");
+}
+
+#[test]
+fn peers_that_contradict_each_other_are_not_decided_on() {
+    let raw = |peer: &str, id: &str| {
+        format!(
+            "@id(\"{id}\") @reason(\"r\") @owner(\"o\") @peer(\"spiffe://demo.example/{peer}\")\npermit (principal is Host::Component, action == Host::Action::\"http.send\", resource is Host::Destination);\n"
+        )
+    };
+    let one = slice(&[], &raw("a", "p"), "a");
+    assert_eq!(one.http_send(&url("https://x.example"), "GET").unwrap().peer(), Some("spiffe://demo.example/a"));
+    assert_eq!(code(one.http_send(&url("http://x.example"), "GET")), "N0104", "no mTLS over plain http");
+    let two = slice(&[], &format!("{}{}", raw("a", "p"), raw("b", "q")), "a");
+    assert_eq!(code(two.http_send(&url("https://x.example"), "GET")), "N0104");
+}
+
+#[test]
+fn lives_of_svids_are_capped_and_positive() {
+    let slice = slice(
+        &[("a", "audiences = [\"short\"]\nmax_ttl = \"90s\""), ("a", "audiences = [\"plain\"]\nidentity = [\"x509\"]")],
+        "",
+        "a",
+    );
+    assert_eq!(slice.svid_jwt("short", 60).unwrap().ttl_secs(), 60);
+    assert_eq!(slice.svid_jwt("short", 300).unwrap().ttl_secs(), 90);
+    assert_eq!(slice.svid_jwt("plain", u64::MAX).unwrap().ttl_secs(), 300);
+    assert_eq!(code(slice.svid_jwt("plain", 0)), "I0307");
+    assert_eq!(code(slice.svid_x509(0)), "I0307");
+    assert_eq!(slice.svid_x509(u64::MAX).unwrap().ttl_secs(), 3_600);
+}
+
+#[test]
+fn what_is_malformed_or_over_its_limit_is_forbidden() {
+    let slice = slice(&[("a", "load = true\nhttp = [\"https://x.example\"]")], "", "a");
+    for audience in ["", "a b", "a\n", "ü", &"a".repeat(AUDIENCE_BYTES + 1)] {
+        assert_eq!(code(slice.svid_jwt(audience, 60)), "I0309", "{audience}");
+    }
+    assert_eq!(code(slice.svid_jwt(&"a".repeat(AUDIENCE_BYTES), 60)), "I0201");
+    assert_eq!(code(slice.http_send(&url("https://x.example"), "")), "N0309");
+    assert_eq!(code(slice.http_send(&url("https://x.example"), &"G".repeat(METHOD_BYTES + 1))), "N0309");
+    assert_eq!(code(slice.http_send(&url("https://x.example"), &"G".repeat(METHOD_BYTES))), "allowed");
+    let image = |n: usize| ImageFacts { imports: vec!["wasi:io/poll".to_owned(); n], expired: false };
+    assert_eq!(code(slice.load(&image(IMAGE_IMPORTS))), "allowed");
+    assert_eq!(code(slice.load(&image(IMAGE_IMPORTS + 1))), "A0309");
+    for caller in ["", "anyone", "spiffe://x", "spiffe://demo.example/a/"] {
+        assert_eq!(code(slice.call(&Caller::Workload(caller.to_owned()))), "C0309", "{caller}");
+    }
+}
+
+#[test]
+fn expired_claims_are_not_loaded() {
+    let slice = slice(&[("a", "load = true")], "", "a");
+    let image = ImageFacts { imports: vec![], expired: true };
+    assert_eq!(slice.load(&image).unwrap_err().guard(), Some("guard.expired-claims"));
+}
+
+#[test]
+fn callers_are_told_apart() {
+    let id = |name: &str| Caller::Workload(format!("spiffe://demo.example/ns/demo/sa/{name}"));
+    let slice = slice(&[("a", "callers = [\"spiffe://demo.example/ns/demo/sa/greeter\"]")], "", "a");
+    for _ in 0..2 {
+        assert_eq!(code(slice.call(&id("greeter"))), "allowed");
+        assert_eq!(code(slice.call(&id("other"))), "C0201");
+        assert_eq!(code(slice.call(&id("a"))), "C0201", "not even itself");
+        assert_eq!(code(slice.call(&Caller::Anonymous)), "C0201");
+        // The word must not be taken for the one without identity, nor the other way round.
+        assert_eq!(code(slice.call(&Caller::Workload("anonymous".to_owned()))), "C0309");
+    }
+    let open = crate::testing::slice(&[("a", "callers = [\"anonymous\"]")], "", "a");
+    assert_eq!(open.call(&Caller::Anonymous).unwrap().caller(), "anonymous");
+    assert_eq!(code(open.call(&Caller::Workload("anonymous".to_owned()))), "C0309");
+    assert_eq!(code(open.call(&id("greeter"))), "C0201");
+}
+
+#[test]
+fn a_trust_domain_can_be_let_in_by_raw_cedar() {
+    let raw = "@id(\"p\") @reason(\"r\") @owner(\"o\")\n\
+        permit (principal in Host::TrustDomain::\"partner.example\", action == Host::Action::\"call\", resource == Host::Component::\"demo:a\");";
+    let (a, b) = (slice(&[], raw, "a"), slice(&[], raw, "b"));
+    let partner = Caller::Workload("spiffe://partner.example/x".to_owned());
+    assert_eq!(code(a.call(&partner)), "allowed");
+    assert_eq!(code(a.call(&Caller::Workload("spiffe://demo.example/x".to_owned()))), "C0201");
+    assert_eq!(code(b.call(&partner)), "C0201");
+}
+
+#[test]
+fn a_dns_zone_is_a_parent_and_not_a_suffix() {
+    let raw = "@id(\"p\") @reason(\"r\") @owner(\"o\")\n\
+        permit (principal == Host::Component::\"demo:a\", action in Host::Action::\"network\", resource in Host::DnsZone::\"pay.example\");";
+    let slice = slice(&[], raw, "a");
+    for (host, expected) in [
+        ("pay.example", "allowed"),
+        ("a.b.pay.example", "allowed"),
+        ("evilpay.example", "N0201"),
+        ("pay.example.evil.example", "N0201"),
+    ] {
+        assert_eq!(code(slice.http_send(&url(&format!("https://{host}")), "GET")), expected, "{host}");
+    }
+}
+
+#[test]
+fn an_operators_forbid_beats_every_grant() {
+    let raw = "@id(\"no-delete\") @reason(\"nothing is deleted from here\") @owner(\"ops\")\n\
+        forbid (principal, action == Host::Action::\"http.send\", resource) when { context.method == \"DELETE\" };";
+    let slice = slice(&[("a", "http = [\"https://x.example\"]")], raw, "a");
+    assert_eq!(code(slice.http_send(&url("https://x.example"), "GET")), "allowed");
+    let denial = slice.http_send(&url("https://x.example"), "DELETE").unwrap_err();
+    assert_eq!(
+        (denial.code().to_string(), denial.guard(), denial.edit()),
+        ("N0390".to_owned(), Some("no-delete"), None)
+    );
+}
+
+#[test]
+fn a_policy_that_fails_takes_every_permit_with_it() {
+    // The guard overflows for a large ttl: Cedar would skip it and let the permit win.
+    let raw = "@id(\"broken\") @reason(\"r\") @owner(\"o\")\n\
+        forbid (principal, action == Host::Action::\"svid.jwt\", resource) when { context.ttl + 9223372036854775000 < 0 };";
+    let slice = slice(&[("a", "audiences = [\"vault\"]")], raw, "a");
+    assert_eq!(code(slice.svid_jwt("vault", 60)), "allowed");
+    let denial = slice.svid_jwt("vault", 900).unwrap_err();
+    assert_eq!(
+        (denial.code().to_string(), denial.kind(), denial.edit()),
+        ("I0102".to_owned(), DenialKind::CannotDecide, None)
+    );
+}
+
+#[test]
+fn facts_that_cannot_be_decided_on_are_denied_everything() {
+    let set = set(&[("a", "load = true\nhttp = [\"https://x.example\"]\ncallers = [\"anonymous\"]")], "");
+    let mut bad = facts("a");
+    bad.spiffe_id = "not an id".to_owned();
+    let slice = set.slice(&bad);
+    assert_eq!(code(slice.load(&ImageFacts::default())), "A0103");
+    assert_eq!(code(slice.http_send(&url("https://x.example"), "GET")), "N0103");
+    assert_eq!(code(slice.link("wasi:io/poll")), "L0103");
+    assert_eq!(code(slice.svid_x509(60)), "I0103");
+    assert_eq!(code(slice.call(&Caller::Anonymous)), "C0103");
+}
+
+#[test]
+fn a_grant_to_send_is_good_for_its_instance_and_is_decided_again_after_a_reload() {
+    let compile = |lines: &[(&str, &str)], generation: u64| {
+        let source = Source { name: "g".to_owned(), text: grants(lines), kind: SourceKind::Grants };
+        PolicySet::compile(&[source], generation).unwrap()
+    };
+    let granted = [("a", "http = [\"https://x.example\"]"), ("b", "http = [\"https://x.example\"]")];
+    let old = compile(&granted, 1);
+    let send = old.slice(&facts("a")).http_send(&url("https://x.example"), "GET").unwrap();
+    let to = address("8.8.8.8", 443);
+    assert_eq!(code(old.slice(&facts("b")).http_connect(&send, to)), "N0105");
+    assert_eq!(code(compile(&granted, 2).slice(&facts("a")).http_connect(&send, to)), "allowed");
+    assert_eq!(code(compile(&[("a", "load = true")], 2).slice(&facts("a")).http_connect(&send, to)), "N0201");
+    let pinned = [("a", "http = [\"https://x.example\"]\npeer = \"spiffe://demo.example/v\"")];
+    assert_eq!(code(compile(&pinned, 2).slice(&facts("a")).http_connect(&send, to)), "N0105");
+}

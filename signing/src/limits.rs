@@ -1,0 +1,46 @@
+//! Every size and count that this crate refuses to go beyond. Each has a test that crosses it.
+
+use time::Duration;
+
+/// Largest component that any trust policy can admit.
+pub const COMPONENT_BYTES: u64 = 256 << 20;
+/// Largest component that is admitted where the trust policy names no size.
+pub const COMPONENT_BYTES_DEFAULT: u64 = 64 << 20;
+/// Largest piece of evidence: one bundle.
+pub const BUNDLE_BYTES: usize = 1 << 20;
+/// Pieces of evidence that are looked at for one component.
+pub const EVIDENCE_COUNT: usize = 64;
+/// Largest claims file.
+pub const CLAIMS_BYTES: usize = 1 << 20;
+/// Largest trust policy, signed or not.
+pub const TRUST_BYTES: usize = 4 << 20;
+/// Deepest nesting of JSON.
+pub const JSON_DEPTH: usize = 16;
+/// Values in one JSON document.
+pub const JSON_VALUES: usize = 100_000;
+/// Signatures on one trust policy, and root keys in it.
+pub const ROOT_KEYS: usize = 16;
+/// Entries in each list of a trust policy.
+pub const TRUST_ENTRIES: usize = 10_000;
+/// Entries in each list of claims, and imports or exports of a component.
+pub const INTERFACES: usize = 1024;
+/// Longest name of an import or export.
+pub const NAME_BYTES: usize = 512;
+/// Sections of a component, nested components included.
+pub const SECTIONS: usize = 100_000;
+/// Components inside components.
+pub const COMPONENT_DEPTH: usize = 16;
+/// Longest identity path.
+pub const IDENTITY_PATH_BYTES: usize = 1024;
+/// Segments of an identity path.
+pub const IDENTITY_PATH_SEGMENTS: usize = 16;
+/// Longest label: one half of a component name, a signer's name, a group.
+pub const LABEL_BYTES: usize = 63;
+/// Longest free text in claims: a source URI, an audience.
+pub const TEXT_BYTES: usize = 255;
+/// Characters of text from outside that a message repeats.
+pub const EXCERPT_CHARS: usize = 96;
+/// Problems that one report of a file lists.
+pub const PROBLEMS: usize = 100;
+/// How far a signer's clock may be ahead of ours. Expiry has no such margin.
+pub const CLOCK_SKEW: Duration = Duration::seconds(60);

@@ -1,0 +1,19 @@
+//! The verifier, the trust policy and the signer from outside: what must pass passes, everything else is refused.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    clippy::print_stderr,
+    reason = "a test that fails says so by panicking"
+)]
+
+mod fixture;
+
+mod accepted;
+mod limits;
+mod refused;
+mod tampering;
+mod trust;
+mod vectors;

@@ -1,0 +1,102 @@
+//! The seams of the workspace: who may depend on whom, and where unsafe code may be. Read from `cargo metadata`.
+
+use std::process::Command;
+
+use portcullis_tests::root;
+use serde_json::Value;
+
+#[test]
+fn signing_identity_and_policies_do_not_depend_on_one_another() {
+    let parts = ["portcullis-signing", "portcullis-identity", "portcullis-policies"];
+    for part in parts {
+        let named = dependencies(part);
+        let others = ["portcullis", "portcullis-native"].iter().chain(&parts).filter(|other| **other != part);
+        for other in others {
+            assert!(!named.iter().any(|name| name == other), "{part} depends on {other}");
+        }
+    }
+    let host = dependencies("portcullis");
+    assert!(parts.iter().all(|part| host.iter().any(|name| name == part)), "the host uses all three: {host:?}");
+}
+
+#[test]
+fn only_identity_names_tls_and_certificate_issuing() {
+    only("portcullis-identity", |name| ["rustls", "rcgen", "jwt-simple"].contains(&name) || name.ends_with("-rustls") || name.starts_with("rustls-"));
+}
+
+#[test]
+fn only_the_host_names_wasmtime() {
+    only_in(&["portcullis", "portcullis-native"], |name| name.starts_with("wasmtime"));
+}
+
+#[test]
+fn deciding_parts_know_no_sockets_and_no_executor() {
+    let io = ["tokio", "hyper", "hyper-util", "tonic", "async-nats", "reqwest", "mio", "rustix", "libc"];
+    for part in ["portcullis-signing", "portcullis-policies"] {
+        let named = dependencies(part);
+        assert!(!named.iter().any(|name| io.contains(&name.as_str())), "{part} depends on {named:?}");
+    }
+}
+
+#[test]
+fn every_part_has_the_lints_of_the_workspace_and_only_native_has_its_own() {
+    let workspace = manifest("Cargo.toml");
+    assert_eq!(workspace.pointer("/workspace/lints/rust/unsafe_code"), Some(&Value::from("forbid")));
+    for package in packages() {
+        let name = text(&package, "name");
+        let path = text(&package, "manifest_path");
+        let folder = path.strip_prefix(&format!("{}/", root().display())).unwrap_or(&path).to_owned();
+        let manifest = manifest(&folder);
+        let inherited = manifest.pointer("/lints/workspace") == Some(&Value::Bool(true));
+        if name == "portcullis-native" {
+            // Forbidden could not be allowed again where it is needed, so there it is denied: each place says why.
+            assert_eq!(manifest.pointer("/lints/rust/unsafe_code"), Some(&Value::from("deny")));
+            assert_eq!(manifest.pointer("/lints/clippy/undocumented_unsafe_blocks"), Some(&Value::from("deny")));
+        } else {
+            assert!(inherited, "{folder} is without `[lints] workspace = true`");
+        }
+    }
+}
+
+fn only(part: &str, what: impl Fn(&str) -> bool) {
+    only_in(&[part], what);
+}
+
+fn only_in(parts: &[&str], what: impl Fn(&str) -> bool) {
+    let mut found = false;
+    for package in packages() {
+        let name = text(&package, "name");
+        let named: Vec<String> = dependencies(&name).into_iter().filter(|name| what(name)).collect();
+        found |= !named.is_empty();
+        assert!(named.is_empty() || parts.contains(&name.as_str()), "{name} depends on {named:?}");
+    }
+    assert!(found, "nobody names them: this test looks for the wrong thing");
+}
+
+fn dependencies(part: &str) -> Vec<String> {
+    let package = packages().into_iter().find(|package| text(package, "name") == part);
+    let package = package.unwrap_or_else(|| panic!("there is no package {part}"));
+    let list = package.get("dependencies").and_then(Value::as_array).cloned().unwrap_or_default();
+    list.iter().map(|dependency| text(dependency, "name")).collect()
+}
+
+fn packages() -> Vec<Value> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    metadata.get("packages").and_then(Value::as_array).cloned().unwrap()
+}
+
+fn manifest(path: &str) -> Value {
+    let text = std::fs::read_to_string(root().join(path)).unwrap();
+    let table: toml::Table = text.parse().unwrap();
+    serde_json::to_value(table).unwrap()
+}
+
+fn text(value: &Value, name: &str) -> String {
+    value.get(name).and_then(Value::as_str).unwrap().to_owned()
+}
