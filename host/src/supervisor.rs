@@ -198,8 +198,13 @@ impl Host {
             files::read_component(&spec.path).map_err(|error| self.refuse(&spec, Refused::from_file(&error)))?;
         let admitted = self.admit(&spec, &bytes).map_err(|refused| self.refuse(&spec, refused))?;
         self.mark_revision(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
-        self.record(with_fields(Record::new("admission"), &admitted)).map_err(Refused::internal)?;
-        self.identity.admit(&admitted).await.map_err(Refused::internal)?;
+        // At the start of the host, and while it is started again, the identity process is not up for a moment.
+        if self.identity_process.wait().await.is_none() {
+            return Err(self.refuse(&spec, Refused::internal("the identity process is not up")));
+        }
+        let failed = |error: &dyn std::fmt::Display| self.refuse(&spec, Refused::internal(error));
+        self.record(with_fields(Record::new("admission"), &admitted)).map_err(|error| failed(&error))?;
+        self.identity.admit(&admitted).await.map_err(|error| failed(&error))?;
         let started = self.bring_up(&spec, &bytes, admitted.clone()).await;
         if started.is_err() {
             let _ = self.identity.stop(&admitted.facts().instance).await;
@@ -326,7 +331,10 @@ impl Host {
         let mut marks = self.high_water.lock().map_err(|_| Refused::internal("poisoned"))?;
         let marks = marks.as_mut().map_err(|refused| refused.clone())?;
         let policy = TrustPolicy::verify(&bytes, &config.roots, config.threshold, clock::now(), marks.trust_policy())
-            .map_err(trust_refused)?;
+            .map_err(|error| {
+                let refused = trust_refused(error);
+                Refused { message: format!("{}: {}", config.policy.display(), refused.message), ..refused }
+            })?;
         marks.saw_trust_policy(policy.version()).map_err(Refused::internal)?;
         Ok(policy)
     }

@@ -215,9 +215,11 @@ fn classify_v6(address: Ipv6Addr) -> AddressClass {
         [0, 0, 0, 0, 0, 0, a, b] | [0, 0, 0, 0, 0xffff, 0, a, b] => embedded(a, b, Reserved),
         // NAT64: the well-known prefix (RFC 6052), the local-use prefix (RFC 8215) with its two usual layouts.
         [0x64, 0xff9b, 0, 0, 0, 0, a, b] => embedded(a, b, Public),
-        [0x64, 0xff9b, 1, a, b, c, d, e] => match embedded(d, e, Private) {
-            Private if (a, b, c) != (0, 0, 0) => embedded(a, b << 8 | c >> 8, Private),
-            inside => inside,
+        [0x64, 0xff9b, 1, a, b, c, d, e] => match (embedded(d, e, Private), embedded(a, b << 8 | c >> 8, Private)) {
+            (_, inside) if (d, e) == (0, 0) => inside,
+            (inside, Private) => inside,
+            (inside, _) if (a, b, c) == (0, 0, 0) => inside,
+            (_, inside) => inside,
         },
         // 6to4.
         [0x2002, a, b, ..] => embedded(a, b, Public),

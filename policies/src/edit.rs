@@ -9,7 +9,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, value};
 
 use crate::address::AddressRange;
 use crate::destination::Destination;
-use crate::grants::{self, GrantEntry, IdentityRight};
+use crate::grants::{self, GrantEntry};
 use crate::interface::InterfaceName;
 use crate::source::{LoadErrors, Source, SourceKind};
 
@@ -191,12 +191,6 @@ impl GrantEdit {
             set("peer", value(peer));
         }
         table
-    }
-}
-
-impl From<IdentityRight> for String {
-    fn from(right: IdentityRight) -> Self {
-        right.name().to_owned()
     }
 }
 

@@ -30,7 +30,7 @@ use crate::address::AddressRange;
 use crate::component::ANONYMOUS;
 use crate::destination::Destination;
 use crate::interface::{LinkPattern, is_component_name};
-use crate::limits::{GRANTS, ID_BYTES, JWT_TTL_MOST, LIST_ENTRIES, OWNER_BYTES, REASON_BYTES};
+use crate::limits::{GRANTS, ID_BYTES, JWT_TTL_MOST, LIST_ENTRIES, OWNER_BYTES, PROBLEMS, REASON_BYTES};
 use crate::source::{LoadError, Source};
 use crate::workload::WorkloadId;
 
@@ -84,8 +84,9 @@ pub enum CallerPattern {
 pub fn parse(source: &Source) -> Result<Vec<GrantEntry>, Vec<LoadError>> {
     let (document, syntax) = DeTable::parse_recoverable(&source.text);
     if !syntax.is_empty() {
-        let place = |error: &toml::de::Error| source.problem(&error.span().unwrap_or_default(), error.message(), "");
-        return Err(syntax.iter().map(place).collect());
+        let places = source.places();
+        let place = |error: &toml::de::Error| places.problem(&error.span().unwrap_or_default(), error.message(), "");
+        return Err(syntax.iter().take(PROBLEMS + 1).map(place).collect());
     }
     let mut reader = Reader::new(source);
     let grants = document_grants(&mut reader, document.get_ref());
@@ -190,8 +191,8 @@ fn entry(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> Option<GrantE
         audiences: Vec::new(),
         max_ttl: None,
         callers: Vec::new(),
-        source: reader.source().name.clone(),
-        line: reader.source().line(value.span().start),
+        source: reader.places().source().name.clone(),
+        line: reader.places().line(value.span().start),
     };
     for (key, value) in table {
         match key.get_ref().as_ref() {

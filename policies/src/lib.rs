@@ -12,7 +12,7 @@
 //! | [`grants`], [`edit`] | the operator's TOML, and minimal additions to it |
 //! | [`source`], [`lint`] | policy texts, and what is demanded of raw Cedar |
 //! | [`shipped`] | schema, guards and baseline, as Cedar text |
-//! | [`engine`], [`slice`] | the compiled set, and one component's part of it |
+//! | [`engine`], [`mod@slice`] | the compiled set, and one component's part of it |
 //! | [`grant`], [`denial`] | the two outcomes |
 
 pub mod address;
@@ -29,6 +29,7 @@ pub mod interface;
 pub mod limits;
 pub mod lint;
 mod nearest;
+mod nesting;
 pub mod shipped;
 mod shown;
 pub mod slice;

@@ -10,6 +10,12 @@ pub const GRANTS: usize = 20_000;
 pub const LIST_ENTRIES: usize = 256;
 /// Raw Cedar policies of one source: every slice may carry them all.
 pub const RAW_POLICIES: usize = 1_000;
+/// Bytes of one source of raw Cedar.
+pub const RAW_BYTES: usize = 1 << 20;
+/// Brackets within brackets in raw Cedar.
+pub const RAW_DEPTH: usize = 24;
+/// Operators of one raw Cedar policy.
+pub const RAW_OPERATORS: usize = 300;
 /// Bytes of an id of a grant or a policy.
 pub const ID_BYTES: usize = 64;
 /// Bytes of a reason.

@@ -17,44 +17,45 @@ use serde_json::Value;
 
 use crate::decide::{Action, Engine, Kind, Meta, Rule};
 use crate::grants::{is_id, is_line};
-use crate::limits::{OWNER_BYTES, RAW_POLICIES, REASON_BYTES};
+use crate::limits::{OWNER_BYTES, PROBLEMS, RAW_BYTES, RAW_POLICIES, REASON_BYTES};
+use crate::nesting;
 use crate::shipped::{BASELINE_ID, GUARD_PREFIX};
-use crate::source::{LoadError, Source};
+use crate::source::{LoadError, Places, Source};
 use crate::workload::WorkloadId;
 
 /// The rules of a source of raw Cedar, or everything that is wrong with it.
 pub(crate) fn rules(engine: &Engine, source: &Source, kind: Kind) -> Result<Vec<Rule>, Vec<LoadError>> {
+    let whole = |message: String, hint: &str| vec![LoadError::whole(&source.name, message, hint)];
+    if source.text.len() > RAW_BYTES {
+        return Err(whole(format!("larger than {} MiB", RAW_BYTES >> 20), "use grants, or split the file"));
+    }
+    let places = source.places();
+    if let Err(deep) = nesting::check(&source.text) {
+        return Err(vec![places.problem(&(deep.at..deep.at), deep.why, "write it as several policies")]);
+    }
     let parsed = PolicySet::from_str(&source.text).map_err(|errors| {
         let place = |error: DetailedError| {
             let at = error.source_locations.first().map_or(0..0, |label| label.loc.start..label.loc.end);
-            source.problem(&at, error.message, error.help.unwrap_or_default())
+            places.problem(&at, error.message, error.help.unwrap_or_default())
         };
-        errors.iter().map(|error| place(DetailedError::from(error))).collect::<Vec<_>>()
+        errors.iter().take(PROBLEMS + 1).map(|error| place(DetailedError::from(error))).collect::<Vec<_>>()
     })?;
     if parsed.num_of_templates() > 0 {
-        return Err(vec![LoadError::whole(
-            &source.name,
-            "templates (?principal, ?resource) are not taken",
-            "write each policy out",
-        )]);
+        return Err(whole("templates (?principal, ?resource) are not taken".to_owned(), "write each policy out"));
     }
     if parsed.num_of_policies() > RAW_POLICIES {
-        return Err(vec![LoadError::whole(
-            &source.name,
-            format!("more than {RAW_POLICIES} policies in one file"),
-            "use grants, or split the file",
-        )]);
+        return Err(whole(format!("more than {RAW_POLICIES} policies in one file"), "use grants, or split the file"));
     }
     let (mut rules, mut errors) = (Vec::new(), Vec::new());
     for policy in parsed.policies() {
-        match rule(engine, source, policy, kind) {
+        match rule(engine, &places, policy, kind) {
             Ok(rule) => rules.push(rule),
             Err(problems) => errors.extend(problems),
         }
     }
     rules.sort_by_key(|rule| rule.meta.line);
     if errors.is_empty() {
-        errors = validate(engine, &rules, |meta, message| source.problem(&find_id(source, &meta.id), message, ""));
+        errors = validate(engine, &rules, |meta, message| places.problem(&find_id(source, &meta.id), message, ""));
     }
     if errors.is_empty() { Ok(rules) } else { Err(errors) }
 }
@@ -80,9 +81,9 @@ pub(crate) fn validate(
     errors.chain(warnings).collect()
 }
 
-fn rule(engine: &Engine, source: &Source, policy: &Policy, kind: Kind) -> Result<Rule, Vec<LoadError>> {
+fn rule(engine: &Engine, places: &Places<'_>, policy: &Policy, kind: Kind) -> Result<Rule, Vec<LoadError>> {
     let id = policy.annotation("id").unwrap_or_default().to_owned();
-    let at = find_id(source, &id);
+    let at = find_id(places.source(), &id);
     let mut errors = Vec::new();
     let mut demand = |holds: bool, message: &str, hint: &str| {
         if !holds {
@@ -90,7 +91,7 @@ fn rule(engine: &Engine, source: &Source, policy: &Policy, kind: Kind) -> Result
                 "" => format!("policy number {}: {message}", ordinal(policy)),
                 id => format!("policy `{id}`: {message}"),
             };
-            errors.push(source.problem(&at, which, hint));
+            errors.push(places.problem(&at, which, hint));
         }
     };
     let line_of = |key: &str, most: usize| policy.annotation(key).is_some_and(|text| is_line(text, most));
@@ -133,8 +134,8 @@ fn rule(engine: &Engine, source: &Source, policy: &Policy, kind: Kind) -> Result
         kind,
         reason: policy.annotation("reason").unwrap_or_default().to_owned(),
         owner: policy.annotation("owner").unwrap_or_default().to_owned(),
-        source: source.name.clone(),
-        line: source.line(at.start),
+        source: places.source().name.clone(),
+        line: places.line(at.start),
         peer: peer.and_then(Result::ok),
         max_ttl: None,
         id,

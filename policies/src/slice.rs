@@ -205,7 +205,7 @@ impl Slice {
     /// May this caller call the component? Asked for every request: callers that grants name are decided beforehand.
     pub fn call(&self, caller: &Caller) -> Result<Grant<Call>, Denial> {
         let known = match &self.state {
-            Ok(ready) => ready.callers.get(caller.name(), || self.decide_call(caller)),
+            Ok(ready) => ready.callers.get(caller, || self.decide_call(caller)),
             Err(_) => self.decide_call(caller),
         };
         Ok(self.grant(known?, Call { caller: caller.name().to_owned() }))

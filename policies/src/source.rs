@@ -28,6 +28,13 @@ pub struct Source {
     pub kind: SourceKind,
 }
 
+/// A source and where its lines begin.
+#[derive(Debug)]
+pub(crate) struct Places<'a> {
+    source: &'a Source,
+    starts: Vec<usize>,
+}
+
 /// One thing that is wrong with a source. The operator erred.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct LoadError {
@@ -46,24 +53,34 @@ pub struct LoadErrors {
 }
 
 impl Source {
+    /// Finds lines and columns, quickly after the first time.
+    pub(crate) fn places(&self) -> Places<'_> {
+        let ends = self.text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        let starts = std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect();
+        Places { source: self, starts }
+    }
+}
+
+impl Places<'_> {
+    /// The source.
+    pub(crate) fn source(&self) -> &Source {
+        self.source
+    }
+
     /// A problem at a byte range of the text.
     pub(crate) fn problem(&self, at: &Range<usize>, message: impl Into<String>, hint: impl Into<String>) -> LoadError {
-        let (line, column) = self.place(at.start);
-        LoadError { source: self.name.clone(), line, column, message: message.into(), hint: hint.into() }
+        let line = self.line(at.start);
+        let text = self.source.text.as_bytes();
+        let before = text.get(..at.start).unwrap_or(text);
+        let start = self.starts.get(line - 1).copied().unwrap_or_default();
+        // Characters, not bytes: continuation bytes of UTF-8 do not count.
+        let column = 1 + before.iter().skip(start).take(COLUMNS).filter(|byte| **byte & 0xc0 != 0x80).count();
+        LoadError { source: self.source.name.clone(), line, column, message: message.into(), hint: hint.into() }
     }
 
     /// The line of a byte offset, from 1.
     pub(crate) fn line(&self, offset: usize) -> usize {
-        self.place(offset).0
-    }
-
-    fn place(&self, offset: usize) -> (usize, usize) {
-        let before = self.text.as_bytes().get(..offset).unwrap_or(self.text.as_bytes());
-        let line_start = before.iter().rposition(|b| *b == b'\n').map_or(0, |newline| newline + 1);
-        let line = 1 + before.iter().filter(|b| **b == b'\n').count();
-        // Characters, not bytes: continuation bytes of UTF-8 do not count.
-        let column = 1 + before.iter().skip(line_start).filter(|b| **b & 0xc0 != 0x80).count();
-        (line, column)
+        self.starts.partition_point(|start| *start <= offset).max(1)
     }
 }
 
@@ -144,6 +161,9 @@ impl fmt::Display for LoadErrors {
 impl std::error::Error for LoadError {}
 impl std::error::Error for LoadErrors {}
 
+/// Columns are counted up to here: a line may be the whole file.
+const COLUMNS: usize = 10_000;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -152,9 +172,11 @@ mod tests {
     fn a_problem_names_line_and_column_in_characters() {
         let source = Source { name: "g.toml".to_owned(), text: "a = 1\nü = 2".to_owned(), kind: SourceKind::Grants };
         let at = source.text.find("= 2").unwrap();
-        let problem = source.problem(&(at..at + 1), "no", "yes");
+        let problem = source.places().problem(&(at..at + 1), "no", "yes");
         assert_eq!(problem.to_string(), "g.toml:2:3: no (hint: yes)");
-        assert_eq!(source.problem(&(999..1000), "no", "").line(), 2);
+        assert_eq!(source.places().problem(&(999..1000), "no", "").line(), 2);
+        let lines: Vec<usize> = [0, 5, 6, 7].iter().map(|at| source.places().line(*at)).collect();
+        assert_eq!(lines, [1, 1, 2, 2]);
     }
 
     #[test]

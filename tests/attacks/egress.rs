@@ -11,12 +11,14 @@ use std::fmt::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 use std::sync::LazyLock;
+use std::time::{Duration, Instant};
 
 use portcullis_tests::guests;
 use portcullis_tests::host::Host;
 use portcullis_tests::http::{self, Answer};
 use portcullis_tests::server::Server;
 use portcullis_tests::site::{Site, ended};
+use serde_json::{Value, json};
 
 /// A host with the greeter, and servers on loopback.
 struct Bench {
@@ -71,13 +73,38 @@ fn fetch(host: &Host, url: &str) -> Answer {
     http::get(host.http(), &format!("/greeter/fetch?url={encoded}"), &[])
 }
 
-/// The guest gets the WASI error code and no reason; the operator finds the denial.
-fn denied(url: &str, wasi: &str, code: &str) -> serde_json::Value {
+/// The guest gets the WASI error code and no reason; the operator finds a denial of this very request, which comes back.
+fn denied(url: &str, wasi: &str, code: &str) -> Value {
+    let seen = BENCH.host.audit().len();
     let answer = fetch(&BENCH.host, url);
     assert_eq!((answer.status, &answer.json()["error"]), (403, &wasi.into()), "{url}: {}", answer.text());
     let shown = url.split('/').nth(2).unwrap();
     assert!(!answer.text().contains(shown), "{url}: the guest is told more than a code: {}", answer.text());
-    BENCH.host.record(&[("kind", "denial"), ("by", "runtime"), ("seen_code", code)])
+    let port = canonical_port(url);
+    let fits = |record: &&Value| {
+        let code_fits = record["seen_code"].as_str().is_some_and(|seen| seen.starts_with(code))
+            && record["seen_code"] == record["code"];
+        let resource_fits = record["denial"]["resource"].as_str().is_some_and(|resource| resource.ends_with(&port));
+        record["kind"] == "denial" && record["by"] == "runtime" && code_fits && resource_fits
+    };
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(record) = BENCH.host.audit().iter().skip(seen).find(fits) {
+            return record.clone();
+        }
+        assert!(Instant::now() < end, "{url}: no denial {code} in:\n{:#?}", &BENCH.host.audit()[seen..]);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// `:PORT` of a URL, also where it is the scheme's own.
+fn canonical_port(url: &str) -> String {
+    let authority = url.split('/').nth(2).unwrap();
+    let port = authority
+        .rsplit_once(':')
+        .map(|(_, port)| port)
+        .filter(|port| port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty());
+    format!(":{}", port.unwrap_or("80"))
 }
 
 #[test]
@@ -85,7 +112,7 @@ fn a_destination_that_nobody_granted_is_denied() {
     let url = format!("http://127.0.0.1:{}/", BENCH.closed.port());
     denied(&url, "HTTP-request-denied", "N0201");
     let port = BENCH.closed.port().to_string();
-    let of_this = |record: &serde_json::Value| record["text"].as_str().is_some_and(|text| text.contains(&port));
+    let of_this = |record: &Value| record["text"].as_str().is_some_and(|text| text.contains(&port));
     let record = BENCH.host.audit().into_iter().find(of_this).expect("a record that names the destination");
     let text = record["text"].as_str().unwrap();
     for word in ["who ", "what ", "why ", "nearest ", "fix ", "test:greeter", "N0201"] {
@@ -208,7 +235,7 @@ fn metadata_and_link_local_addresses_are_out_of_reach_in_every_spelling() {
 #[test]
 fn a_granted_name_that_resolves_to_a_metadata_service_is_denied_at_its_address() {
     let record = denied("http://meta.test.internal/latest/meta-data/", "destination-IP-prohibited", "N03");
-    assert_eq!(record["fix"], serde_json::json!([]), "a guard has no fix: {record}");
+    assert_eq!(record["fix"], json!([]), "a guard has no fix: {record}");
     let answer = fetch(&BENCH.host, &format!("http://both.test.internal:{}/both", BENCH.open.port()));
     assert_eq!(answer.status, 200, "the address that is allowed is dialled: {}", answer.text());
 }
@@ -311,7 +338,7 @@ fn printed_fix(host: &Host, seen: usize) -> String {
             let fix = explained.out.lines().find_map(|line| line.trim_start().strip_prefix("fix ")).map(str::trim);
             return fix.unwrap_or_else(|| panic!("no fix in:\n{}", explained.out)).to_owned();
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(20));
     }
     panic!("no denial was recorded");
 }

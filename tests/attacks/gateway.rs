@@ -37,7 +37,7 @@ static OPEN: LazyLock<Host> = LazyLock::new(|| {
     }
     site.config("[[route]]\nhost = \"named.example\"\ncomponent = \"test:hello\"\n\n");
     site.config(
-        "[limits]\nrequest_ms = 3000\ncpu_ms = 300\nmemory_mib = 32\nbody_bytes = 65536\nheader_bytes = 8192\nheaders = 32\n",
+        "[limits]\nrequest_ms = 3000\ncpu_ms = 300\nmemory_mib = 32\nbody_bytes = 65536\nheader_bytes = 8192\nheaders = 32\nhead_ms = 1000\n",
     );
     Host::ready(site)
 });
@@ -101,8 +101,7 @@ fn failures(host: &Host) -> u64 {
 fn spoils_only_itself(path: &str, status: u16, guest: &str, kind: &str) {
     let before = failures(&OPEN);
     let answer = beside_hello(&OPEN, path);
-    assert_eq!(answer.status, status, "{path}: {answer:?}");
-    assert!(answer.complete, "{path}: {answer:?}");
+    assert_eq!((answer.status, answer.complete), (status, true), "{path}: {answer:?}\n{}", OPEN.log());
     let text = answer.text();
     assert!(
         !text.contains("wasm") && !text.contains("unreachable") && text.len() < 100,
@@ -172,7 +171,7 @@ fn a_guest_that_never_answers_is_given_up() {
 #[test]
 fn a_trap_in_the_middle_of_the_body_ends_it_as_broken() {
     let before = failures(&OPEN);
-    for pieces in [0, 1, 100] {
+    for pieces in [0, 1, 2, 10, 100, 300] {
         let answer = beside_hello(&OPEN, &format!("/late?n={pieces}"));
         assert!(
             !answer.complete || answer.status >= 500,
@@ -181,14 +180,14 @@ fn a_trap_in_the_middle_of_the_body_ends_it_as_broken() {
             answer.body.len()
         );
     }
-    assert!(failures(&OPEN) >= before + 3);
+    assert!(failures(&OPEN) >= before + 6);
     OPEN.record(&[("kind", "failure"), ("component", "test:late")]);
 }
 
 #[test]
 fn what_a_guest_writes_to_its_streams_can_neither_steer_a_terminal_nor_flood_or_forge_the_log() {
     let before = OPEN.log().len();
-    let answer = beside_hello(&OPEN, "/chatty?lines=20000");
+    let answer = beside_hello(&OPEN, "/chatty?lines=500");
     assert_eq!(answer.status, 200, "{answer:?}");
     until("the guest's lines are in the log", || OPEN.log().contains("screen cleared"));
     let log = OPEN.log();
@@ -503,15 +502,27 @@ fn h2_answer(stream: &mut TcpStream) -> (u8, String) {
 const HPACK_200: u8 = 0x88;
 const HPACK_400: u8 = 0x8c;
 
+/// A request that takes a place and keeps it; its answer, if one comes, is not read.
+fn hold(host: &Host, path: &str) -> TcpStream {
+    let end = Instant::now() + Duration::from_secs(30);
+    while Instant::now() < end {
+        let mut stream = http::connect(host.http());
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        let mut begin = [0; 12];
+        // A place may not have been given back yet: then it is asked again.
+        if !matches!(stream.peek(&mut begin), Ok(read) if begin[..read].starts_with(b"HTTP/1.1 5")) {
+            stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            return stream;
+        }
+    }
+    panic!("no place for {path} within 30 s");
+}
+
 #[test]
 fn with_no_place_left_a_request_is_told_so_at_once_and_a_client_that_leaves_gives_its_place_back() {
     let (host, _turn) = narrow();
-    let hang = |_| {
-        let mut stream = http::connect(host.http());
-        stream.write_all(b"GET /hang HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
-        stream
-    };
-    let held: Vec<TcpStream> = (0..2).map(hang).collect();
+    let held = [(); 2].map(|()| hold(host, "/hang"));
     until("both places are taken", || get(host.http(), "/hello", &[]).status == 503);
     let asked = Instant::now();
     let answer = get(host.http(), "/hello", &[]);
@@ -523,19 +534,44 @@ fn with_no_place_left_a_request_is_told_so_at_once_and_a_client_that_leaves_give
 
 #[test]
 fn a_client_that_stalls_within_the_head_or_between_requests_is_cut_off() {
+    let (narrow, _turn) = narrow();
+    // With HTTP/2 beside HTTP/1.1 and without.
+    for host in [narrow, &OPEN] {
+        for start in [
+            "",
+            "P",
+            "PRI * HTTP/2.0\r\n",
+            "GET /hello HT",
+            "GET /hello HTTP/1.1\r\nhost: a\r\n",
+            "GET /hello HTTP/1.1\r\nhost: a\r\n\r\n",
+        ] {
+            let mut stream = http::connect(host.http());
+            stream.write_all(start.as_bytes()).unwrap();
+            let began = Instant::now();
+            let mut received = Vec::new();
+            let _ = stream.read_to_end(&mut received);
+            assert!(began.elapsed() < Duration::from_secs(20), "{start:?} was left open for {:?}", began.elapsed());
+            let answer = http::parse(&received);
+            match start.ends_with("\r\n\r\n") {
+                true => assert_eq!(answer.status, 200, "{start:?}: {answer:?}"),
+                false => assert!(answer.status == 0 || answer.status >= 400, "{start:?}: {answer:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn an_answer_does_not_wait_for_the_next_request_on_its_connection() {
     let (host, _turn) = narrow();
-    for start in ["", "GET /hello HT", "GET /hello HTTP/1.1\r\nhost: a\r\n", "GET /hello HTTP/1.1\r\nhost: a\r\n\r\n"] {
-        let mut stream = http::connect(host.http());
-        stream.write_all(start.as_bytes()).unwrap();
-        let began = Instant::now();
-        let mut received = Vec::new();
-        let _ = stream.read_to_end(&mut received);
-        assert!(began.elapsed() < Duration::from_secs(20), "{start:?} was left open for {:?}", began.elapsed());
-        let answer = http::parse(&received);
-        assert!(
-            answer.status == if start.ends_with("\r\n\r\n") { 200 } else { answer.status.min(408) },
-            "{start:?}: {answer:?}"
-        );
+    let mut stream = http::connect(host.http());
+    stream.write_all(b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\nGET /hang HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let mut received = Vec::new();
+    let mut piece = [0; 1024];
+    while !String::from_utf8_lossy(&received).contains("Hello, world!") {
+        let read = stream.read(&mut piece).expect("the first answer comes while the second request hangs");
+        assert_ne!(read, 0, "{}", String::from_utf8_lossy(&received));
+        received.extend_from_slice(&piece[..read]);
     }
 }
 
@@ -562,12 +598,7 @@ fn a_client_that_stalls_within_the_body_is_cut_off() {
 #[test]
 fn a_client_that_does_not_read_loses_its_connection_and_its_place() {
     let (host, _turn) = narrow();
-    let deaf = |_| {
-        let mut stream = http::connect(host.http());
-        stream.write_all(b"GET /late?n=20000 HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
-        stream
-    };
-    let held: Vec<TcpStream> = (0..2).map(deaf).collect();
+    let held = [(); 2].map(|()| hold(host, "/late?n=20000"));
     until("both places are taken", || get(host.http(), "/hello", &[]).status == 503);
     until("the places are given back", || get(host.http(), "/hello", &[]).status == 200);
     for mut stream in held {

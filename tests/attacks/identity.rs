@@ -124,17 +124,11 @@ fn an_issuance_is_on_disk_before_the_token_leaves(host: &Host) {
 }
 
 fn a_caller_with_another_identity_is_refused_by_policy(host: &Host) {
+    // The gateway refuses before the vault runs, so what comes is not the vault's JSON.
     let answer = greet(host, "other.example");
-    let json = answer.json();
-    assert_eq!(
-        (answer.status, &json["spiffe_id"]),
-        (200, &"spiffe://test.example/ns/test/sa/other".into()),
-        "{}\n{}",
-        answer.text(),
-        host.log()
-    );
-    assert_eq!(json["vault_status"], 403, "{json}");
-    assert!(!json.to_string().contains("portcullis is down"), "the secret got out");
+    assert_eq!((answer.status, &answer.json()["step"]), (502, &"vault".into()), "{}\n{}", answer.text(), host.log());
+    assert!(answer.text().contains("status 403"), "{}", answer.text());
+    assert!(!answer.text().contains("portcullis is down"), "the secret got out");
     let record = host.record(&[("kind", "denial"), ("by", "runtime"), ("code", "C0201")]);
     assert!(record["text"].as_str().unwrap().contains("spiffe://test.example/ns/test/sa/other"), "{record}");
 }
@@ -210,7 +204,8 @@ fn a_stopped_component_has_no_identity_any_more(host: &Host) {
     let answer = http::get(host.http(), "/greeter/mint?aud=vault", &[]);
     assert!(answer.status >= 400 && answer.json()["token"].is_null(), "{answer:?}");
     let seen = host.audit().len();
-    assert_eq!(greet(host, "other.example").status, 200, "others go on");
+    let other = b"GET /greeter/mint?aud=vault HTTP/1.1\r\nhost: other.example\r\nconnection: close\r\n\r\n";
+    assert_eq!(http::raw(host.http(), other).status, 200, "others go on");
     let issued = |record: &Value| record["kind"] == "issuance" && record["instance"] == greeter.as_str();
     assert!(!host.audit()[seen..].iter().any(issued), "something was issued to a stopped instance");
     assert_eq!(host.run(["stop", "test:greeter"]).exit, 2, "it cannot be stopped twice");

@@ -21,8 +21,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from measure import hostile_round, load_round, spawn_round, start_in_host
-from servers import BEST_FLAGS, Broken, Portcullis, Serve
+sys.dont_write_bytecode = True
+
+from measure import hostile_round, load_round, spawn_round, start_in_host  # noqa: E402
+from servers import BEST_FLAGS, Broken, Portcullis, Serve  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 GUESTS = ROOT / "tests/guests/wasm"
@@ -30,6 +32,7 @@ OURS, DEFAULT, BEST = "portcullis", "serve default", "serve best flags"
 
 # A reference whose fastest round is further than this from its slowest shows the machine, not the servers.
 STEADY = 1.6
+LEAST_ROUNDS = 3
 HOSTILE_CLIENTS = 4
 
 
@@ -153,7 +156,7 @@ def summarised(samples):
     for name, rounds in samples.items():
         values = {metric: [one[metric] for one in rounds] for metric in rounds[0]}
         summary[name] = {
-            metric: {"median": statistics.median(taken), "min": min(taken), "max": max(taken)}
+            metric: {"median": statistics.median(taken), "min": min(taken), "max": max(taken), "rounds": len(taken)}
             for metric, taken in values.items()
         }
     return summary
@@ -177,9 +180,14 @@ def judge(report):
 def want(report, what, value, relation, bound, steady):
     spread = steady["max"] / steady["min"] if steady["min"] > 0 else float("inf")
     reached = value >= bound if relation == ">=" else value < bound
-    verdict = "not judged" if spread > STEADY else "reached" if reached else "missed"
+    doubt = None
+    if steady["rounds"] < LEAST_ROUNDS:
+        doubt = f"{steady['rounds']} rounds say too little, {LEAST_ROUNDS} are needed"
+    elif spread > STEADY:
+        doubt = f"the reference varied by {spread:.2f} between rounds, more than {STEADY}"
+    verdict = "not judged" if doubt else "reached" if reached else "missed"
     report["wanted"].append({"what": what, "value": value, "wanted": f"{relation} {bound}", "verdict": verdict,
-                             "spread_of_reference": spread})
+                             "doubt": doubt})
 
 
 def ratio(ours, reference):
@@ -231,9 +239,8 @@ def shown(report):
         lines += table(servers, references.get(part))
     lines += ["", "wanted"]
     for row in report["wanted"]:
-        lines.append(f"  {row['verdict']:<11} {row['what']}: {row['value']:.2f}, wanted {row['wanted']}"
-                     + (f" (the reference varied by {row['spread_of_reference']:.2f}, more than {STEADY})"
-                        if row["verdict"] == "not judged" else ""))
+        doubt = f" ({row['doubt']})" if row["doubt"] else ""
+        lines.append(f"  {row['verdict']:<11} {row['what']}: {row['value']:.2f}, wanted {row['wanted']}{doubt}")
     return "\n".join(lines)
 
 

@@ -14,7 +14,8 @@ fn the_demo_holds_and_leaves_nothing_behind() {
     let temporary = tempfile::tempdir().unwrap();
     let mut command = Command::new(binary());
     command.args(["demo", "--json"]).env("TMPDIR", temporary.path()).env("HOME", "/nonexistent");
-    let child = command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let child =
+        command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let group = child.id();
     let output = child.wait_with_output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -31,7 +32,11 @@ fn the_demo_holds_and_leaves_nothing_behind() {
         assert!(verdict == Some("ok") || (verdict == Some("skipped") && step == Some(8)), "{line:#}");
     }
     // Seven ways in which something must not run, each with its own refusal.
-    let refusals: BTreeSet<&str> = lines.iter().filter(|line| line.get("step") == Some(&Value::from(4))).filter_map(|line| line.get("what")?.as_str()).collect();
+    let refusals: BTreeSet<&str> = lines
+        .iter()
+        .filter(|line| line.get("step") == Some(&Value::from(4)))
+        .filter_map(|line| line.get("what")?.as_str())
+        .collect();
     assert!(refusals.len() >= 7, "{refusals:?}");
 
     let left: Vec<_> = std::fs::read_dir(temporary.path()).unwrap().flatten().map(|entry| entry.path()).collect();

@@ -21,7 +21,9 @@ fn signing_identity_and_policies_do_not_depend_on_one_another() {
 
 #[test]
 fn only_identity_names_tls_and_certificate_issuing() {
-    only("portcullis-identity", |name| ["rustls", "rcgen", "jwt-simple"].contains(&name) || name.ends_with("-rustls") || name.starts_with("rustls-"));
+    only("portcullis-identity", |name| {
+        ["rustls", "rcgen", "jwt-simple"].contains(&name) || name.ends_with("-rustls") || name.starts_with("rustls-")
+    });
 }
 
 #[test]
@@ -39,7 +41,7 @@ fn deciding_parts_know_no_sockets_and_no_executor() {
 }
 
 #[test]
-fn every_part_has_the_lints_of_the_workspace_and_only_native_has_its_own() {
+fn every_part_has_the_lints_of_the_workspace_and_only_native_may_be_unsafe() {
     let workspace = manifest("Cargo.toml");
     assert_eq!(workspace.pointer("/workspace/lints/rust/unsafe_code"), Some(&Value::from("forbid")));
     for package in packages() {
@@ -48,10 +50,17 @@ fn every_part_has_the_lints_of_the_workspace_and_only_native_has_its_own() {
         let folder = path.strip_prefix(&format!("{}/", root().display())).unwrap_or(&path).to_owned();
         let manifest = manifest(&folder);
         let inherited = manifest.pointer("/lints/workspace") == Some(&Value::Bool(true));
-        if name == "portcullis-native" {
+        assert_ne!(manifest.pointer("/lints/rust/unsafe_code"), Some(&Value::from("allow")), "{folder}");
+        if name == "portcullis-tests" {
+            // Tests stop where something is wrong: without the lints against panics, and with this one.
+            assert_eq!(manifest.pointer("/lints/rust/unsafe_code"), Some(&Value::from("forbid")));
+        } else if name == "portcullis-native" {
             // Forbidden could not be allowed again where it is needed, so there it is denied: each place says why.
             assert_eq!(manifest.pointer("/lints/rust/unsafe_code"), Some(&Value::from("deny")));
             assert_eq!(manifest.pointer("/lints/clippy/undocumented_unsafe_blocks"), Some(&Value::from("deny")));
+        } else if name == "portcullis-tests" {
+            // Tests may panic; nothing else is loosened for them.
+            assert_eq!(manifest.pointer("/lints/rust/unsafe_code"), Some(&Value::from("forbid")));
         } else {
             assert!(inherited, "{folder} is without `[lints] workspace = true`");
         }

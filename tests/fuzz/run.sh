@@ -1,7 +1,7 @@
 #!/bin/sh
 # Runs every fuzz target for SECONDS each, from the committed seeds and from what earlier runs left in corpus/.
 #   run.sh SECONDS [TARGET..]
-# Exit codes: 0 no crash, 1 a crash (its input lies in artifacts/TARGET/), 2 usage, 77 cannot run here.
+# Exit codes: 0 no crash, 1 a crash (its input lies in artifacts/TARGET/), 2 usage, 3 it does not build, 77 cannot run here.
 set -eu
 cd "$(dirname "$0")"
 
@@ -19,18 +19,18 @@ cargo +nightly --version >/dev/null 2>&1 || cannot "there is no nightly toolchai
 cargo +nightly fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --locked || cannot "cargo-fuzz cannot be installed"
 
 # Nothing here is unsafe, so no sanitizer: overflows and assertions are on (Cargo.toml), and it runs several times faster.
-build() { cargo +nightly fuzz build --fuzz-dir . --sanitizer none "$@"; }
-run() { cargo +nightly fuzz run --fuzz-dir . --sanitizer none "$@"; }
+cargo +nightly fuzz build --fuzz-dir . --sanitizer none || exit 3
 
 all=$(sed -n 's/^name = "\([a-z_]*\)"$/\1/p' Cargo.toml)
-build
+built=target/$(rustc +nightly -vV | sed -n 's/^host: //p')/release
 failed=
 # shellcheck disable=SC2086  # a list of names
 for target in ${@:-$all}; do
-    mkdir -p "corpus/$target"
+    test -x "$built/$target" || { echo "run.sh: there is no target $target" >&2; exit 2; }
+    mkdir -p "corpus/$target" "artifacts/$target"
     log=$(mktemp)
-    if run "$target" "corpus/$target" "seeds/$target" -- -max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 \
-        -max_len=65536 -print_final_stats=1 >"$log" 2>&1; then
+    if "$built/$target" "corpus/$target" "seeds/$target" -artifact_prefix="artifacts/$target/" -max_total_time="$seconds" \
+        -timeout=10 -rss_limit_mb=2048 -max_len=65536 -print_final_stats=1 >"$log" 2>&1; then
         result=ok
     else
         result=CRASH failed="$failed $target"

@@ -28,7 +28,8 @@ impl Host {
         host
     }
 
-    /// Starts a host and waits until it answers, ready or not (for up to 60 s).
+    /// Starts a host and waits until it has done what it does at its start, ready or not (for up to 3 minutes: a debug build
+    /// compiles large components slowly).
     pub fn start(site: Site) -> Self {
         let config = site.write();
         let log = std::fs::File::create(site.file("host.log")).expect("a log file");
@@ -38,10 +39,10 @@ impl Host {
         let child = command.spawn().expect("the binary under test starts");
         let janitor = Janitor::new(child.id(), site.path());
         let mut host = Self { child, _janitor: janitor, site, status: Value::Null };
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + Duration::from_secs(180);
         while Instant::now() < until && host.child.try_wait().is_ok_and(|ended| ended.is_none()) {
-            host.status = host.ask_status(60);
-            if host.status.is_object() {
+            host.status = host.ask_status(0);
+            if host.status.is_object() && !still_starting(&host.status) {
                 return host;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -161,6 +162,14 @@ impl Host {
         let address = self.status.get(name).and_then(Value::as_str).unwrap_or_default();
         address.parse().unwrap_or_else(|_| panic!("the host has no {name} address: {:#}", self.status))
     }
+}
+
+/// Whether what keeps a host from being ready goes away by itself.
+fn still_starting(status: &Value) -> bool {
+    let problems = status.get("problems").and_then(Value::as_array).into_iter().flatten();
+    problems
+        .filter_map(Value::as_str)
+        .any(|problem| problem.ends_with(" is down") || problem.ends_with("still being started"))
 }
 
 impl Drop for Host {

@@ -31,6 +31,6 @@ trap '' INT TERM HUP
 read -r _
 [ "$(readlink "/proc/$1/cwd")" = "$(realpath "$2")" ] && kill -9 "$1"
 n=0
-while [ -d "/proc/$1" ] && [ $n -lt 50 ]; do n=$((n + 1)); sleep 0.1; done
+while [ -e "/proc/$1/cwd" ] && [ $n -lt 50 ]; do n=$((n + 1)); sleep 0.1; done
 rm -rf "$2"
 "#;

@@ -5,7 +5,8 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
-    reason = "a broken test set-up must stop the test at once"
+    clippy::print_stderr,
+    reason = "a broken test set-up must stop the test at once, and say so"
 )]
 
 pub mod forge;

@@ -1,11 +1,11 @@
 //! The hash chain: checked from the first line, without trusting whoever wrote the file.
 
 use std::collections::BTreeMap;
-use std::io::BufRead;
+use std::io::{self, BufRead, Read};
 
 use serde::Deserialize;
 
-use super::record::hash;
+use super::record::{RECORD_BYTES, hash};
 
 /// The kind of the first record.
 pub(super) const GENESIS: &str = "genesis";
@@ -44,7 +44,7 @@ struct Links {
 /// Checks a log from its first line to its last.
 pub fn verify(reader: impl BufRead) -> Result<Summary, ChainError> {
     let mut summary = Summary::default();
-    for (index, line) in reader.split(b'\n').enumerate() {
+    for (index, line) in lines(reader).enumerate() {
         let number = u64::try_from(index).unwrap_or(u64::MAX).saturating_add(1);
         let at = |why: String| ChainError { line: number, why };
         let line = line.map_err(|error| at(format!("cannot be read: {error}")))?;
@@ -68,6 +68,18 @@ pub fn verify(reader: impl BufRead) -> Result<Summary, ChainError> {
         return Err(ChainError { line: 1, why: "the log is empty".to_owned() });
     }
     Ok(summary)
+}
+
+/// Lines without their end. One that is longer than any record comes cut, and then its hash does not fit.
+fn lines(mut reader: impl BufRead) -> impl Iterator<Item = io::Result<Vec<u8>>> {
+    std::iter::from_fn(move || {
+        let mut line = Vec::new();
+        match reader.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(_) => Some(Ok(line.strip_suffix(b"\n").map(<[u8]>::to_vec).unwrap_or(line))),
+            Err(error) => Some(Err(error)),
+        }
+    })
 }
 
 /// Number and hash of the last line of a file's end, which must end with a line end.
@@ -103,6 +115,9 @@ fn read(line: &[u8]) -> Result<(Links, String), String> {
     }
     Ok((links, hash))
 }
+
+/// Longest line that is read: a record with room for its hashes.
+const LINE_BYTES: u64 = 2 * RECORD_BYTES as u64;
 
 /// Length of `,"hash":"<64 hex>"}`.
 const HASH_MEMBER: usize = 9 + 64 + 2;

@@ -1,11 +1,10 @@
 //! `portcullis audit verify`: checks the hash chain of an audit log, without a running host.
 
-use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
 
 use super::error::{CliError, exit};
-use super::locate;
+use super::{files, locate};
 use super::output::{Output, table};
 
 /// `portcullis audit ...`.
@@ -28,10 +27,7 @@ pub fn run(command: AuditCommand, out: &mut Output) -> Result<(), CliError> {
         Some(file) => file,
         None => locate::config(config.as_deref())?.state_dir.join("audit").join("audit.jsonl"),
     };
-    let opened = File::open(&path).map_err(|error| {
-        CliError::usage(format!("audit log {} cannot be read: {error}", path.display()))
-            .with_hint("name the file, or --config")
-    })?;
+    let opened = files::open_to_read(&path, "audit log")?;
     let summary = crate::audit::verify(BufReader::new(opened)).map_err(|error| {
         CliError::new(exit::CLAIMS, "audit.broken", format!("{}: {error}", path.display()))
             .with_hint("keep the file as it is and find out who could write to it")

@@ -63,9 +63,21 @@ impl CliError {
         self
     }
 
+    /// Puts in front what the message is about: a file.
+    pub fn about(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+
     /// The exit code.
     pub fn exit(&self) -> u8 {
         self.exit
+    }
+
+    /// The stable code.
+    #[cfg(test)]
+    pub fn code(&self) -> &str {
+        &self.code
     }
 
     /// What happened.
@@ -126,6 +138,7 @@ impl From<portcullis_signing::Refusal> for CliError {
 impl From<crate::config::ConfigError> for CliError {
     fn from(error: crate::config::ConfigError) -> Self {
         Self::new(exit::CONFIG, "config.invalid", error.to_string())
+            .with_hint("mend what is listed, then ask `portcullis config check --config FILE`")
     }
 }
 

@@ -36,6 +36,11 @@ pub fn read_text(path: &Path, most: u64, what: &str) -> Result<String, CliError>
     })
 }
 
+/// Opens a regular file of any size that is not empty, to be read in pieces.
+pub fn open_to_read(path: &Path, what: &str) -> Result<File, CliError> {
+    open(path, u64::MAX, what).map(|(file, _)| file)
+}
+
 /// Reads a component, hashing while reading.
 pub fn read_component(path: &Path) -> Result<ComponentBytes, CliError> {
     let (file, _) = open(path, limits::COMPONENT_BYTES, "component")?;
@@ -54,6 +59,13 @@ pub fn read_evidence(component: &Path, named: &[PathBuf]) -> Result<Vec<Vec<u8>>
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         _ => Ok(vec![read_bytes(&beside, limits::EVIDENCE_BYTES, "evidence")?]),
     }
+}
+
+/// A component and the evidence that was named for it, for a message about the two.
+pub fn with_evidence(component: &Path, named: &[PathBuf]) -> String {
+    let evidence: Vec<String> = named.iter().map(|path| path.display().to_string()).collect();
+    let with = if evidence.is_empty() { "" } else { " with " };
+    format!("{}{with}{}", component.display(), evidence.join(", "))
 }
 
 /// Where the evidence of a component lies by default: `PATH.sigstore.json`.

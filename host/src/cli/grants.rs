@@ -67,7 +67,8 @@ pub fn run(command: GrantsCommand, out: &mut Output) -> Result<(), CliError> {
     })?;
     let edit = edit(args)?;
     let old = files::read_text(path, CONFIG_BYTES, "grants file")?;
-    let new = add_grant(&old, &edit).map_err(|error| CliError::usage(error.to_string()).with_hint(error.hint()))?;
+    let new = add_grant(&old, &edit)
+        .map_err(|error| CliError::usage(error.to_string()).with_hint(error.hint()).about(path.display()))?;
     if new != old {
         files::write(path, new.as_bytes(), 0o600, true)?;
     }

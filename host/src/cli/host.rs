@@ -70,6 +70,7 @@ pub fn run_one(args: RunArgs, out: &mut Output) -> Result<(), CliError> {
     crate::logging::start("supervisor");
     block_on(async {
         let component = config.components.pop().ok_or_else(|| CliError::internal("no component"))?;
+        let about = super::files::with_evidence(&component.path, &component.evidence);
         let host = start(config).await?;
         let spinner = out.spinner("verifying and compiling");
         let spec = crate::supervisor::StartSpec {
@@ -84,7 +85,7 @@ pub fn run_one(args: RunArgs, out: &mut Output) -> Result<(), CliError> {
             Ok(_) => serve(&host, out).await,
             Err(refused) => {
                 host.shut_down().await;
-                Err(CliError::new(refused.exit, &refused.code, refused.message).with_hint(refused.hint))
+                Err(CliError::new(refused.exit, &refused.code, refused.message).with_hint(refused.hint).about(about))
             }
         }
     })
@@ -93,10 +94,17 @@ pub fn run_one(args: RunArgs, out: &mut Output) -> Result<(), CliError> {
 async fn start(config: Config) -> Result<Arc<Host>, CliError> {
     Host::start(config).await.map_err(|error| match error {
         HostError::State(_) | HostError::Listen(..) => {
-            CliError::new(exit::CONFIG, "host.cannot-start", error.to_string())
+            with_hint(exit::CONFIG, "host.cannot-start", &error.to_string())
         }
-        HostError::Audit { .. } | HostError::Io(_) => CliError::internal(error),
+        HostError::Audit { .. } => with_hint(exit::INTERNAL, "audit.broken", &error.to_string()),
+        HostError::Io(_) => CliError::internal(error),
     })
+}
+
+/// What a host says that it cannot start for ends with its hint.
+fn with_hint(exit: u8, code: &str, text: &str) -> CliError {
+    let (message, hint) = text.split_once("; hint: ").unwrap_or((text, ""));
+    CliError::new(exit, code, message).with_hint(hint)
 }
 
 async fn bring_up(host: Arc<Host>, out: &mut Output) -> Arc<Host> {

@@ -6,7 +6,7 @@ use tonic::transport::Channel;
 
 use super::error::{CliError, exit};
 use super::output::{Output, table};
-use super::{block_on, locate};
+use super::{block_on, files, locate};
 use crate::rpc::control::control_client::ControlClient;
 use crate::rpc::control::{
     BundleRequest, Component, StartRequest, StatusReply, StatusRequest, StopRequest, start_reply,
@@ -138,6 +138,7 @@ pub fn start(args: StartArgs, out: &mut Output) -> Result<(), CliError> {
             }
         },
     };
+    let about = files::with_evidence(&args.component, &args.evidence);
     let request = StartRequest {
         component_path: absolute(args.component)?,
         evidence_paths: args.evidence.into_iter().map(absolute).collect::<Result<_, _>>()?,
@@ -158,6 +159,7 @@ pub fn start(args: StartArgs, out: &mut Output) -> Result<(), CliError> {
             let exit = u8::try_from(refused.exit_code).unwrap_or(exit::INTERNAL);
             let details = serde_json::json!({ "reference": refused.reference });
             Err(CliError::new(exit, &refused.code, format!("{}: {}", refused.code, refused.message))
+                .about(about)
                 .with_hint(refused.hint)
                 .with_details(details))
         }

@@ -67,7 +67,9 @@ pub struct Trusted {
 pub fn run(args: VerifyArgs, out: &mut Output) -> Result<(), CliError> {
     let trusted = args.trust.read(clock::now())?;
     let component = files::read_component(&args.component)?;
-    let verified = verify_file(&component, &args.component, &args.bundles, &trusted)??;
+    let verdict = verify_file(&component, &args.component, &args.bundles, &trusted)?;
+    let refused = |refusal| CliError::from(refusal).about(files::with_evidence(&args.component, &args.bundles));
+    let verified = verdict.map_err(refused)?;
     let json = serde_json::to_value(DecisionRecord::new(Ok(&verified))).map_err(CliError::internal)?;
     out.result(format!("verified\n{}", table(&rows(&args.component, &verified, &trusted)).trim_end()), &json)?;
     if trusted.seen.is_none() {
@@ -294,6 +296,6 @@ mod tests {
         let (temp, _) = site(5);
         std::fs::remove_file(temp.path().join("app.wasm.sigstore.json")).unwrap();
         let error = verdict(&temp, configured(&temp)).unwrap_err();
-        assert_eq!((error.exit(), error.code()), (exit::NO_EVIDENCE, "evidence.none"));
+        assert_eq!((error.exit(), error.code()), (10, "evidence.none"));
     }
 }

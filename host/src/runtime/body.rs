@@ -102,6 +102,7 @@ pub struct GuestBody {
     body: HyperOutgoingBody,
     call: Option<GuestCall>,
     deadline: Pin<Box<Sleep>>,
+    drained: bool,
     ended: bool,
     on_failure: Box<dyn FnOnce(&GuestFailure) + Send>,
     _place: Box<dyn std::any::Any + Send>,
@@ -116,7 +117,7 @@ impl GuestBody {
         on_failure: Box<dyn FnOnce(&GuestFailure) + Send>,
         place: Box<dyn std::any::Any + Send>,
     ) -> Self {
-        Self { body, call, deadline, ended: false, on_failure, _place: place }
+        Self { body, call, deadline, drained: false, ended: false, on_failure, _place: place }
     }
 
     fn fail(&mut self, failure: &GuestFailure) -> Error {
@@ -139,9 +140,18 @@ impl GuestBody {
                 return Poll::Ready(Some(Err(self.fail(&failure))));
             }
         }
-        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
-            self.ended = frame.is_none();
-            return Poll::Ready(frame);
+        if !self.drained
+            && let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx)
+        {
+            self.drained = frame.is_none();
+            if frame.is_some() {
+                return Poll::Ready(frame);
+            }
+        }
+        // A body ends in the same way whether its guest finished it or died: where the guest is dead, its outcome counts.
+        if self.drained && !self.call.as_ref().is_some_and(GuestCall::is_ending) {
+            self.ended = true;
+            return Poll::Ready(None);
         }
         ready!(self.deadline.as_mut().poll(cx));
         let failure = GuestFailure::Trap("its response did not end in time".to_owned());
@@ -203,6 +213,9 @@ impl std::fmt::Debug for GuestBody {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use super::super::guest::{Lanes, Meter};
     use super::*;
     use http_body_util::BodyExt;
 
@@ -235,5 +248,27 @@ mod tests {
     async fn a_sender_that_pauses_too_long_is_cut_off() {
         let stuck = Idle::new(Chunks(vec![b"ab"], true), Duration::from_secs(5)).collect().await;
         assert!(matches!(stuck, Err(BodyError::Idle)));
+    }
+
+    /// A guest's body that has ended, while the outcome of its call, which has ended too, is still on its way.
+    fn ended_with(outcome: Result<(), &'static str>) -> ResponseBody {
+        let lanes = Arc::new(Lanes::new(tokio::runtime::Handle::current()));
+        let meter = Arc::new(Meter::default());
+        drop(meter.ending());
+        let call = Box::pin(async move {
+            tokio::task::yield_now().await;
+            outcome.map_err(wasmtime::Error::msg)
+        });
+        let call = GuestCall::new(call, meter, lanes);
+        let body =
+            http_body_util::Empty::new().map_err(|never: std::convert::Infallible| match never {}).boxed_unsync();
+        let deadline = Box::pin(tokio::time::sleep(Duration::from_secs(5)));
+        ResponseBody::Guest(Box::new(GuestBody::new(body, Some(call), deadline, Box::new(|_| {}), Box::new(()))))
+    }
+
+    #[tokio::test]
+    async fn a_body_that_ended_because_its_guest_died_is_broken_not_complete() {
+        assert!(ended_with(Err("trap")).collect().await.is_err());
+        assert!(ended_with(Ok(())).collect().await.is_ok());
     }
 }

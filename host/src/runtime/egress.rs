@@ -179,7 +179,7 @@ fn dial_error(who: &Arc<Loaded>, destination: &Destination, error: DialError) ->
         DialError::Connect(_) => Error::ConnectionRefused,
         DialError::Identity(_) | DialError::Tls(_) => {
             let what = What::Failure(Failure { kind: "tls".to_owned(), detail });
-            who.shared().events.report(who.instance(), who.slice().generation(), "N0301", what);
+            who.shared().events.report(who.instance(), who.slice().generation(), "N0401", what);
             Error::TlsCertificateError
         }
     }

@@ -7,7 +7,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -164,7 +164,10 @@ impl Gateway {
         let limits = &self.shared.limits;
         let io = TokioIo::new(WriteDeadline::new(stream, limits.body_idle()));
         let gateway = Arc::clone(&self);
+        let begun = Arc::new(AtomicBool::new(false));
+        let begins = Arc::clone(&begun);
         let service = hyper::service::service_fn(move |request| {
+            begins.store(true, Ordering::Relaxed);
             let (gateway, side) = (Arc::clone(&gateway), side.clone());
             async move { Ok::<_, std::convert::Infallible>(gateway.answer(request, &side).await) }
         });
@@ -179,22 +182,31 @@ impl Gateway {
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits.head())
                 .max_headers(usize::try_from(limits.headers).unwrap_or(100))
-                .max_buf_size(usize::try_from(limits.header_bytes).unwrap_or(32 << 10))
-                .pipeline_flush(true);
+                .max_buf_size(usize::try_from(limits.header_bytes).unwrap_or(32 << 10));
             builder
                 .http2()
                 .timer(TokioTimer::new())
                 .max_concurrent_streams(HTTP2_STREAMS)
                 .max_header_list_size(limits.header_bytes)
                 .keep_alive_interval(Some(limits.head()));
-            graceful(builder.serve_connection(io, service), drained, |connection| connection.graceful_shutdown()).await
+            let served =
+                graceful(builder.serve_connection(io, service), drained, |connection| connection.graceful_shutdown());
+            tokio::pin!(served);
+            // The builder waits without a limit for the bytes that tell the two versions apart.
+            tokio::select! {
+                biased;
+                ended = &mut served => ended,
+                () = tokio::time::sleep(limits.head()) => match begun.load(Ordering::Relaxed) {
+                    true => served.await,
+                    false => return,
+                },
+            }
         } else {
             let connection = hyper::server::conn::http1::Builder::new()
                 .timer(TokioTimer::new())
                 .header_read_timeout(limits.head())
                 .max_headers(usize::try_from(limits.headers).unwrap_or(100))
                 .max_buf_size(usize::try_from(limits.header_bytes).unwrap_or(32 << 10))
-                .pipeline_flush(true)
                 .serve_connection(io, service);
             let ended = graceful(connection, drained, |connection| connection.graceful_shutdown()).await;
             ended.map_err(Into::into)
@@ -256,17 +268,20 @@ where
             return text(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be started");
         }
     };
-    let mut running = true;
+    let (mut running, mut silent) = (true, false);
     let outcome = std::future::poll_fn(|cx| {
         let mut done = Ok(());
         if running && let Poll::Ready(ended) = Pin::new(&mut call).poll(cx) {
             running = false;
             done = ended;
         }
-        match Pin::new(&mut head).poll(cx) {
-            Poll::Ready(Ok(head)) => return Poll::Ready(Ok((head, done))),
-            Poll::Ready(Err(_)) if !running => return Poll::Ready(Err(done.err())),
-            Poll::Ready(Err(_)) | Poll::Pending => {}
+        // A guest that ends on another thread drops its sender before its own end is seen here.
+        if !silent {
+            match Pin::new(&mut head).poll(cx) {
+                Poll::Ready(Ok(head)) => return Poll::Ready(Ok((head, done))),
+                Poll::Ready(Err(_)) => silent = true,
+                Poll::Pending => {}
+            }
         }
         if !running {
             return Poll::Ready(Err(done.err()));
@@ -323,7 +338,10 @@ where
     let request = store.data_mut().http().new_incoming_request((side.scheme)(), request)?;
     let outparam = store.data_mut().http().new_response_outparam(tell)?;
     let pre = who.pre().clone();
+    let ending = meter.ending();
     let future = Box::pin(async move {
+        let mut store = store;
+        let _ending = ending;
         let proxy = pre.instantiate_async(&mut store).await?;
         proxy.wasi_http_incoming_handler().call_handle(&mut store, request, outparam).await
     });

@@ -10,7 +10,7 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 
 use futures::FutureExt;
@@ -44,7 +44,12 @@ pub struct Lanes {
 #[derive(Debug, Default)]
 pub struct Meter {
     ticks: AtomicU64,
+    ended: AtomicBool,
 }
+
+/// Kept by a call's future beside its store; says that the call has ended before the store is dropped.
+#[derive(Debug)]
+pub struct Ending(Arc<Meter>);
 
 /// A guest at work.
 pub struct GuestCall {
@@ -86,6 +91,11 @@ impl Meter {
             }
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
         });
+    }
+
+    /// To be dropped before the store is.
+    pub fn ending(self: &Arc<Self>) -> Ending {
+        Ending(Arc::clone(self))
     }
 
     fn overran(&self) -> bool {
@@ -150,6 +160,11 @@ impl Future for GuestCall {
 }
 
 impl GuestCall {
+    /// Whether the call is over, however it ended, although its outcome may still be on its way from another thread.
+    pub fn is_ending(&self) -> bool {
+        self.meter.ended.load(Ordering::Acquire)
+    }
+
     fn demote(&mut self) {
         if let Lane::Inline(future) = std::mem::replace(&mut self.lane, Lane::Done) {
             self.lanes.demotions.fetch_add(1, Ordering::Relaxed);
@@ -161,6 +176,12 @@ impl GuestCall {
             });
             self.lane = Lane::Low { abort: join.abort_handle(), join };
         }
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Release);
     }
 }
 

@@ -70,8 +70,7 @@ impl<T> Kept<T> {
     /// Waits until one is up.
     pub async fn wait(&self) -> Option<Arc<T>> {
         let mut up = self.up.subscribe();
-        let found = tokio::time::timeout(CHILD_START, up.wait_for(Option::is_some)).await.ok()?.ok()?.clone();
-        found
+        tokio::time::timeout(CHILD_START, up.wait_for(Option::is_some)).await.ok()?.ok()?.clone()
     }
 
     /// How often it was started again.

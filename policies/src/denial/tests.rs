@@ -111,12 +111,16 @@ fn the_fix_allows_the_request_and_nothing_else() {
         for (name, ask) in QUESTIONS {
             let mut text = grants(GRANTS);
             let before = compile(&text);
-            let Err(denial) = ask(&before.slice(&facts(component))) else { continue };
-            let mut edit = denial.edit().unwrap_or_else(|| panic!("{name} has a fix")).clone();
-            (edit.reason, edit.owner) = ("because".to_owned(), "me".to_owned());
-            text = add_grant(&text, &edit).unwrap();
-            let after = compile(&text);
-            assert!(ask(&after.slice(&facts(component))).is_ok(), "{component} {name}: {:?}", denial.edit());
+            let mut after = before.clone();
+            // A request is refused twice where neither its name nor its address is granted.
+            for _ in 0..2 {
+                let Err(denial) = ask(&after.slice(&facts(component))) else { break };
+                let mut edit = denial.edit().unwrap_or_else(|| panic!("{name} has a fix")).clone();
+                (edit.reason, edit.owner) = ("because".to_owned(), "me".to_owned());
+                text = add_grant(&text, &edit).unwrap();
+                after = compile(&text);
+            }
+            assert!(ask(&after.slice(&facts(component))).is_ok(), "{component} {name}");
             for other in ["greeter", "vault", "stranger"] {
                 for (n, (question, asks)) in QUESTIONS.iter().enumerate() {
                     let newly =

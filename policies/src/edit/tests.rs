@@ -1,4 +1,5 @@
 use super::*;
+use crate::grants::IdentityRight;
 
 const FILE: &str = r#"# Who may do what.
 version = 1

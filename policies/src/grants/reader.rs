@@ -5,30 +5,37 @@ use std::ops::Range;
 use toml::Spanned;
 use toml::de::DeValue;
 
+use crate::limits::PROBLEMS;
 use crate::shown;
-use crate::source::{LoadError, Source};
+use crate::source::{LoadError, Places, Source};
 
 /// Reads values, remembers problems.
 pub(super) struct Reader<'a> {
-    source: &'a Source,
+    places: Places<'a>,
     errors: Vec<LoadError>,
+    problems: usize,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(source: &'a Source) -> Self {
-        Self { source, errors: Vec::new() }
+        Self { places: source.places(), errors: Vec::new(), problems: 0 }
     }
 
-    pub(super) fn source(&self) -> &'a Source {
-        self.source
+    pub(super) fn places(&self) -> &Places<'a> {
+        &self.places
     }
 
+    /// How many there were so far.
     pub(super) fn problems(&self) -> usize {
-        self.errors.len()
+        self.problems
     }
 
     pub(super) fn problem(&mut self, at: &Range<usize>, message: impl Into<String>, hint: impl Into<String>) {
-        self.errors.push(self.source.problem(at, message, hint));
+        self.problems += 1;
+        // One more than are listed, so that it shows that there are more.
+        if self.errors.len() <= PROBLEMS {
+            self.errors.push(self.places.problem(at, message, hint));
+        }
     }
 
     pub(super) fn unknown(&mut self, at: Range<usize>, key: &str, known: &str) {
@@ -38,7 +45,7 @@ impl<'a> Reader<'a> {
 
     /// What was read if nothing was wrong, otherwise everything that was.
     pub(super) fn finish<T>(self, value: T) -> Result<T, Vec<LoadError>> {
-        if self.errors.is_empty() { Ok(value) } else { Err(self.errors) }
+        if self.problems == 0 { Ok(value) } else { Err(self.errors) }
     }
 
     pub(super) fn integer(&mut self, value: &Spanned<DeValue<'_>>) -> Option<u64> {

@@ -148,10 +148,10 @@ fn arbitrary_and_damaged_text_never_panics() {
     for _ in 0..3_000 {
         let mut text: Vec<char> = full.chars().collect();
         for _ in 0..random.below(4) + 1 {
-            let at = random.below(text.len());
+            let at = random.below(text.len().max(1));
             match random.below(3) {
-                0 => drop(text.remove(at)),
-                1 => text.insert(at, *random.pick(&['"', '[', ']', '=', '\n', '\u{0}', 'ü', '.', '{'])),
+                0 if text.len() > 1 => drop(text.remove(at)),
+                0 | 1 => text.insert(at, *random.pick(&['"', '[', ']', '=', '\n', '\u{0}', 'ü', '.', '{'])),
                 _ => text.truncate(at.max(1)),
             }
         }

@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use cedar_policy::PolicyId;
 
 use super::Slice;
-use crate::component::{ANONYMOUS, Caller};
+use crate::component::Caller;
 use crate::denial::Denial;
 use crate::limits::REMEMBERED_CALLERS;
 
@@ -16,6 +16,7 @@ pub(super) type Decision = Result<Arc<[PolicyId]>, Denial>;
 
 /// What was decided on callers. A decision holds as long as the slice: nothing that it depends on changes.
 pub(super) struct Callers {
+    anonymous: Option<Decision>,
     named: HashMap<String, Decision>,
     others: Box<[OnceLock<(String, Decision)>]>,
     hasher: RandomState,
@@ -23,7 +24,12 @@ pub(super) struct Callers {
 
 impl Callers {
     /// What was decided on a caller, deciding now if it was not.
-    pub(super) fn get(&self, name: &str, decide: impl FnOnce() -> Decision) -> Decision {
+    pub(super) fn get(&self, caller: &Caller, decide: impl FnOnce() -> Decision) -> Decision {
+        // Kept apart by kind: a workload that calls itself "anonymous" is not the caller without identity.
+        let name = match caller {
+            Caller::Anonymous => return self.anonymous.clone().unwrap_or_else(decide),
+            Caller::Workload(name) => name.as_str(),
+        };
         if let Some(decision) = self.named.get(name) {
             return decision.clone();
         }
@@ -48,22 +54,19 @@ impl Callers {
 impl Default for Callers {
     fn default() -> Self {
         let others = (0..REMEMBERED_CALLERS).map(|_| OnceLock::new()).collect();
-        Self { named: HashMap::new(), others, hasher: RandomState::new() }
+        Self { anonymous: None, named: HashMap::new(), others, hasher: RandomState::new() }
     }
 }
 
 /// Decides on all callers that grants name, and on the one without a name.
 pub(super) fn fill(slice: &mut Slice) {
     let Ok(ready) = &slice.state else { return };
-    let names = ready.named_callers(&slice.facts).into_iter().chain([ANONYMOUS.to_owned()]);
-    let decided = names.map(|name| {
-        let caller = if name == ANONYMOUS { Caller::Anonymous } else { Caller::Workload(name.clone()) };
-        let decision = slice.decide_call(&caller);
-        (name, decision)
-    });
+    let names = ready.named_workloads(&slice.facts);
+    let decided = names.into_iter().map(|name| (name.clone(), slice.decide_call(&Caller::Workload(name))));
     let named: HashMap<String, Decision> = decided.collect();
+    let anonymous = Some(slice.decide_call(&Caller::Anonymous));
     if let Ok(ready) = &mut slice.state {
-        ready.callers.named = named;
+        (ready.callers.named, ready.callers.anonymous) = (named, anonymous);
     }
 }
 
@@ -80,7 +83,7 @@ mod tests {
             let mut asked = 0;
             for n in 0..REMEMBERED_CALLERS * 4 {
                 let ids: Arc<[PolicyId]> = Arc::from([PolicyId::new(n.to_string())]);
-                let decision = callers.get(&n.to_string(), || {
+                let decision = callers.get(&Caller::Workload(n.to_string()), || {
                     asked += 1;
                     Ok(Arc::clone(&ids))
                 });

@@ -10,6 +10,7 @@ use crate::component::ComponentFacts;
 use crate::decide::{Action, Engine, Kind, Meta, Rule, Type, Verdict};
 use crate::destination::{Destination, Host};
 use crate::engine::Compiled;
+use crate::grants::CallerPattern;
 use crate::interface::InterfaceName;
 use crate::shipped;
 use crate::workload::WorkloadId;
@@ -127,10 +128,14 @@ impl Ready {
         !self.metas.values().any(|meta| meta.kind == Kind::Baseline)
     }
 
-    /// The callers that grants of this component name.
-    pub(super) fn named_callers(&self, facts: &ComponentFacts) -> Vec<String> {
-        let own = self.compiled.index.of_component(&facts.name);
-        own.flat_map(|grant| &grant.callers).map(|caller| caller.name().to_owned()).collect()
+    /// The workloads that grants of this component name as callers.
+    pub(super) fn named_workloads(&self, facts: &ComponentFacts) -> Vec<String> {
+        let callers = self.compiled.index.of_component(&facts.name).flat_map(|grant| &grant.callers);
+        let workload = |caller: &CallerPattern| match caller {
+            CallerPattern::Anonymous => None,
+            CallerPattern::Workload(id) => Some(id.to_string()),
+        };
+        callers.filter_map(workload).collect()
     }
 
     fn granted(&self, facts: &ComponentFacts) -> impl Iterator<Item = &Destination> {

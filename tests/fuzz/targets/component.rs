@@ -10,6 +10,10 @@ fuzz_target!(|bytes: &[u8]| {
     for names in [&interfaces.imports, &interfaces.exports] {
         let shown: Vec<String> = names.iter().map(ToString::to_string).collect();
         assert!(shown.is_sorted(), "names are not sorted: {shown:?}");
-        assert_eq!(Ok(names), shown.iter().map(|name| name.parse()).collect::<Result<_, _>>().as_ref(), "a name is read otherwise");
+        assert_eq!(
+            Ok(names),
+            shown.iter().map(|name| name.parse()).collect::<Result<_, _>>().as_ref(),
+            "a name is read otherwise"
+        );
     }
 });

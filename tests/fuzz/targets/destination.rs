@@ -11,7 +11,10 @@ fuzz_target!(|text: &str| {
     let Some((scheme, authority)) = text.split_once('\n') else { return };
     let Ok(destination) = Destination::from_parts(scheme, authority) else { return };
     assert_eq!(Ok(&destination), Destination::parse_url(&destination.to_string()).as_ref());
-    assert_eq!(Ok(&destination), Destination::from_parts(destination.scheme().as_str(), &destination.authority()).as_ref());
+    assert_eq!(
+        Ok(&destination),
+        Destination::from_parts(destination.scheme().as_str(), &destination.authority()).as_ref()
+    );
     assert_ne!(destination.port(), 0);
     assert!(destination.to_string().is_ascii());
 });

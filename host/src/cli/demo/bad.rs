@@ -21,6 +21,9 @@ pub struct Bad {
     pub code: &'static str,
 }
 
+/// What, file name, bytes, evidence, exit code, reason code.
+type Row = (&'static str, &'static str, Vec<u8>, Option<Vec<u8>>, u8, &'static str);
+
 /// Makes all of them in the folder of the site.
 pub fn all(site: &Site) -> Result<Vec<Bad>, CliError> {
     let greeter = files::read_component(&site.path("greeter.wasm"))?;
@@ -34,7 +37,7 @@ pub fn all(site: &Site) -> Result<Vec<Bad>, CliError> {
     let expired = site.bundle(&greeter, "greeter", Claims::Expired, site.signer())?;
     let core = b"\0asm\x01\0\0\0".to_vec();
     let native = native(greeter.bytes())?;
-    let rows: [(&'static str, &str, Vec<u8>, Option<Vec<u8>>, u8, &'static str); 8] = [
+    let rows: [Row; 8] = [
         ("no evidence", "no-evidence", greeter.bytes().to_vec(), None, 10, "evidence.none"),
         ("one byte flipped", "flipped", flipped, Some(honest), 13, "claims.digest"),
         ("unknown signer", "stranger", greeter.bytes().to_vec(), Some(unknown), 12, "signer.unknown"),
