@@ -332,9 +332,9 @@ impl Host {
         let marks = marks.as_mut().map_err(|refused| refused.clone())?;
         let policy = TrustPolicy::verify(&bytes, &config.roots, config.threshold, clock::now(), marks.trust_policy())
             .map_err(|error| {
-                let refused = trust_refused(error);
-                Refused { message: format!("{}: {}", config.policy.display(), refused.message), ..refused }
-            })?;
+            let refused = trust_refused(error);
+            Refused { message: format!("{}: {}", config.policy.display(), refused.message), ..refused }
+        })?;
         marks.saw_trust_policy(policy.version()).map_err(Refused::internal)?;
         Ok(policy)
     }

@@ -243,6 +243,32 @@ fn a_write_that_fails_in_the_middle_leaves_the_old_file_and_no_half_one() {
 }
 
 #[test]
+fn a_command_that_is_killed_while_it_writes_leaves_no_half_file() {
+    let site = site();
+    let before = listing(site.path());
+    // The signal that comes with the first byte over the limit kills the process in the middle of its write.
+    for out in ["hello.wasm.sigstore.json", "new.sigstore.json"] {
+        let command = format!("sign hello.wasm --claims hello.claims.json --key signer.key --force --out {out}");
+        let script = format!("ulimit -c 0; ulimit -f 0; exec \"$0\" {command}");
+        let output = Command::new("sh")
+            .arg("-c")
+            .arg(script)
+            .arg(portcullis_tests::binary())
+            .current_dir(site.path())
+            .output()
+            .unwrap();
+        assert_eq!(portcullis_tests::site::ended(output).exit, -1, "it was not killed");
+        let changed = changed(&before, &listing(site.path()));
+        // What a killed process cannot take away is hidden and never taken for a file of the user's.
+        let temporary =
+            |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".portcullis-"));
+        assert!(changed.iter().all(temporary), "{changed:?}");
+    }
+    site.run(["verify", "hello.wasm", "--config", "portcullis.toml"]).ok();
+    site.run(["sign", "hello.wasm", "--claims", "hello.claims.json", "--key", "signer.key", "--force"]).ok();
+}
+
+#[test]
 fn a_file_that_may_not_be_read_is_refused() {
     let site = site();
     let path = guests::put(site.path(), "bad.wasm", b"x");

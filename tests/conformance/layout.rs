@@ -51,18 +51,15 @@ fn every_part_has_the_lints_of_the_workspace_and_only_native_may_be_unsafe() {
         let manifest = manifest(&folder);
         let inherited = manifest.pointer("/lints/workspace") == Some(&Value::Bool(true));
         assert_ne!(manifest.pointer("/lints/rust/unsafe_code"), Some(&Value::from("allow")), "{folder}");
-        if name == "portcullis-tests" {
+        match name.as_str() {
             // Tests stop where something is wrong: without the lints against panics, and with this one.
-            assert_eq!(manifest.pointer("/lints/rust/unsafe_code"), Some(&Value::from("forbid")));
-        } else if name == "portcullis-native" {
+            "portcullis-tests" => assert_eq!(manifest.pointer("/lints/rust/unsafe_code"), Some(&Value::from("forbid"))),
             // Forbidden could not be allowed again where it is needed, so there it is denied: each place says why.
-            assert_eq!(manifest.pointer("/lints/rust/unsafe_code"), Some(&Value::from("deny")));
-            assert_eq!(manifest.pointer("/lints/clippy/undocumented_unsafe_blocks"), Some(&Value::from("deny")));
-        } else if name == "portcullis-tests" {
-            // Tests may panic; nothing else is loosened for them.
-            assert_eq!(manifest.pointer("/lints/rust/unsafe_code"), Some(&Value::from("forbid")));
-        } else {
-            assert!(inherited, "{folder} is without `[lints] workspace = true`");
+            "portcullis-native" => {
+                assert_eq!(manifest.pointer("/lints/rust/unsafe_code"), Some(&Value::from("deny")));
+                assert_eq!(manifest.pointer("/lints/clippy/undocumented_unsafe_blocks"), Some(&Value::from("deny")));
+            }
+            _ => assert!(inherited, "{folder} is without `[lints] workspace = true`"),
         }
     }
 }

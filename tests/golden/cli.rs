@@ -139,8 +139,15 @@ fn word(word: &str) -> String {
         _ if digest => "<digest>",
         _ if core.len() == 64 && hex(core) => "<hash>",
         _ if core.len() == 56 && upper(core) => "<key>",
+        // The first characters of a key, where a row has no room for all of them.
+        _ if core.len() == 16 && core.starts_with('A') && upper(core) => "<key>",
         _ if core.len() == 26 && upper(core) => "<reference>",
-        _ if core.len() == 26 && core.starts_with("01") && all(core, &|c| c.is_ascii_digit() || c.is_ascii_lowercase()) => "<instance>",
+        _ if core.len() == 26
+            && core.starts_with("01")
+            && all(core, &|c| c.is_ascii_digit() || c.is_ascii_lowercase()) =>
+        {
+            "<instance>"
+        }
         _ if core.len() == 20 && core.ends_with('Z') && core.contains('T') && core.starts_with("20") => "<time>",
         _ if core.parse::<u32>().is_ok_and(|number| number >= 100) => "<number>",
         _ => return word.to_owned(),

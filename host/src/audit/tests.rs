@@ -122,3 +122,14 @@ fn a_record_is_found_by_its_reference() {
     assert_eq!(find(&path, &reference).unwrap().unwrap().get("text").unwrap(), "why");
     assert!(find(&path, "\"; drop").unwrap().is_none());
 }
+
+#[test]
+fn a_line_without_an_end_is_found_out_and_not_read_whole() {
+    // Ends only where the limit does: read whole, it would never come back.
+    let endless = BufReader::new(std::io::repeat(b'x'));
+    assert_eq!(verify(endless).unwrap_err().line, 1);
+    let (_temp, path) = log(1);
+    let whole = std::fs::read(&path).unwrap();
+    let then_endless = BufReader::new(whole.as_slice().chain(std::io::repeat(b'x')));
+    assert_eq!(verify(then_endless).unwrap_err().line, 3);
+}

@@ -4,8 +4,8 @@ use std::io::BufReader;
 use std::path::PathBuf;
 
 use super::error::{CliError, exit};
-use super::{files, locate};
 use super::output::{Output, table};
+use super::{files, locate};
 
 /// `portcullis audit ...`.
 #[derive(Debug, clap::Subcommand)]
