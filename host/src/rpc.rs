@@ -13,17 +13,35 @@ use tokio_stream::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 
 /// Generated from `proto/portcullis/audit/v1/audit.proto`.
-#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated code")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 pub mod audit {
     include!("generated/portcullis.audit.v1.rs");
 }
 /// Generated from `proto/portcullis/control/v1/control.proto`.
-#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated code")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 pub mod control {
     include!("generated/portcullis.control.v1.rs");
 }
 /// Generated from `proto/portcullis/runtime/v1/runtime.proto`.
-#[allow(missing_docs, clippy::all, clippy::pedantic, clippy::allow_attributes_without_reason, reason = "generated code")]
+#[allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 pub mod runtime {
     include!("generated/portcullis.runtime.v1.rs");
 }

@@ -208,6 +208,9 @@ impl Host {
         let started = self.bring_up(&spec, &bytes, admitted.clone()).await;
         if started.is_err() {
             let _ = self.identity.stop(&admitted.facts().instance).await;
+        } else if let Ok(mut refused) = self.refused.lock() {
+            // What was refused at the start of the host and runs now is no problem any more.
+            refused.retain(|(path, _)| *path != spec.path);
         }
         started.map_err(|refused| self.refuse(&spec, refused))
     }

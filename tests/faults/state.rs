@@ -266,6 +266,23 @@ fn without_a_usable_trust_policy_nothing_is_admitted_and_the_host_says_so() {
     assert_eq!(http::get(host.http(), "/hello", &[]).status, 200);
 }
 
+#[test]
+fn a_component_that_was_refused_at_the_start_runs_once_it_is_granted_and_the_host_gets_ready() {
+    let mut site = site();
+    site.damage("grants.toml", Some(b"version = 1\n"));
+    let host = Host::start(site);
+    assert!(problems(&host.ask_status(0)).contains("hello.wasm"), "{:#}", host.ask_status(0));
+    host.run(["grants", "add", "test:hello", "--load", "--caller", "anonymous"]).ok();
+    // A grant alone starts nothing.
+    assert_eq!(host.ask_status(0).get("ready"), Some(&Value::Bool(false)));
+    host.run(["start", "hello.wasm"]).ok();
+    assert_eq!(http::get(host.http(), "/hello", &[]).status, 200);
+    let status = host.ask_status(10);
+    assert_eq!(status.get("ready"), Some(&Value::Bool(true)), "it runs, and is held against the host: {status:#}");
+    let components = host.run(["list"]).ok().json();
+    assert_eq!(components.as_array().map(Vec::len), Some(1), "{components:#}");
+}
+
 /// A disk of a few blocks, unmounted when dropped.
 struct SmallDisk(PathBuf);
 

@@ -95,9 +95,8 @@ impl Limits {
         Duration::from_millis(self.body_idle_ms)
     }
 
-    /// Epoch ticks that one guest may use up.
-    pub fn cpu_ticks(&self) -> u64 {
-        let tick = u64::try_from(crate::limits::EPOCH_TICK.as_millis()).unwrap_or(1).max(1);
-        self.cpu_ms.div_ceil(tick).max(1)
+    /// Processor time of one guest.
+    pub fn cpu(&self) -> Duration {
+        Duration::from_millis(self.cpu_ms)
     }
 }

@@ -154,8 +154,7 @@ impl GuestBody {
             return Poll::Ready(None);
         }
         ready!(self.deadline.as_mut().poll(cx));
-        let failure = GuestFailure::Trap("its response did not end in time".to_owned());
-        Poll::Ready(Some(Err(self.fail(&failure))))
+        Poll::Ready(Some(Err(self.fail(&GuestFailure::Late))))
     }
 }
 

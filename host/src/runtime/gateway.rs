@@ -8,33 +8,28 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use bytes::Bytes;
-use http::header::{HOST, HeaderMap, HeaderValue, RETRY_AFTER};
-use http::{Request, Response, StatusCode, Uri};
+use http::header::{HeaderValue, RETRY_AFTER};
+use http::{Request, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use portcullis_identity::SpiffeId;
-use portcullis_policies::Caller;
+use portcullis_policies::{Call, Caller, Grant};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
-use wasmtime::Store;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
-use wasmtime_wasi_http::{Error, WasiHttpView};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use wasmtime_wasi_http::Error;
+use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 
-use super::body::{BodyError, GuestBody, Idle, ResponseBody};
+use super::body::{BodyError, Idle};
 use super::component::{Loaded, Shared};
-use super::context::Ctx;
-use super::egress::is_asserted_identity;
-use super::guest::{GuestCall, GuestFailure, Meter};
+use super::request::{host_of, strip_asserted_identity};
 use super::routes::Routes;
+use super::serving::{self, Answer, Side, text};
 use super::slow::WriteDeadline;
 use crate::limits::HANDSHAKE_TIMEOUT;
-use crate::rpc::runtime::{Call, Failure, event::What};
+use crate::rpc::runtime::{Call as CallEvent, Failure, event::What};
 
 /// The gateway of a runtime process.
 #[derive(Debug)]
@@ -46,18 +41,6 @@ pub struct Gateway {
     draining: watch::Sender<bool>,
     http2: bool,
 }
-
-/// What is known of the connection that a request came on.
-#[derive(Debug, Clone)]
-struct Side {
-    scheme: fn() -> Scheme,
-    caller: Option<SpiffeId>,
-    /// The host name of the TLS handshake: the request must be for it.
-    server: Option<Arc<str>>,
-}
-
-type Answer = Response<ResponseBody>;
-type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
 impl Gateway {
     /// A gateway without routes.
@@ -236,9 +219,10 @@ impl Gateway {
         if who.is_stopped() {
             return text(StatusCode::SERVICE_UNAVAILABLE, "the component was stopped");
         }
-        if let Err(refused) = may_call(who, side.caller.as_ref()) {
-            return refused;
-        }
+        let grant = match may_call(who, side.caller.as_ref()) {
+            Ok(grant) => grant,
+            Err(refused) => return refused,
+        };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
             self.shared.refused_busy.fetch_add(1, Ordering::Relaxed);
             let mut busy = text(StatusCode::SERVICE_UNAVAILABLE, "this host has no place for another request");
@@ -250,124 +234,23 @@ impl Gateway {
             let capped = Idle::capped(body, limits.body_idle(), limits.body_bytes);
             http_body_util::BodyExt::map_err(capped, into_error)
         });
-        run(who, request, side, place).await
+        serving::serve(who, grant, request, side, place).await
     }
 }
 
-/// Runs one request in a fresh instance: inline until the head of the response is there, then the body goes on.
-async fn run<B>(who: &Arc<Loaded>, request: Request<B>, side: &Side, place: OwnedSemaphorePermit) -> Answer
-where
-    B: Body<Data = Bytes, Error = Error> + Send + 'static,
-{
-    let shared = who.shared();
-    let mut deadline = Box::pin(tokio::time::sleep(shared.limits.request()));
-    let (mut call, mut head) = match start(who, request, side) {
-        Ok(started) => started,
-        Err(error) => {
-            tracing::warn!(component = who.name(), %error, "a request could not be started");
-            return text(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be started");
-        }
-    };
-    let (mut running, mut silent) = (true, false);
-    let outcome = std::future::poll_fn(|cx| {
-        let mut done = Ok(());
-        if running && let Poll::Ready(ended) = Pin::new(&mut call).poll(cx) {
-            running = false;
-            done = ended;
-        }
-        // A guest that ends on another thread drops its sender before its own end is seen here.
-        if !silent {
-            match Pin::new(&mut head).poll(cx) {
-                Poll::Ready(Ok(head)) => return Poll::Ready(Ok((head, done))),
-                Poll::Ready(Err(_)) => silent = true,
-                Poll::Pending => {}
-            }
-        }
-        if !running {
-            return Poll::Ready(Err(done.err()));
-        }
-        deadline.as_mut().poll(cx).map(|()| Err(Some(GuestFailure::Trap(NO_ANSWER.to_owned()))))
-    })
-    .await;
-    match outcome {
-        Ok((Ok(response), done)) => {
-            let call = running.then_some(call);
-            let on_failure = failure_report(who);
-            if let Err(failure) = done {
-                on_failure(&failure);
-                return text(StatusCode::INTERNAL_SERVER_ERROR, "the component failed");
-            }
-            response.map(|body| {
-                ResponseBody::Guest(Box::new(GuestBody::new(body, call, deadline, on_failure, Box::new(place))))
-            })
-        }
-        Ok((Err(code), _)) => {
-            tracing::info!(component = who.name(), ?code, "the component answered with an error");
-            text(StatusCode::BAD_GATEWAY, "the component answered with an error")
-        }
-        Err(failure) => {
-            let failure = failure.unwrap_or_else(|| GuestFailure::Trap("it ended without an answer".to_owned()));
-            let late = matches!(&failure, GuestFailure::Trap(why) if why == NO_ANSWER);
-            failure_report(who)(&failure);
-            match (late, &failure) {
-                (true, _) | (_, GuestFailure::CpuTime) => {
-                    text(StatusCode::GATEWAY_TIMEOUT, "the component did not answer in time")
-                }
-                _ => text(StatusCode::INTERNAL_SERVER_ERROR, "the component failed"),
-            }
-        }
-    }
-}
-
-fn start<B>(
-    who: &Arc<Loaded>,
-    request: Request<B>,
-    side: &Side,
-) -> wasmtime::Result<(GuestCall, oneshot::Receiver<Head>)>
-where
-    B: Body<Data = Bytes, Error = Error> + Send + 'static,
-{
-    let shared = who.shared();
-    let mut store = Store::new(&shared.engine, Ctx::new(who, side.caller.clone()));
-    store.limiter(Ctx::limits);
-    store.set_hostcall_fuel(usize::try_from(shared.limits.hostcall_bytes).unwrap_or(usize::MAX));
-    store.set_max_component_handles(usize::try_from(shared.limits.handles).unwrap_or(usize::MAX));
-    let meter = Arc::new(Meter::default());
-    meter.arm(&mut store, shared.limits.cpu_ticks());
-    let (tell, head) = oneshot::channel();
-    let request = store.data_mut().http().new_incoming_request((side.scheme)(), request)?;
-    let outparam = store.data_mut().http().new_response_outparam(tell)?;
-    let pre = who.pre().clone();
-    let ending = meter.ending();
-    let future = Box::pin(async move {
-        let mut store = store;
-        let _ending = ending;
-        let proxy = pre.instantiate_async(&mut store).await?;
-        proxy.wasi_http_incoming_handler().call_handle(&mut store, request, outparam).await
-    });
-    Ok((GuestCall::new(future, meter, Arc::clone(&shared.lanes)), head))
-}
-
-fn failure_report(who: &Arc<Loaded>) -> Box<dyn FnOnce(&GuestFailure) + Send> {
-    let who = Arc::clone(who);
-    Box::new(move |failure| {
-        let shared = who.shared();
-        shared.guest_failures.fetch_add(1, Ordering::Relaxed);
-        let what = What::Failure(Failure { kind: failure.kind().to_owned(), detail: failure.to_string() });
-        let reference = shared.events.report(who.instance(), who.slice().generation(), "R0301", what);
-        tracing::warn!(component = who.name(), instance = who.instance(), reference, %failure, "a request was lost");
-    })
-}
-
-fn may_call(who: &Arc<Loaded>, caller: Option<&SpiffeId>) -> Result<(), Answer> {
+/// Asks policy whether this caller may call this component.
+fn may_call(who: &Arc<Loaded>, caller: Option<&SpiffeId>) -> Result<Grant<Call>, Answer> {
     let in_force = who.in_force();
     let slice = in_force.slice();
     let decided = match caller {
         None => slice.call(&Caller::Anonymous),
         Some(id) => slice.call(&Caller::Workload(id.to_string())),
     };
-    let Err(denial) = decided else { return Ok(()) };
-    let what = What::Call(Call { caller: caller.map(ToString::to_string).unwrap_or_default() });
+    let denial = match decided {
+        Ok(grant) => return Ok(grant),
+        Err(denial) => denial,
+    };
+    let what = What::Call(CallEvent { caller: caller.map(ToString::to_string).unwrap_or_default() });
     let code = denial.code().to_string();
     let reference = who.shared().events.report(who.instance(), slice.generation(), &code, what);
     let mut refused = text(StatusCode::FORBIDDEN, "policy does not let you call this component");
@@ -375,53 +258,6 @@ fn may_call(who: &Arc<Loaded>, caller: Option<&SpiffeId>) -> Result<(), Answer> 
         refused.headers_mut().insert("x-portcullis-refusal", value);
     }
     Err(refused)
-}
-
-/// The host that a request is for: one Host value, and no target that says otherwise.
-fn host_of<B>(request: &Request<B>) -> Result<String, &'static str> {
-    let mut values = request.headers().get_all(HOST).iter();
-    let header = values.next();
-    if values.next().is_some() {
-        return Err("more than one Host value");
-    }
-    let named = match header {
-        Some(value) => Some(value.to_str().ok().and_then(host_without_port).ok_or("a malformed Host value")?),
-        None => None,
-    };
-    let target = match request.uri().authority() {
-        Some(authority) => Some(host_without_port(authority.as_str()).ok_or("a malformed target")?),
-        None => None,
-    };
-    match (named, target) {
-        (Some(named), Some(target)) if named != target => Err("the target and the Host value disagree"),
-        (Some(host), _) | (None, Some(host)) => Ok(host),
-        (None, None) => Err("no Host value"),
-    }
-}
-
-fn host_without_port(authority: &str) -> Option<String> {
-    let uri: Uri = format!("http://{authority}/").parse().ok()?;
-    let parsed = uri.authority()?;
-    if parsed.as_str() != authority || authority.contains('@') {
-        return None;
-    }
-    let host = parsed.host().trim_end_matches('.');
-    (!host.is_empty()).then(|| host.to_ascii_lowercase())
-}
-
-fn strip_asserted_identity(headers: &mut HeaderMap) {
-    if headers.keys().any(is_asserted_identity) {
-        let names: Vec<_> = headers.keys().filter(|name| is_asserted_identity(name)).cloned().collect();
-        for name in names {
-            headers.remove(name);
-        }
-    }
-}
-
-fn text(status: StatusCode, words: &'static str) -> Answer {
-    let mut response = Response::new(ResponseBody::Text(Some(Bytes::from_static(words.as_bytes()))));
-    *response.status_mut() = status;
-    response
 }
 
 fn into_error(error: BodyError) -> Error {
@@ -436,6 +272,11 @@ async fn next(listener: &TcpListener, connections: &Arc<Semaphore>) -> Option<(T
     let place = Arc::clone(connections).acquire_owned().await.ok()?;
     match listener.accept().await {
         Ok((stream, _)) => stream.set_nodelay(true).ok().map(|()| (stream, place)),
+        // Draining: the supervisor shut the listener, so that new connections are refused at once.
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidInput => {
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+            None
+        }
         Err(error) => {
             tracing::warn!(%error, "a connection could not be accepted");
             tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -462,57 +303,7 @@ async fn graceful<C: Future>(
     .await
 }
 
-/// The word by which a time-out is told from a trap.
-const NO_ANSWER: &str = "it did not answer in time";
 /// Streams of one HTTP/2 connection.
 const HTTP2_STREAMS: u32 = 100;
 /// Pause after a failed accept (out of descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(target: &str, hosts: &[&str]) -> Request<()> {
-        let mut builder = Request::builder().uri(target);
-        for host in hosts {
-            builder = builder.header(HOST, *host);
-        }
-        builder.body(()).unwrap()
-    }
-
-    #[test]
-    fn one_unambiguous_host_is_taken_in_canonical_form() {
-        for (target, hosts) in
-            [("/", &["A.example:80"][..]), ("http://a.example/", &[]), ("http://a.example/", &["a.example."])]
-        {
-            assert_eq!(host_of(&request(target, hosts)).unwrap(), "a.example");
-        }
-    }
-
-    #[test]
-    fn an_ambiguous_or_malformed_host_is_refused() {
-        for (target, hosts) in [
-            ("/", &[][..]),
-            ("/", &["a", "a"]),
-            ("/", &["a", "b"]),
-            ("http://b/", &["a"]),
-            ("/", &["u@a"]),
-            ("/", &["a/b"]),
-            ("/", &[""]),
-            ("/", &["a b"]),
-        ] {
-            assert!(host_of(&request(target, hosts)).is_err(), "{target} {hosts:?} passed");
-        }
-    }
-
-    #[test]
-    fn headers_that_assert_an_identity_are_stripped() {
-        let mut headers = HeaderMap::new();
-        for name in ["x-forwarded-client-cert", "x-portcullis-caller", "accept"] {
-            headers.append(http::HeaderName::from_static(name), HeaderValue::from_static("x"));
-        }
-        strip_asserted_identity(&mut headers);
-        assert_eq!(headers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
-    }
-}

@@ -12,6 +12,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures::FutureExt;
 use tokio::task::{AbortHandle, JoinHandle};
@@ -26,6 +27,8 @@ pub enum GuestFailure {
     Trap(String),
     /// The host failed inside a call of the guest.
     Panic(String),
+    /// Its answer, or the end of it, did not come in time.
+    Late,
     /// The process is stopping.
     Cancelled,
 }
@@ -40,10 +43,13 @@ pub struct Lanes {
     demotions: AtomicU64,
 }
 
-/// Counts the epoch ticks of one call.
+/// Counts what one call uses: epoch ticks, which demote it, and processor time from then on, which ends it.
+///
+/// Processor time is that of the thread, so a guest does not pay for the time that its neighbours hold the processor.
 #[derive(Debug, Default)]
 pub struct Meter {
     ticks: AtomicU64,
+    cpu_nanos: AtomicU64,
     ended: AtomicBool,
 }
 
@@ -80,13 +86,14 @@ impl Lanes {
 }
 
 impl Meter {
-    /// Arms a store: each epoch tick counts, the first one demotes, the one after `most` traps.
-    pub fn arm<T: 'static>(self: &Arc<Self>, store: &mut Store<T>, most: u64) {
+    /// Arms a store: the first epoch tick demotes; at each further one, a call that used more than `most` traps.
+    pub fn arm<T: 'static>(self: &Arc<Self>, store: &mut Store<T>, most: Duration) {
         let meter = Arc::clone(self);
+        let most = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(move |_| {
-            let ticks = meter.ticks.fetch_add(1, Ordering::Relaxed) + 1;
-            if ticks > most {
+            meter.ticks.fetch_add(1, Ordering::Relaxed);
+            if meter.cpu_nanos.load(Ordering::Relaxed) > most {
                 return Err(wasmtime::Error::new(CpuTimeUsedUp));
             }
             Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now())))
@@ -110,11 +117,12 @@ impl GuestCall {
     }
 
     /// Lets the guest go on behind the response for at most `rest`; afterwards it is dropped.
-    pub fn detach(mut self, rest: std::time::Duration) {
+    pub fn detach(mut self, rest: Duration) {
         match std::mem::replace(&mut self.lane, Lane::Done) {
             Lane::Inline(future) => {
+                let metered = Metered { future, meter: Arc::clone(&self.meter) };
                 self.lanes.low.spawn(async move {
-                    let _ = tokio::time::timeout(rest, AssertUnwindSafe(future).catch_unwind()).await;
+                    let _ = tokio::time::timeout(rest, AssertUnwindSafe(metered).catch_unwind()).await;
                 });
             }
             Lane::Low { join, abort } => {
@@ -168,8 +176,9 @@ impl GuestCall {
     fn demote(&mut self) {
         if let Lane::Inline(future) = std::mem::replace(&mut self.lane, Lane::Done) {
             self.lanes.demotions.fetch_add(1, Ordering::Relaxed);
+            let metered = Metered { future, meter: Arc::clone(&self.meter) };
             let join = self.lanes.low.spawn(async move {
-                match AssertUnwindSafe(future).catch_unwind().await {
+                match AssertUnwindSafe(metered).catch_unwind().await {
                     Ok(done) => done.map_err(failure),
                     Err(panic) => Err(panicked(panic.as_ref())),
                 }
@@ -183,6 +192,31 @@ impl Drop for Ending {
     fn drop(&mut self) {
         self.0.ended.store(true, Ordering::Release);
     }
+}
+
+/// A call on the low-priority threads, with its processor time counted. Every tick ends a poll, so the count is never
+/// further behind than one tick.
+struct Metered {
+    future: CallFuture,
+    meter: Arc<Meter>,
+}
+
+impl Future for Metered {
+    type Output = wasmtime::Result<()>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let before = thread_cpu_nanos();
+        let polled = self.future.as_mut().poll(cx);
+        self.meter.cpu_nanos.fetch_add(thread_cpu_nanos().saturating_sub(before), Ordering::Relaxed);
+        polled
+    }
+}
+
+/// Processor time of the calling thread.
+fn thread_cpu_nanos() -> u64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let nanos = i128::from(used.tv_sec) * 1_000_000_000 + i128::from(used.tv_nsec);
+    u64::try_from(nanos).unwrap_or(u64::MAX)
 }
 
 impl Drop for GuestCall {
@@ -211,6 +245,7 @@ impl GuestFailure {
             GuestFailure::CpuTime => "cpu-time",
             GuestFailure::Trap(_) => "trap",
             GuestFailure::Panic(_) => "panic",
+            GuestFailure::Late => "time-out",
             GuestFailure::Cancelled => "cancelled",
         }
     }
@@ -222,6 +257,7 @@ impl fmt::Display for GuestFailure {
             GuestFailure::CpuTime => f.write_str("the guest used up its processor time"),
             GuestFailure::Trap(why) => write!(f, "the guest trapped: {why}"),
             GuestFailure::Panic(why) => write!(f, "the host failed in a call of the guest: {why}"),
+            GuestFailure::Late => f.write_str("the guest did not answer in time"),
             GuestFailure::Cancelled => f.write_str("the call was cancelled"),
         }
     }

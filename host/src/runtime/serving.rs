@@ -1,0 +1,160 @@
+//! Serving one request: a fresh store and instance, the guest driven inline, its answer or its failure.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use hyper::body::Body;
+use portcullis_identity::SpiffeId;
+use portcullis_policies::{Call, Grant};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use wasmtime::Store;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::{Error, WasiHttpView};
+
+use super::body::{GuestBody, ResponseBody};
+use super::component::Loaded;
+use super::context::Ctx;
+use super::guest::{GuestCall, GuestFailure, Meter};
+use crate::rpc::runtime::{Failure, event::What};
+
+/// What is known of the connection that a request came on.
+#[derive(Debug, Clone)]
+pub struct Side {
+    /// `http` or `https`.
+    pub scheme: fn() -> Scheme,
+    /// The caller, where mTLS proved one.
+    pub caller: Option<SpiffeId>,
+    /// The host name of the TLS handshake: the request must be for it.
+    pub server: Option<Arc<str>>,
+}
+
+/// What a client gets.
+pub type Answer = Response<ResponseBody>;
+type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+/// Runs one request in a fresh instance: inline until the head of the response is there, then the body goes on.
+///
+/// The grant is the proof that this caller may call; without one there is no way to run a guest.
+pub async fn serve<B>(
+    who: &Arc<Loaded>,
+    _grant: Grant<Call>,
+    request: Request<B>,
+    side: &Side,
+    place: OwnedSemaphorePermit,
+) -> Answer
+where
+    B: Body<Data = Bytes, Error = Error> + Send + 'static,
+{
+    let shared = who.shared();
+    let mut deadline = Box::pin(tokio::time::sleep(shared.limits.request()));
+    let (mut call, mut head) = match start(who, request, side) {
+        Ok(started) => started,
+        Err(error) => {
+            tracing::warn!(component = who.name(), %error, "a request could not be started");
+            return text(StatusCode::INTERNAL_SERVER_ERROR, "the request could not be started");
+        }
+    };
+    let (mut running, mut silent) = (true, false);
+    let outcome = std::future::poll_fn(|cx| {
+        let mut done = Ok(());
+        if running && let Poll::Ready(ended) = Pin::new(&mut call).poll(cx) {
+            running = false;
+            done = ended;
+        }
+        // A guest that ends on another thread drops its sender before its own end is seen here.
+        if !silent {
+            match Pin::new(&mut head).poll(cx) {
+                Poll::Ready(Ok(head)) => return Poll::Ready(Ok((head, done))),
+                Poll::Ready(Err(_)) => silent = true,
+                Poll::Pending => {}
+            }
+        }
+        if !running {
+            return Poll::Ready(Err(done.err()));
+        }
+        deadline.as_mut().poll(cx).map(|()| Err(Some(GuestFailure::Late)))
+    })
+    .await;
+    match outcome {
+        Ok((Ok(response), done)) => {
+            let call = running.then_some(call);
+            let on_failure = failure_report(who);
+            if let Err(failure) = done {
+                on_failure(&failure);
+                return text(StatusCode::INTERNAL_SERVER_ERROR, "the component failed");
+            }
+            response.map(|body| {
+                ResponseBody::Guest(Box::new(GuestBody::new(body, call, deadline, on_failure, Box::new(place))))
+            })
+        }
+        Ok((Err(code), _)) => {
+            tracing::info!(component = who.name(), ?code, "the component answered with an error");
+            text(StatusCode::BAD_GATEWAY, "the component answered with an error")
+        }
+        Err(failure) => {
+            let failure = failure.unwrap_or_else(|| GuestFailure::Trap("it ended without an answer".to_owned()));
+            failure_report(who)(&failure);
+            match failure {
+                GuestFailure::Late | GuestFailure::CpuTime => {
+                    text(StatusCode::GATEWAY_TIMEOUT, "the component did not answer in time")
+                }
+                GuestFailure::Trap(_) | GuestFailure::Panic(_) | GuestFailure::Cancelled => {
+                    text(StatusCode::INTERNAL_SERVER_ERROR, "the component failed")
+                }
+            }
+        }
+    }
+}
+
+fn start<B>(
+    who: &Arc<Loaded>,
+    request: Request<B>,
+    side: &Side,
+) -> wasmtime::Result<(GuestCall, oneshot::Receiver<Head>)>
+where
+    B: Body<Data = Bytes, Error = Error> + Send + 'static,
+{
+    let shared = who.shared();
+    let mut store = Store::new(&shared.engine, Ctx::new(who, side.caller.clone()));
+    store.limiter(Ctx::limits);
+    store.set_hostcall_fuel(usize::try_from(shared.limits.hostcall_bytes).unwrap_or(usize::MAX));
+    store.set_max_component_handles(usize::try_from(shared.limits.handles).unwrap_or(usize::MAX));
+    let meter = Arc::new(Meter::default());
+    meter.arm(&mut store, shared.limits.cpu());
+    let (tell, head) = oneshot::channel();
+    let request = store.data_mut().http().new_incoming_request((side.scheme)(), request)?;
+    let outparam = store.data_mut().http().new_response_outparam(tell)?;
+    let pre = who.pre().clone();
+    let ending = meter.ending();
+    let future = Box::pin(async move {
+        let mut store = store;
+        let _ending = ending;
+        let proxy = pre.instantiate_async(&mut store).await?;
+        proxy.wasi_http_incoming_handler().call_handle(&mut store, request, outparam).await
+    });
+    Ok((GuestCall::new(future, meter, Arc::clone(&shared.lanes)), head))
+}
+
+fn failure_report(who: &Arc<Loaded>) -> Box<dyn FnOnce(&GuestFailure) + Send> {
+    let who = Arc::clone(who);
+    Box::new(move |failure| {
+        let shared = who.shared();
+        shared.guest_failures.fetch_add(1, Ordering::Relaxed);
+        let what = What::Failure(Failure { kind: failure.kind().to_owned(), detail: failure.to_string() });
+        let reference = shared.events.report(who.instance(), who.slice().generation(), "R0301", what);
+        tracing::warn!(component = who.name(), instance = who.instance(), reference, %failure, "a request was lost");
+    })
+}
+
+/// An answer of the host's own.
+pub fn text(status: StatusCode, words: &'static str) -> Answer {
+    let mut response = Response::new(ResponseBody::Text(Some(Bytes::from_static(words.as_bytes()))));
+    *response.status_mut() = status;
+    response
+}
