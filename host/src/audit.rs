@@ -88,12 +88,15 @@ impl AuditLog {
             return Err(io::Error::other("an earlier record could not be written"));
         }
         let (line, hash) = record.line(self.next, now, &self.last)?;
-        let written = self.file.write_all(&line).and_then(|()| match durability {
-            Durability::Durable => self.file.sync_data(),
-            Durability::Buffered => Ok(()),
-        });
-        if let Err(error) = written {
+        if let Err(error) = self.file.write_all(&line) {
             self.broken = self.file.set_len(self.length).is_err();
+            return Err(error);
+        }
+        if durability == Durability::Durable
+            && let Err(error) = self.file.sync_data()
+        {
+            // What the system failed to write out it may have forgotten: later records would follow on nothing.
+            self.broken = true;
             return Err(error);
         }
         let receipt = Receipt { seq: self.next, hash: hash.clone() };
@@ -142,7 +145,7 @@ impl AuditLog {
     }
 }
 
-/// The newest record with a reference, from the log at `path`.
+/// The first record with a reference, from the log at `path`.
 pub fn find(path: &Path, reference: &str) -> io::Result<Option<serde_json::Map<String, Value>>> {
     if reference.len() != REFERENCE_CHARS || !reference.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Ok(None);
@@ -150,17 +153,17 @@ pub fn find(path: &Path, reference: &str) -> io::Result<Option<serde_json::Map<S
     let needle = format!("\"ref\":\"{reference}\"");
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(0))?;
-    let mut found = None;
     for line in BufReader::new(file.take(u64::MAX)).lines() {
         let line = line?;
         if line.contains(&needle)
             && let Ok(Value::Object(record)) = serde_json::from_str(&line)
             && record.get("ref").and_then(Value::as_str) == Some(reference)
         {
-            found = Some(record);
+            // The first one: a later record cannot put itself in its place.
+            return Ok(Some(record));
         }
     }
-    Ok(found)
+    Ok(None)
 }
 
 const REFERENCE_CHARS: usize = 26;

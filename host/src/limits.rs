@@ -14,6 +14,12 @@ pub const NATIVE_BYTES: u64 = 1 << 30;
 pub const HANDOVER_BYTES: usize = 64 << 10;
 /// File descriptors in one handover packet.
 pub const HANDOVER_FDS: usize = 4;
+/// Outgoing connections of all guests together.
+pub const OUTGOING: usize = 1024;
+/// Outgoing connections of one request.
+pub const OUTGOING_PER_REQUEST: usize = 32;
+/// TLS handshakes of clients at once; further ones are refused.
+pub const HANDSHAKES: usize = 64;
 /// Decisions of the request path that wait for the supervisor.
 pub const EVENT_RING: usize = 4096;
 /// Longest text of a guest or a peer that is taken into a log line.
@@ -28,6 +34,8 @@ pub const COMPILE_DEADLINE: Duration = Duration::from_secs(120);
 pub const COMPILE_CPU_SECONDS: u64 = 240;
 /// Address space of one compile process.
 pub const COMPILE_ADDRESS_SPACE: u64 = 8 << 30;
+/// How long any call to a child may take; longer than [`DRAIN`].
+pub const CHILD_CALL: Duration = Duration::from_secs(30);
 /// How long one call to another process of ours may take.
 pub const RPC_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a signature in a TLS handshake may take.

@@ -22,6 +22,16 @@ pub fn run(role: Role) -> io::Result<()> {
     }
 }
 
+/// Signals that end a process by default are the supervisor's to act on: a child that gets one goes on. Kept as long as the
+/// process serves.
+fn ignore_signals() -> io::Result<Vec<tokio::signal::unix::Signal>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup(), SignalKind::quit()]
+        .into_iter()
+        .map(signal)
+        .collect()
+}
+
 /// The parent's process id and the role's own configuration in a boot packet.
 fn parse_boot<T: DeserializeOwned>(packet: &Packet) -> io::Result<(u32, T)> {
     #[derive(Deserialize)]

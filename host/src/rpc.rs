@@ -12,6 +12,11 @@ use tokio::net::UnixStream;
 use tokio_stream::StreamExt;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::limits::CHILD_CALL;
+
+/// The authority of calls over a socket: there is nobody to name.
+const NOBODY: &str = "http://portcullis.internal";
+
 /// Generated from `proto/portcullis/audit/v1/audit.proto`.
 #[allow(
     missing_docs,
@@ -52,17 +57,18 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((a.into(), b.into()))
 }
 
-/// A client over one connected socket. There is no reconnecting: a broken socket means that the process behind it is gone.
+/// A client over one connected socket to another process of this host. There is no reconnecting: a broken socket means that
+/// the process behind it is gone. No call waits longer than [`CHILD_CALL`] for the head of its answer.
 pub async fn client(fd: OwnedFd) -> io::Result<Channel> {
-    over(stream(fd)?).await
+    over(stream(fd)?, Endpoint::from_static(NOBODY).timeout(CHILD_CALL)).await
 }
 
 /// A client over a listening Unix socket in the file system.
 pub async fn client_at(path: &std::path::Path) -> io::Result<Channel> {
-    over(UnixStream::connect(path).await?).await
+    over(UnixStream::connect(path).await?, Endpoint::from_static(NOBODY)).await
 }
 
-async fn over(io: UnixStream) -> io::Result<Channel> {
+async fn over(io: UnixStream, endpoint: Endpoint) -> io::Result<Channel> {
     let slot = Arc::new(Mutex::new(Some(io)));
     let connect = tower::service_fn(move |_| {
         let taken = slot.lock().ok().and_then(|mut slot| slot.take());
@@ -73,7 +79,7 @@ async fn over(io: UnixStream) -> io::Result<Channel> {
             }
         }
     });
-    Endpoint::from_static("http://portcullis.internal").connect_with_connector(connect).await.map_err(io::Error::other)
+    endpoint.connect_with_connector(connect).await.map_err(io::Error::other)
 }
 
 /// Serves `routes` on one connected socket until it breaks.

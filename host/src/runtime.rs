@@ -4,6 +4,7 @@
 //! signatures from the identity process. It holds no long-lived secret. It re-checks every use against policy.
 
 pub mod body;
+pub mod budget;
 pub mod component;
 pub mod context;
 pub mod dial;

@@ -12,6 +12,7 @@ pub mod high_water;
 pub mod identity;
 pub mod policy;
 pub mod refused;
+pub mod settle;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -35,8 +36,8 @@ use crate::cli::files;
 use crate::clock;
 use crate::config::{Config, Route};
 use crate::limits;
-use crate::process::Role;
 use crate::process::child::Spawner;
+use crate::process::{Role, sandbox};
 use crate::rpc::runtime::{DrainRequest, StatusReply, StatusRequest, UnloadRequest};
 use crate::runtime::engine;
 use crate::state::StateDir;
@@ -128,6 +129,15 @@ impl Listeners {
 impl Host {
     /// Opens everything and starts the children. The host is up when this returns, but perhaps not ready.
     pub async fn start(config: Config) -> Result<Arc<Self>, HostError> {
+        let files = sandbox::raise_open_files();
+        if files < u64::from(config.limits.connections).saturating_mul(2) {
+            let connections = config.limits.connections;
+            tracing::warn!(
+                files,
+                connections,
+                "the limit of open files is lower than twice limits.connections: raise it (LimitNOFILE=)"
+            );
+        }
         let state = StateDir::open(&config.state_dir)?;
         let listen = |address| TcpListener::bind(address).map_err(|error| HostError::Listen(address, error));
         let listeners =
@@ -210,7 +220,8 @@ impl Host {
             let _ = self.identity.stop(&admitted.facts().instance).await;
         } else if let Ok(mut refused) = self.refused.lock() {
             // What was refused at the start of the host and runs now is no problem any more.
-            refused.retain(|(path, _)| *path != spec.path);
+            let name = Path::new(&admitted.facts().name);
+            refused.retain(|(path, _)| *path != spec.path && path != name);
         }
         started.map_err(|refused| self.refuse(&spec, refused))
     }
@@ -241,8 +252,6 @@ impl Host {
             self.add_route(Route { host: host.clone(), path: path.clone(), component: name });
         }
         for old in replaced {
-            self.remove(&old.admitted.facts().instance);
-            self.send_routes().await;
             self.end_instance(&old, "replaced").await;
         }
         if self.settled.load(Ordering::Acquire) {
@@ -286,18 +295,16 @@ impl Host {
             let facts = component.admitted.facts();
             facts.name == target || facts.instance == target
         };
+        let _one_at_a_time = self.starting.lock().await;
         let stopping: Vec<_> = self.running().into_iter().filter(matching).collect();
-        for component in &stopping {
-            self.remove(&component.admitted.facts().instance);
-        }
-        self.send_routes().await;
         for component in &stopping {
             self.end_instance(component, "asked").await;
         }
         u32::try_from(stopping.len()).unwrap_or(u32::MAX)
     }
 
-    async fn end_instance(&self, component: &Component, why: &str) {
+    /// Ends an instance: recorded, then its identity, then its routes and its code. The runtime has no say in the first two.
+    async fn end_instance(self: &Arc<Self>, component: &Component, why: &str) {
         let record = with_fields(Record::new("stop").field("by", "supervisor").field("why", why), &component.admitted);
         if let Err(error) = self.record(record) {
             tracing::error!(%error, "a stop could not be recorded; it goes on, since it takes rights away");
@@ -305,10 +312,21 @@ impl Host {
         }
         let instance = &component.admitted.facts().instance;
         if let Err(error) = self.identity.stop(instance).await {
-            tracing::error!(%error, instance, "the identity of a stopped instance could not be ended");
+            tracing::error!(%error, instance, "the identity process did not end an identity; it is started again without it");
+            if let Some(up) = self.identity_process.now().filter(|_| !self.is_stopping()) {
+                up.child.kill();
+            }
         }
-        if let Some(up) = self.runtime_process.now() {
-            let _ = up.client().unload(UnloadRequest { instance: instance.clone() }).await;
+        self.remove(instance);
+        let Some(up) = self.runtime_process.now().filter(|_| !self.is_stopping()) else { return };
+        let unloaded = async {
+            children::set_routes(self, &up).await?;
+            let unload = UnloadRequest { instance: instance.clone() };
+            up.client().unload(unload).await.map(|_| ()).map_err(io::Error::other)
+        };
+        if let Err(error) = unloaded.await {
+            tracing::error!(%error, instance, "the runtime did not unload an instance; it is started again without it");
+            up.child.kill();
         }
     }
 
@@ -356,10 +374,10 @@ impl Host {
         let generation = new.generation();
         let record = Record::new("policy").field("by", "supervisor").field("generation", generation);
         self.record(record).map_err(|error| vec![error.to_string()])?;
-        self.set_policy(new.clone());
-        self.identity.push_policy(&new).await.map_err(|error| vec![error.to_string()])?;
-        if let Some(up) = self.runtime_process.now() {
-            children::push_policy(self, &up).await.map_err(|error| vec![error.to_string()])?;
+        self.set_policy(new);
+        // A child that does not take it is started again with it: nothing goes on under the old policy.
+        for problem in settle::settle(self).await {
+            tracing::warn!(generation, problem, "a reload had to start a process again");
         }
         Ok(generation)
     }
@@ -379,7 +397,6 @@ impl Host {
         }
         self.stopping.store(true, Ordering::Release);
         for component in self.running() {
-            self.remove(&component.admitted.facts().instance);
             self.end_instance(&component, "shutdown").await;
         }
         let _ = self.record(Record::new("stop").field("by", "host"));
@@ -406,6 +423,12 @@ impl Host {
         }
         if self.runtime_process.now().is_none() {
             problems.push("the runtime process is down".to_owned());
+        }
+        let generation = self.policy().generation();
+        let identity = self.identity_process.now().map(|up| ("identity", up.generation.load(Ordering::Acquire)));
+        let runtime = self.runtime_process.now().map(|up| ("runtime", up.generation.load(Ordering::Acquire)));
+        for (role, has) in [identity, runtime].into_iter().flatten().filter(|(_, has)| *has != generation) {
+            problems.push(format!("the {role} process has policy generation {has}, not {generation} yet"));
         }
         if let Ok(Err(refused)) = self.trust.read().as_deref() {
             problems.push(format!("{}: {}", refused.code, refused.message));
@@ -469,9 +492,33 @@ impl Host {
         self.stopping.load(Ordering::Acquire)
     }
 
+    /// Whether a process id is that of a child of this host, or not known at all.
+    fn is_child(&self, pid: Option<i32>) -> bool {
+        let Some(pid) = pid.and_then(|pid| u32::try_from(pid).ok()) else { return true };
+        let identity = self.identity_process.now().is_some_and(|up| up.child.pid == pid);
+        identity || self.runtime_process.now().is_some_and(|up| up.child.pid == pid)
+    }
+
     /// The audit log could not be written: from here on the host is not ready.
     pub fn audit_failed(&self) {
         self.audit_broken.store(true, Ordering::Release);
+    }
+
+    /// Ends a component that a restarted process did not take back, and says so where refusals are shown.
+    async fn give_up(self: &Arc<Self>, component: &Component, why: String) {
+        let facts = component.admitted.facts();
+        tracing::error!(
+            component = facts.name,
+            why,
+            "a component could not be taken back after a restart and is ended"
+        );
+        let spec = StartSpec { path: PathBuf::from(&facts.name), evidence: Vec::new(), route: None };
+        let refused = self.refuse(&spec, Refused { code: "host.not-taken-back".to_owned(), ..Refused::internal(why) });
+        if let Ok(mut list) = self.refused.lock() {
+            list.push((spec.path, refused));
+        }
+        self.remove(&facts.instance);
+        let _ = self.identity.stop(&facts.instance).await;
     }
 
     fn audit_restart(&self, role: Role, how: &str) {

@@ -270,7 +270,11 @@ fn jw_05_and_jw_06_the_claims_are_sub_aud_exp_iat_and_jti_only() {
     let mut site = Site::new();
     let token = site.token(&["vault"]);
     let claims = part(&token, 1);
-    assert_eq!(members(&claims), ["aud", "exp", "iat", "jti", "sub"], "no nbf: validators without tolerance would refuse");
+    assert_eq!(
+        members(&claims),
+        ["aud", "exp", "iat", "jti", "sub"],
+        "no nbf: validators without tolerance would refuse"
+    );
     assert_eq!(claims["sub"], ID);
     assert_eq!(claims["aud"], serde_json::json!(["vault"]));
     assert_eq!(claims["iat"].as_i64().unwrap(), site.now.unix_timestamp());

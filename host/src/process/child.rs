@@ -5,6 +5,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 
@@ -90,6 +91,11 @@ impl Child {
         }
     }
 
+    /// A way to kill the process for somebody who does not hold it.
+    pub fn killer(&self) -> io::Result<Killer> {
+        Ok(Killer(self.pidfd.try_clone()?))
+    }
+
     /// Kills the process; an error only where it is gone already.
     pub fn kill(&self) {
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
@@ -99,6 +105,17 @@ impl Child {
     pub fn boot(&self, payload: serde_json::Value, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
         let boot = serde_json::json!({ "parent": std::process::id(), "config": payload });
         self.handover.send("boot", 0, boot, fds)
+    }
+}
+
+/// Can kill one process and do nothing else.
+#[derive(Debug)]
+pub struct Killer(OwnedFd);
+
+impl Killer {
+    /// Kills the process, if it still is there.
+    pub fn kill(&self) {
+        let _ = rustix::process::pidfd_send_signal(&self.0, Signal::KILL);
     }
 }
 
@@ -116,6 +133,8 @@ fn start(role: Role, stdin: OwnedFd, stdout: Option<OwnedFd>) -> io::Result<std:
             command.env(name, value);
         }
     }
+    // Signals to the group of the supervisor (Ctrl-C) are the supervisor's to act on.
+    command.process_group(0);
     match stdout {
         Some(fd) => command.stdout(Stdio::from(fd)),
         None => command.stdout(Stdio::null()),

@@ -12,7 +12,7 @@ use landlock::{
     ABI, Access, AccessFs, PathBeneath, PathFd, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal};
-use seccompiler::{SeccompAction, SeccompFilter};
+use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
 
 use super::Role;
 use crate::limits;
@@ -55,7 +55,7 @@ pub fn enter(fence: &Fence<'_>) -> io::Result<Report> {
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
     rustix::thread::set_no_new_privs(true)?;
     let landlock = restrict_paths(fence).map_err(io::Error::other)?;
-    let refused = refused_calls(fence.role);
+    let refused = refused_calls(fence.role)?;
     let count = refused.len();
     refuse_calls(refused)?;
     Ok(Report { landlock, seccomp: count })
@@ -102,9 +102,12 @@ fn read_access(path: &Path, read: landlock::BitFlags<AccessFs>) -> landlock::Bit
     if path.is_dir() { read } else { read & AccessFs::from_file(ABI::V6) }
 }
 
+/// A call that is refused, with conditions on its arguments where it is refused only for some.
+type Refused = (i64, Vec<SeccompRule>);
+
 /// Calls that no role makes, and those that a role does not.
-fn refused_calls(role: Role) -> Vec<i64> {
-    let mut calls = vec![
+fn refused_calls(role: Role) -> io::Result<Vec<Refused>> {
+    let always = [
         libc::SYS_execve,
         libc::SYS_execveat,
         libc::SYS_ptrace,
@@ -129,35 +132,65 @@ fn refused_calls(role: Role) -> Vec<i64> {
         libc::SYS_io_uring_setup,
         libc::SYS_open_by_handle_at,
         libc::SYS_pidfd_getfd,
+        libc::SYS_pidfd_send_signal,
         libc::SYS_kcmp,
+        libc::SYS_kill,
         libc::SYS_setuid,
         libc::SYS_setgid,
         libc::SYS_setresuid,
         libc::SYS_setresgid,
+        libc::SYS_setsid,
+        libc::SYS_setpgid,
     ];
+    let mut calls: Vec<Refused> = always.into_iter().map(|call| (call, Vec::new())).collect();
+    // Threads, but no processes: one that was forked would outlive its parent's death and keep the parent's sockets.
+    let thread = u64::try_from(libc::CLONE_THREAD).map_err(io::Error::other)?;
+    calls.push((libc::SYS_clone, vec![when(0, SeccompCmpOp::MaskedEq(thread), 0)?]));
+    #[cfg(target_arch = "x86_64")]
+    calls.extend([(libc::SYS_fork, Vec::new()), (libc::SYS_vfork, Vec::new())]);
     match role {
-        Role::Runtime => {}
-        Role::Identity => calls.extend([libc::SYS_socket, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen]),
-        Role::Compile => calls.extend([
-            libc::SYS_socket,
-            libc::SYS_socketpair,
-            libc::SYS_connect,
-            libc::SYS_bind,
-            libc::SYS_listen,
-            libc::SYS_sendto,
-            libc::SYS_sendmsg,
-            libc::SYS_kill,
-        ]),
+        // Unix sockets lead to the control plane and to other services of this machine; Landlock does not see them.
+        Role::Runtime => {
+            let unix = u64::try_from(libc::AF_UNIX).map_err(io::Error::other)?;
+            calls.push((libc::SYS_socket, vec![when(0, SeccompCmpOp::Eq, unix)?]));
+        }
+        Role::Identity => calls.extend(SOCKETS.map(|call| (call, Vec::new()))),
+        Role::Compile => {
+            calls.extend(SOCKETS.map(|call| (call, Vec::new())));
+            calls.extend([libc::SYS_socketpair, libc::SYS_sendto, libc::SYS_sendmsg].map(|call| (call, Vec::new())));
+        }
     }
-    calls
+    Ok(calls)
 }
 
-fn refuse_calls(calls: Vec<i64>) -> io::Result<()> {
-    let rules: BTreeMap<i64, Vec<seccompiler::SeccompRule>> =
-        calls.into_iter().map(|call| (call, Vec::new())).collect();
+fn when(argument: u8, is: SeccompCmpOp, value: u64) -> io::Result<SeccompRule> {
+    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, is, value).map_err(io::Error::other)?;
+    SeccompRule::new(vec![condition]).map_err(io::Error::other)
+}
+
+/// `clone3` passes its flags in memory, where no filter sees them: told that it does not exist, the C library uses `clone`.
+fn refuse_calls(calls: Vec<Refused>) -> io::Result<()> {
+    apply(calls, libc::EPERM)?;
+    apply(vec![(libc::SYS_clone3, Vec::new())], libc::ENOSYS)
+}
+
+fn apply(calls: Vec<Refused>, error: i32) -> io::Result<()> {
+    let rules: BTreeMap<i64, Vec<SeccompRule>> = calls.into_iter().collect();
     let arch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
-    let eperm = SeccompAction::Errno(libc::EPERM.unsigned_abs());
-    let filter = SeccompFilter::new(rules, SeccompAction::Allow, eperm, arch).map_err(io::Error::other)?;
+    let refuse = SeccompAction::Errno(error.unsigned_abs());
+    let filter = SeccompFilter::new(rules, SeccompAction::Allow, refuse, arch).map_err(io::Error::other)?;
     let program: seccompiler::BpfProgram = filter.try_into().map_err(io::Error::other)?;
     seccompiler::apply_filter(&program).map_err(io::Error::other)
 }
+
+/// Raises the number of files that this process and its children may have open to the most that they may.
+pub fn raise_open_files() -> u64 {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    match rustix::process::setrlimit(Resource::Nofile, raised) {
+        Ok(()) => limit.maximum.unwrap_or(u64::MAX),
+        Err(_) => limit.current.unwrap_or(u64::MAX),
+    }
+}
+
+const SOCKETS: [i64; 4] = [libc::SYS_socket, libc::SYS_connect, libc::SYS_bind, libc::SYS_listen];

@@ -106,6 +106,7 @@ pub fn run(handover: Handover) -> io::Result<()> {
 async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot) -> io::Result<()> {
     let [supervisor, sink]: [OwnedFd; 2] =
         fds.try_into().map_err(|_| io::Error::other("an identity process has two descriptors"))?;
+    let _signals = super::ignore_signals()?;
     let keeper = Arc::new(Keeper {
         issuer: Mutex::new(issuer),
         policy: Mutex::new(Arc::new(PolicySet::deny_all(0))),
@@ -117,10 +118,15 @@ async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot
     let (gone, supervisor_gone) = tokio::sync::oneshot::channel();
     let (handle, for_runtime) = (tokio::runtime::Handle::current(), ForRuntime(Arc::clone(&keeper)));
     std::thread::Builder::new().name("handover".to_owned()).spawn(move || {
+        let mut served: Option<tokio::task::JoinHandle<io::Result<()>>> = None;
         while let Ok(Some(packet)) = handover.receive() {
             if let ("workloads", Some(fd)) = (packet.label.as_str(), packet.fds.into_iter().next()) {
                 let service = WorkloadsServer::new(for_runtime.clone());
-                handle.spawn(crate::rpc::serve(fd, tonic::service::Routes::new(service)));
+                let new = handle.spawn(crate::rpc::serve(fd, tonic::service::Routes::new(service)));
+                // There is one runtime. Whoever holds the socket of the one before gets no more answers.
+                if let Some(old) = served.replace(new) {
+                    old.abort();
+                }
             }
         }
         let _ = gone.send(());
@@ -326,7 +332,8 @@ impl Keeper {
             signer_group: request.signer_group,
             instance: request.instance.clone(),
         };
-        let policy = self.policy.lock().map_err(|_| failed("internal", "poisoned"))?.clone();
+        // Held until the instance is in the table, so that no new policy passes it by.
+        let policy = self.policy.lock().map_err(|_| failed("internal", "poisoned"))?;
         let slice = policy.slice(&facts);
         let instance = Instance { facts, slice, recorded: HashSet::new() };
         self.instances.lock().map_err(|_| failed("internal", "poisoned"))?.insert(request.instance, instance);

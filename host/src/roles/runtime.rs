@@ -84,19 +84,7 @@ struct Handed {
 pub fn run(handover: Handover) -> io::Result<()> {
     let packet = handover.receive()?.ok_or_else(|| io::Error::other("no boot packet"))?;
     let (parent, boot) = super::parse_boot::<Boot>(&packet)?;
-    let read = [
-        "/etc",
-        "/usr/share/ca-certificates",
-        "/usr/local/share/ca-certificates",
-        "/lib",
-        "/lib64",
-        "/usr/lib",
-        "/run/systemd/resolve",
-        "/proc/self",
-        "/proc/swaps",
-        "/sys/fs/cgroup",
-    ];
-    let read = read.map(Path::new);
+    let read = READABLE.map(Path::new);
     let fence = sandbox::Fence { role: Role::Runtime, parent, read: &read, write: &[], inspectable: boot.inspectable };
     let report = sandbox::enter(&fence)?;
     crate::logging::start(Role::Runtime.name());
@@ -123,6 +111,7 @@ async fn serve(handover: Handover, packet: Packet, low: tokio::runtime::Handle) 
     let (Some(control), Some(identity)) = (fds.next(), fds.next()) else {
         return Err(io::Error::other("a runtime process has at least two descriptors"));
     };
+    let _signals = super::ignore_signals()?;
     let handed = Arc::new(Handed {
         code: Mutex::new(HashMap::new()),
         arrived: watch::Sender::new(0),
@@ -229,8 +218,16 @@ impl Process {
         .await
         .map_err(|error| error.to_string())??;
         let loaded = Arc::new(Loaded::new(facts, spiffe_id, pre, slice, Arc::clone(&running.shared)));
-        tokio::spawn(keep_svid(Arc::clone(&loaded)));
-        running.instances.lock().map_err(|_| "poisoned")?.insert(request.instance, loaded);
+        {
+            // Held until the instance is in the table, so that no new policy passes it by.
+            let policy = running.policy.lock().map_err(|_| "poisoned")?;
+            loaded.swap_slice(policy.slice(loaded.facts()));
+            let old = running.instances.lock().map_err(|_| "poisoned")?.insert(request.instance, Arc::clone(&loaded));
+            if let Some(old) = old {
+                old.stop();
+            }
+        }
+        tokio::spawn(keep_svid(loaded));
         Ok(())
     }
 
@@ -271,9 +268,12 @@ fn acceptor(shared: &Arc<Shared>, gateway: &Arc<Gateway>) -> Result<mtls::Accept
 async fn follow_identity(shared: Arc<Shared>, fd: OwnedFd) {
     match crate::rpc::client(fd).await {
         Ok(channel) => {
-            shared.identity.connect(channel);
-            if let Err(error) = shared.identity.follow_bundle().await {
-                tracing::warn!(?error, "the trust bundle is not followed any more");
+            let connection = shared.identity.connect(channel);
+            while shared.identity.is_current(connection) {
+                if let Err(error) = shared.identity.follow_bundle().await {
+                    tracing::warn!(?error, "the trust bundle cannot be followed");
+                }
+                tokio::time::sleep(SVID_RETRY).await;
             }
         }
         Err(error) => tracing::error!(%error, "no connection to the identity process"),
@@ -293,7 +293,10 @@ async fn keep_svid(who: Arc<Loaded>) {
                 }
             },
         };
-        tokio::time::sleep(wait).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = who.shared().identity.connected_anew() => {}
+        }
     }
 }
 
@@ -321,6 +324,7 @@ impl Service for Process {
             web: WebConnector::system().map_err(|error| error.to_string()),
             resolver: Resolver::new(names),
             lanes: Arc::new(Lanes::new(self.low.clone())),
+            outgoing: Arc::new(tokio::sync::Semaphore::new(limits::OUTGOING)),
             requests: AtomicU64::new(0),
             refused_busy: AtomicU64::new(0),
             guest_failures: AtomicU64::new(0),
@@ -398,7 +402,9 @@ impl Service for Process {
     async fn drain(&self, request: Request<DrainRequest>) -> Result<Response<DrainReply>, Status> {
         let within = Duration::from_millis(request.into_inner().within_ms);
         self.draining.send_replace(true);
-        let unfinished = self.running()?.gateway.drain(within).await;
+        let running = self.running()?;
+        let unfinished = running.gateway.drain(within).await;
+        running.shared.events.handed_over(limits::SIGN_TIMEOUT).await;
         Ok(Response::new(DrainReply { unfinished }))
     }
 
@@ -465,3 +471,23 @@ const SVID_RETRY: Duration = Duration::from_millis(200);
 pub const SVID_TTL_SECONDS: u64 = 3600;
 /// Largest message between supervisor and runtime: policies are the large ones.
 const MESSAGE_BYTES: usize = 32 << 20;
+/// What resolving names and trusting the roots of the system needs; nothing else of the file system can be read.
+const READABLE: [&str; 17] = [
+    "/etc/resolv.conf",
+    "/etc/hosts",
+    "/etc/nsswitch.conf",
+    "/etc/host.conf",
+    "/etc/gai.conf",
+    "/etc/ld.so.cache",
+    "/etc/ssl/certs",
+    "/etc/pki",
+    "/usr/share/ca-certificates",
+    "/usr/local/share/ca-certificates",
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/run/systemd/resolve",
+    "/proc/self",
+    "/proc/swaps",
+    "/sys/fs/cgroup",
+];

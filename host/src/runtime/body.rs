@@ -105,19 +105,17 @@ pub struct GuestBody {
     drained: bool,
     ended: bool,
     on_failure: Box<dyn FnOnce(&GuestFailure) + Send>,
-    _place: Box<dyn std::any::Any + Send>,
 }
 
 impl GuestBody {
-    /// `place` is given back when the body is dropped; `on_failure` is told if the guest fails after its response head.
+    /// `on_failure` is told if the guest fails after its response head.
     pub fn new(
         body: HyperOutgoingBody,
         call: Option<GuestCall>,
         deadline: Pin<Box<Sleep>>,
         on_failure: Box<dyn FnOnce(&GuestFailure) + Send>,
-        place: Box<dyn std::any::Any + Send>,
     ) -> Self {
-        Self { body, call, deadline, drained: false, ended: false, on_failure, _place: place }
+        Self { body, call, deadline, drained: false, ended: false, on_failure }
     }
 
     fn fail(&mut self, failure: &GuestFailure) -> Error {
@@ -131,6 +129,9 @@ impl GuestBody {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if self.ended {
             return Poll::Ready(None);
+        }
+        if self.deadline.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Err(self.fail(&GuestFailure::Late))));
         }
         if let Some(call) = &mut self.call
             && let Poll::Ready(done) = Pin::new(call).poll(cx)
@@ -153,8 +154,7 @@ impl GuestBody {
             self.ended = true;
             return Poll::Ready(None);
         }
-        ready!(self.deadline.as_mut().poll(cx));
-        Poll::Ready(Some(Err(self.fail(&GuestFailure::Late))))
+        Poll::Pending
     }
 }
 
@@ -262,7 +262,7 @@ mod tests {
         let body =
             http_body_util::Empty::new().map_err(|never: std::convert::Infallible| match never {}).boxed_unsync();
         let deadline = Box::pin(tokio::time::sleep(Duration::from_secs(5)));
-        ResponseBody::Guest(Box::new(GuestBody::new(body, Some(call), deadline, Box::new(|_| {}), Box::new(()))))
+        ResponseBody::Guest(Box::new(GuestBody::new(body, Some(call), deadline, Box::new(|_| {}))))
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use portcullis_identity::SpiffeId;
 use portcullis_identity::web::WebConnector;
 use portcullis_policies::{ComponentFacts, Denial, Grant, Identity, IdentityAction, Slice};
+use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
@@ -38,6 +39,8 @@ pub struct Shared {
     pub resolver: Resolver,
     /// Where guests run that overran.
     pub lanes: Arc<Lanes>,
+    /// Places for outgoing connections.
+    pub outgoing: Arc<Semaphore>,
     /// Requests taken.
     pub requests: AtomicU64,
     /// Requests refused since all places were taken.

@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use portcullis_identity::SpiffeId;
-use wasmtime::{StoreLimits, StoreLimitsBuilder};
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use super::budget::Budget;
 use super::component::Loaded;
 use super::egress::Egress;
 use super::stdio::GuestLog;
@@ -18,7 +18,7 @@ pub struct Ctx {
     http: WasiHttpCtx,
     table: ResourceTable,
     egress: Egress,
-    limits: StoreLimits,
+    budget: Budget,
     caller: Option<SpiffeId>,
 }
 
@@ -39,13 +39,7 @@ impl Ctx {
             http,
             table,
             egress: Egress::new(Arc::clone(who)),
-            limits: StoreLimitsBuilder::new()
-                .memory_size(usize::try_from(limits.memory_mib).unwrap_or(4096).saturating_mul(1 << 20))
-                .table_elements(usize::try_from(limits.table_elements).unwrap_or(usize::MAX))
-                .instances(INSTANCES)
-                .tables(TABLES)
-                .memories(MEMORIES)
-                .build(),
+            budget: Budget::new(limits),
             caller,
         }
     }
@@ -61,8 +55,8 @@ impl Ctx {
     }
 
     /// The limits of linear memory and tables.
-    pub fn limits(&mut self) -> &mut dyn wasmtime::ResourceLimiter {
-        &mut self.limits
+    pub fn budget(&mut self) -> &mut dyn wasmtime::ResourceLimiter {
+        &mut self.budget
     }
 }
 
@@ -84,11 +78,5 @@ impl fmt::Debug for Ctx {
     }
 }
 
-/// Core instances within one component instance.
-const INSTANCES: usize = 64;
-/// Tables within one component instance.
-const TABLES: usize = 16;
-/// Memories within one component instance.
-const MEMORIES: usize = 8;
 /// Bytes of one call for random bytes.
 const RANDOM_BYTES: u64 = 1 << 20;

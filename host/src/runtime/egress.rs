@@ -17,16 +17,21 @@ use wasmtime_wasi_http::{
     DEFAULT_FORBIDDEN_HEADERS, Error, ForbiddenHeaderFilter, RequestOptions, WasiBody, WasiHttpHooks,
 };
 
+use tokio::sync::Semaphore;
+
 use super::body::Idle;
 use super::component::Loaded;
 use super::dial::{self, Connection, DialError};
 use super::resolve::ResolveError;
+use crate::limits::OUTGOING_PER_REQUEST;
 use crate::rpc::runtime::{Failure, HttpConnect as ConnectEvent, HttpSend as SendEvent, event::What};
 
 /// The gate that one request's guest sends through.
 #[derive(Debug)]
 pub struct Egress {
     who: Arc<Loaded>,
+    /// Places of this request, made when the first is taken.
+    places: Option<Arc<Semaphore>>,
 }
 
 type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error>> + Send>), Error>;
@@ -34,7 +39,7 @@ type Sent = Result<(Response<WasiBody>, Box<dyn Future<Output = Result<(), Error
 impl Egress {
     /// A gate for `who`.
     pub fn new(who: Arc<Loaded>) -> Self {
-        Self { who }
+        Self { who, places: None }
     }
 
     /// The component behind it.
@@ -63,7 +68,20 @@ impl WasiHttpHooks for Egress {
         _processed: Box<dyn Future<Output = Result<(), Error>> + Send>,
     ) -> Box<dyn Future<Output = Sent> + Send> {
         let who = Arc::clone(&self.who);
-        Box::new(async move { send(&who, request, options.unwrap_or_default()).await })
+        let places = self.places.get_or_insert_with(|| Arc::new(Semaphore::new(OUTGOING_PER_REQUEST)));
+        let own = Arc::clone(places).try_acquire_owned();
+        let shared = Arc::clone(&who.shared().outgoing).try_acquire_owned();
+        let (Ok(own), Ok(shared)) = (own, shared) else {
+            return Box::new(std::future::ready(Err(Error::ConnectionLimitReached)));
+        };
+        Box::new(async move {
+            let (response, rest) = send(&who, request, options.unwrap_or_default()).await?;
+            let rest: Box<dyn Future<Output = Result<(), Error>> + Send> = Box::new(async move {
+                let _places = (own, shared);
+                Pin::from(rest).await
+            });
+            Ok((response, rest))
+        })
     }
 }
 

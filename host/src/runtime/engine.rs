@@ -9,6 +9,7 @@ use std::hash::{Hash, Hasher};
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllocationConfig};
 
+use super::budget::{INSTANCES, MEMORIES, TABLES};
 use crate::config::Limits;
 
 const MIB: usize = 1 << 20;
@@ -108,13 +109,14 @@ fn pooling(limits: &Limits, profile: PoolProfile) -> PoolingAllocationConfig {
     let tables = usize::try_from(limits.table_elements).unwrap_or(20_000);
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(requests)
-        .total_core_instances(requests.saturating_mul(8))
-        .total_memories(requests.saturating_mul(2))
-        .total_tables(requests.saturating_mul(4))
+        // As many as all places together may use: what one component takes is never missing for another.
+        .total_core_instances(requests.saturating_mul(INSTANCES))
+        .total_memories(requests.saturating_mul(MEMORIES))
+        .total_tables(requests.saturating_mul(TABLES))
         .total_stacks(requests)
-        .max_core_instances_per_component(64)
-        .max_memories_per_component(8)
-        .max_tables_per_component(16)
+        .max_core_instances_per_component(INSTANCES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
         .max_memory_size(memory.max(MIB))
         .table_elements(tables)
         .max_unused_warm_slots(requests.saturating_mul(2))

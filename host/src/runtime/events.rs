@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use std::time::Duration;
+
 use tokio::sync::{Mutex, mpsc};
 use ulid::Ulid;
 
@@ -46,6 +48,16 @@ impl Events {
     /// How many events did not fit, since the start.
     pub fn lost(&self) -> u64 {
         self.lost_ever.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the ring is empty, at most so long.
+    pub async fn handed_over(&self, within: Duration) {
+        let empty = async {
+            while self.ring.capacity() < self.ring.max_capacity() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let _ = tokio::time::timeout(within, empty).await;
     }
 
     /// The next event; one reader at a time.

@@ -11,11 +11,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::header::{HeaderValue, RETRY_AFTER};
+use http::header::{CONNECTION, HeaderValue, RETRY_AFTER};
 use http::{Request, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use portcullis_identity::SpiffeId;
+use portcullis_identity::mtls::Peer;
 use portcullis_policies::{Call, Caller, Grant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -26,9 +27,9 @@ use super::body::{BodyError, Idle};
 use super::component::{Loaded, Shared};
 use super::request::{host_of, strip_asserted_identity};
 use super::routes::Routes;
-use super::serving::{self, Answer, Side, text};
+use super::serving::{self, Answer, Handshake, Side, text};
 use super::slow::WriteDeadline;
-use crate::limits::HANDSHAKE_TIMEOUT;
+use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES};
 use crate::rpc::runtime::{Call as CallEvent, Failure, event::What};
 
 /// The gateway of a runtime process.
@@ -89,7 +90,7 @@ impl Gateway {
 
     /// Serves plain HTTP on a listener until drained.
     pub async fn serve(self: Arc<Self>, listener: TcpListener) {
-        let side = Side { scheme: || Scheme::Http, caller: None, server: None };
+        let side = Side { scheme: || Scheme::Http, caller: None, handshake: None };
         self.accept(listener, move |gateway, stream, place| {
             let side = side.clone();
             async move { gateway.connection(stream, side, place).await }
@@ -99,10 +100,12 @@ impl Gateway {
 
     /// Serves mTLS on a listener until drained: both sides show X.509-SVIDs.
     pub async fn serve_mtls(self: Arc<Self>, listener: TcpListener, acceptor: portcullis_identity::mtls::Acceptor) {
-        let acceptor = Arc::new(acceptor);
+        let (acceptor, handshakes) = (Arc::new(acceptor), Arc::new(Semaphore::new(HANDSHAKES)));
         self.accept(listener, move |gateway, stream, place| {
-            let acceptor = Arc::clone(&acceptor);
+            let (acceptor, turn) = (Arc::clone(&acceptor), Arc::clone(&handshakes).try_acquire_owned());
             async move {
+                // Each costs a call to the identity process, before the client has shown anything.
+                let Ok(turn) = turn else { return };
                 let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
                 let (stream, peer) = match accepted {
                     Ok(Ok(accepted)) => accepted,
@@ -113,12 +116,21 @@ impl Gateway {
                     }
                     Err(_) => return,
                 };
-                let server = peer.server_name().map(Arc::from);
-                let side = Side { scheme: || Scheme::Https, caller: Some(peer.spiffe_id().clone()), server };
+                drop(turn);
+                let Some(handshake) = gateway.handshake(&peer) else { return };
+                let caller = Some(peer.spiffe_id().clone());
+                let side = Side { scheme: || Scheme::Https, caller, handshake: Some(Arc::new(handshake)) };
                 gateway.connection(stream, side, place).await;
             }
         })
         .await;
+    }
+
+    /// What a handshake settled: whose identity was shown, and until when the caller's holds.
+    fn handshake(&self, peer: &Peer) -> Option<Handshake> {
+        let server_name = peer.server_name()?.to_owned();
+        let shown = self.server(&server_name)?.spiffe_id().clone();
+        Some(Handshake { server_name, shown, caller_until: peer.not_after() })
     }
 
     async fn accept<F, R>(self: Arc<Self>, listener: TcpListener, handle: F)
@@ -145,7 +157,7 @@ impl Gateway {
     {
         let _place = place;
         let limits = &self.shared.limits;
-        let io = TokioIo::new(WriteDeadline::new(stream, limits.body_idle()));
+        let io = TokioIo::new(WriteDeadline::new(stream, limits.body_idle(), limits.request()));
         let gateway = Arc::clone(&self);
         let begun = Arc::new(AtomicBool::new(false));
         let begins = Arc::clone(&begun);
@@ -205,13 +217,26 @@ impl Gateway {
             Ok(host) => host,
             Err(why) => return text(StatusCode::BAD_REQUEST, why),
         };
-        if side.server.as_deref().is_some_and(|server| server != host) {
+        if side.handshake.as_ref().is_some_and(|handshake| handshake.server_name != host) {
             return text(StatusCode::MISDIRECTED_REQUEST, "the request is not for the host of its TLS handshake");
         }
-        let routes = self.routes.load();
-        let Some(who) = routes.find(&host, request.uri().path()) else {
+        let Some(who) = self.routes.load().find(&host, request.uri().path()).cloned() else {
             return text(StatusCode::NOT_FOUND, "no component is routed here");
         };
+        let who = &who;
+        if let Some(handshake) = &side.handshake {
+            if handshake.shown != *who.spiffe_id() {
+                return text(
+                    StatusCode::MISDIRECTED_REQUEST,
+                    "another component than the one that proved its identity",
+                );
+            }
+            if crate::clock::now() >= handshake.caller_until {
+                let mut expired = text(StatusCode::FORBIDDEN, "the certificate of the caller has expired");
+                expired.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                return expired;
+            }
+        }
         let limits = &self.shared.limits;
         if request.body().size_hint().lower() > limits.body_bytes {
             return text(StatusCode::PAYLOAD_TOO_LARGE, "the body is larger than this host takes");

@@ -17,6 +17,7 @@ use portcullis_identity::rpc::{
 use portcullis_identity::{SpiffeId, TrustBundle, TrustDomain};
 use portcullis_policies::{Denial, IdentityAction};
 use time::OffsetDateTime;
+use tokio::sync::watch;
 use tonic::transport::Channel;
 
 use super::component::Loaded;
@@ -33,6 +34,7 @@ pub struct IdentityClient {
     channel: ArcSwapOption<Channel>,
     bundle: ArcSwapOption<Bundle>,
     svids: Mutex<HashMap<String, Held>>,
+    connections: watch::Sender<u64>,
 }
 
 #[derive(Debug, Clone)]
@@ -79,15 +81,31 @@ impl IdentityClient {
             channel: ArcSwapOption::empty(),
             bundle: ArcSwapOption::empty(),
             svids: Mutex::new(HashMap::new()),
+            connections: watch::Sender::new(0),
         }
     }
 
     /// Uses a new connection from now on; what the old process issued is forgotten.
-    pub fn connect(&self, channel: Channel) {
+    pub fn connect(&self, channel: Channel) -> u64 {
         if let Ok(mut svids) = self.svids.lock() {
             svids.clear();
         }
         self.channel.store(Some(Arc::new(channel)));
+        self.connections.send_modify(|number| *number += 1);
+        *self.connections.borrow()
+    }
+
+    /// Whether a connection, by the number that `connect` gave, is the one in use.
+    pub fn is_current(&self, connection: u64) -> bool {
+        *self.connections.borrow() == connection
+    }
+
+    /// Waits for the next connection.
+    pub async fn connected_anew(&self) {
+        let mut connections = self.connections.subscribe();
+        if connections.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Follows the trust bundle over the present connection until that ends.

@@ -11,6 +11,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Body;
 use portcullis_identity::SpiffeId;
 use portcullis_policies::{Call, Grant};
+use time::OffsetDateTime;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use wasmtime::Store;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
@@ -30,8 +31,19 @@ pub struct Side {
     pub scheme: fn() -> Scheme,
     /// The caller, where mTLS proved one.
     pub caller: Option<SpiffeId>,
-    /// The host name of the TLS handshake: the request must be for it.
-    pub server: Option<Arc<str>>,
+    /// What the TLS handshake settled; the request must be for it.
+    pub handshake: Option<Arc<Handshake>>,
+}
+
+/// What a TLS handshake settled for all requests on its connection.
+#[derive(Debug)]
+pub struct Handshake {
+    /// The host name that was asked for.
+    pub server_name: String,
+    /// The SPIFFE ID that was shown: only the component that has it may answer.
+    pub shown: SpiffeId,
+    /// The end of the caller's certificate: from then on it proves nothing.
+    pub caller_until: OffsetDateTime,
 }
 
 /// What a client gets.
@@ -53,7 +65,7 @@ where
 {
     let shared = who.shared();
     let mut deadline = Box::pin(tokio::time::sleep(shared.limits.request()));
-    let (mut call, mut head) = match start(who, request, side) {
+    let (mut call, mut head) = match start(who, request, side, place) {
         Ok(started) => started,
         Err(error) => {
             tracing::warn!(component = who.name(), %error, "a request could not be started");
@@ -89,9 +101,7 @@ where
                 on_failure(&failure);
                 return text(StatusCode::INTERNAL_SERVER_ERROR, "the component failed");
             }
-            response.map(|body| {
-                ResponseBody::Guest(Box::new(GuestBody::new(body, call, deadline, on_failure, Box::new(place))))
-            })
+            response.map(|body| ResponseBody::Guest(Box::new(GuestBody::new(body, call, deadline, on_failure))))
         }
         Ok((Err(code), _)) => {
             tracing::info!(component = who.name(), ?code, "the component answered with an error");
@@ -116,13 +126,14 @@ fn start<B>(
     who: &Arc<Loaded>,
     request: Request<B>,
     side: &Side,
+    place: OwnedSemaphorePermit,
 ) -> wasmtime::Result<(GuestCall, oneshot::Receiver<Head>)>
 where
     B: Body<Data = Bytes, Error = Error> + Send + 'static,
 {
     let shared = who.shared();
     let mut store = Store::new(&shared.engine, Ctx::new(who, side.caller.clone()));
-    store.limiter(Ctx::limits);
+    store.limiter(Ctx::budget);
     store.set_hostcall_fuel(usize::try_from(shared.limits.hostcall_bytes).unwrap_or(usize::MAX));
     store.set_max_component_handles(usize::try_from(shared.limits.handles).unwrap_or(usize::MAX));
     let meter = Arc::new(Meter::default());
@@ -133,6 +144,8 @@ where
     let pre = who.pre().clone();
     let ending = meter.ending();
     let future = Box::pin(async move {
+        // Dropped from below: the end is marked, then the store goes, and only then its place is free for another.
+        let _place = place;
         let mut store = store;
         let _ending = ending;
         let proxy = pre.instantiate_async(&mut store).await?;

@@ -1,4 +1,4 @@
-//! A connection whose writes must get on: a client that stops reading loses it.
+//! A connection whose writes must get on: a client that stops reading, or reads too slowly, loses it.
 
 use std::future::Future;
 use std::io;
@@ -7,20 +7,23 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 
-/// Wraps a stream; a write or flush that waits longer than the limit fails. The timer exists only while one waits.
+/// Wraps a stream. A write that waits longer than `longest` fails, and so do writes that have had something waiting for
+/// longer than `all` without a break. The timer exists only while one waits.
 #[derive(Debug)]
 pub struct WriteDeadline<S> {
     stream: S,
     longest: Duration,
+    all: Duration,
     timer: Option<Pin<Box<Sleep>>>,
+    behind_since: Option<Instant>,
 }
 
 impl<S> WriteDeadline<S> {
     /// Wraps `stream`.
-    pub fn new(stream: S, longest: Duration) -> Self {
-        Self { stream, longest, timer: None }
+    pub fn new(stream: S, longest: Duration, all: Duration) -> Self {
+        Self { stream, longest, all, timer: None, behind_since: None }
     }
 
     fn bound<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
@@ -28,7 +31,9 @@ impl<S> WriteDeadline<S> {
             self.timer = None;
             return polled;
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(self.longest)));
+        let since = *self.behind_since.get_or_insert_with(Instant::now);
+        let wait = self.longest.min(self.all.saturating_sub(since.elapsed()));
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(wait)));
         timer.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }
 }
@@ -49,6 +54,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteDeadline<S> {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = Pin::new(&mut this.stream).poll_flush(cx);
+        if polled.is_ready() {
+            this.behind_since = None;
+        }
         this.bound(cx, polled)
     }
 
@@ -81,9 +89,25 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_reader_that_stops_loses_the_connection() {
         let (near, _far) = tokio::io::duplex(16);
-        let mut stream = WriteDeadline::new(near, Duration::from_secs(3));
+        let mut stream = WriteDeadline::new(near, Duration::from_secs(3), Duration::from_secs(60));
         stream.write_all(&[0; 16]).await.unwrap();
         let error = stream.write_all(&[0; 1]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reader_that_takes_a_byte_now_and_then_loses_the_connection_too() {
+        use tokio::io::AsyncReadExt;
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut stream = WriteDeadline::new(near, Duration::from_secs(3), Duration::from_secs(60));
+        tokio::spawn(async move {
+            while far.read_u8().await.is_ok() {
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+        });
+        let began = Instant::now();
+        let error = stream.write_all(&[0; 1000]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(began.elapsed() <= Duration::from_secs(64));
     }
 }

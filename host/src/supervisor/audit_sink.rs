@@ -12,6 +12,7 @@ use tonic::{Request, Response, Status};
 
 use super::Host;
 use crate::audit::{AuditLog, Durability, Record};
+use crate::process::child::Killer;
 use crate::rpc::audit::audit_server::Audit;
 use crate::rpc::audit::{AppendReply, AppendRequest};
 use crate::rpc::runtime::runtime_client::RuntimeClient;
@@ -23,13 +24,13 @@ pub type SharedLog = Arc<Mutex<AuditLog>>;
 /// Serves the identity process.
 #[derive(Debug)]
 pub struct AuditSink {
-    log: SharedLog,
+    host: Arc<Host>,
 }
 
 impl AuditSink {
-    /// A sink that writes to `log`.
-    pub fn new(log: SharedLog) -> Self {
-        Self { log }
+    /// A sink that writes to the log of `host`.
+    pub fn new(host: Arc<Host>) -> Self {
+        Self { host }
     }
 }
 
@@ -56,23 +57,33 @@ impl Audit for AuditSink {
         for (name, value) in fields {
             record = record.field(&name, value);
         }
-        let log = Arc::clone(&self.log);
+        let log = Arc::clone(&self.host.audit);
         let appended = tokio::task::spawn_blocking(move || append(&log, record, Durability::Durable)).await;
-        let sequence = appended
-            .map_err(|error| Status::internal(error.to_string()))?
-            .map_err(|error| Status::unavailable(format!("the audit log cannot be written: {error}")))?;
+        let sequence = appended.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| {
+            self.host.audit_failed();
+            Status::unavailable(format!("the audit log cannot be written: {error}"))
+        })?;
         Ok(Response::new(AppendReply { sequence, reference }))
     }
 }
 
-/// Follows the decisions of a runtime process until it is gone.
-pub async fn follow(host: Arc<Host>, mut runtime: RuntimeClient<Channel>) {
-    let mut events = match runtime.events(EventsRequest {}).await {
-        Ok(events) => events.into_inner(),
-        Err(error) => return tracing::error!(%error, "the decisions of the runtime are not followed"),
-    };
+/// Follows the decisions of a runtime process until it is gone. One whose decisions cannot be followed does not go on.
+pub async fn follow(host: Arc<Host>, mut runtime: RuntimeClient<Channel>, killer: Killer) {
+    match runtime.events(EventsRequest {}).await {
+        Ok(events) => take(&host, events.into_inner()).await,
+        Err(error) => tracing::error!(%error, "the decisions of the runtime are not followed"),
+    }
+    killer.kill();
+    if !host.is_stopping() {
+        let why = "the runtime process ended; decisions that it had not handed over are lost";
+        let record = Record::new("lost").field("by", "supervisor").field("why", why);
+        let _ = tokio::task::spawn_blocking(move || write(&host, record)).await;
+    }
+}
+
+async fn take(host: &Arc<Host>, mut events: tonic::Streaming<Event>) {
     while let Ok(Some(event)) = events.message().await {
-        let host = Arc::clone(&host);
+        let host = Arc::clone(host);
         if tokio::task::spawn_blocking(move || record(&host, event)).await.is_err() {
             tracing::error!("a decision of the runtime could not be recorded");
         }

@@ -6,8 +6,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -15,6 +15,7 @@ use tonic::transport::Channel;
 
 use super::Host;
 use super::audit_sink::AuditSink;
+use super::settle;
 use crate::limits::{CHILD_START, RESTART_MAX, RESTART_MIN, RESTART_RESET};
 use crate::process::Role;
 use crate::process::child::{Child, borrow};
@@ -39,6 +40,10 @@ pub struct Kept<T> {
 pub struct IdentityUp {
     /// The process.
     pub child: Child,
+    /// The policy that it decides by.
+    pub generation: AtomicU64,
+    /// Instances that it was told of at its start; looked at once, when it is settled.
+    pub admitted: Mutex<Vec<String>>,
 }
 
 /// The runtime process that is up.
@@ -46,6 +51,10 @@ pub struct IdentityUp {
 pub struct RuntimeUp {
     /// The process.
     pub child: Child,
+    /// The policy that it decides by.
+    pub generation: AtomicU64,
+    /// The identity process that it is connected to.
+    pub identity_pid: AtomicU32,
     channel: Channel,
 }
 
@@ -116,6 +125,7 @@ where
             Ok(up) => {
                 let up = Arc::new(up);
                 kept.up.send_replace(Some(Arc::clone(&up)));
+                settle::soon(host);
                 let how = watch(up).await;
                 kept.up.send_replace(None);
                 how
@@ -146,7 +156,7 @@ async fn start_identity(host: &Arc<Host>) -> io::Result<IdentityUp> {
         config: host.config.path.clone(),
     };
     child.boot(serde_json::to_value(boot)?, &borrow([&theirs, &sink_theirs]))?;
-    let service = AuditServer::new(AuditSink::new(Arc::clone(&host.audit)));
+    let service = AuditServer::new(AuditSink::new(Arc::clone(host)));
     tokio::spawn(rpc::serve(sink, tonic::service::Routes::new(service)));
     let channel = within(rpc::client(authority), &child).await?;
     host.identity.set(Some(channel));
@@ -155,18 +165,19 @@ async fn start_identity(host: &Arc<Host>) -> io::Result<IdentityUp> {
     }
     let policy = host.policy();
     host.identity.push_policy(&policy).await.map_err(io::Error::other)?;
+    let mut admitted = Vec::new();
     for component in host.running() {
-        host.identity.admit(&component.admitted).await.map_err(io::Error::other)?;
+        match host.identity.admit(&component.admitted).await {
+            Ok(()) => admitted.push(component.admitted.facts().instance.clone()),
+            Err(error) => host.give_up(&component, error.to_string()).await,
+        }
     }
-    if let Some(runtime) = host.runtime_process.now() {
-        let theirs = workloads(&child)?;
-        runtime.child.handover.send("identity", 0, serde_json::Value::Null, &borrow([&theirs]))?;
-    }
-    Ok(IdentityUp { child })
+    let generation = AtomicU64::new(policy.generation());
+    Ok(IdentityUp { child, generation, admitted: Mutex::new(admitted) })
 }
 
 /// A new connection of a runtime to the identity process; returns the runtime's end.
-fn workloads(identity: &Child) -> io::Result<OwnedFd> {
+pub fn workloads(identity: &Child) -> io::Result<OwnedFd> {
     let (ours, theirs) = rpc::pair()?;
     identity.handover.send("workloads", 0, serde_json::Value::Null, &borrow([&ours]))?;
     Ok(theirs)
@@ -183,7 +194,8 @@ async fn start_runtime(host: &Arc<Host>) -> io::Result<RuntimeUp> {
     fds.extend(host.listeners.mtls.as_ref().map(AsFd::as_fd));
     child.boot(serde_json::to_value(boot)?, &fds)?;
     let channel = within(rpc::client(control), &child).await?;
-    let up = RuntimeUp { child, channel };
+    let identity_pid = AtomicU32::new(identity.child.pid);
+    let up = RuntimeUp { child, generation: AtomicU64::new(0), identity_pid, channel };
     let names = host.config.names.iter().map(|(name, addresses)| StaticName {
         name: name.clone(),
         addresses: addresses.iter().map(ToString::to_string).collect(),
@@ -197,19 +209,18 @@ async fn start_runtime(host: &Arc<Host>) -> io::Result<RuntimeUp> {
     up.client().configure(configure).await.map_err(io::Error::other)?;
     push_policy(host, &up).await?;
     for component in host.running() {
-        load(&up, &component).await.map_err(io::Error::other)?;
+        if let Err(why) = load(&up, &component).await {
+            host.give_up(&component, why).await;
+        }
     }
     set_routes(host, &up).await?;
-    tokio::spawn(super::audit_sink::follow(Arc::clone(host), up.client()));
+    tokio::spawn(super::audit_sink::follow(Arc::clone(host), up.client(), up.child.killer()?));
     Ok(up)
 }
 
 /// Pushes the policy in force to the runtime.
 pub async fn push_policy(host: &Arc<Host>, up: &RuntimeUp) -> io::Result<()> {
     let policy = host.policy();
-    if policy.generation() == 0 {
-        return Ok(());
-    }
     let sources = policy.sources().iter().map(|source| PolicySource {
         name: source.name.clone(),
         kind: crate::policy::kind_name(source.kind).to_owned(),
@@ -217,6 +228,7 @@ pub async fn push_policy(host: &Arc<Host>, up: &RuntimeUp) -> io::Result<()> {
     });
     let request = PushPolicyRequest { generation: policy.generation(), sources: sources.collect() };
     up.client().push_policy(request).await.map_err(io::Error::other)?;
+    up.generation.store(policy.generation(), Ordering::Release);
     Ok(())
 }
 

@@ -37,9 +37,13 @@ pub fn listen(host: &Arc<Host>) -> io::Result<()> {
     let listener = UnixListener::bind(&path)?;
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600))?;
     let own = rustix::process::getuid().as_raw();
-    let incoming = futures::stream::unfold(listener, move |listener| async move {
-        let stream = accept(&listener, own).await;
-        Some((Ok::<_, io::Error>(stream), listener))
+    let guarded = Arc::clone(host);
+    let incoming = futures::stream::unfold(listener, move |listener| {
+        let host = Arc::clone(&guarded);
+        async move {
+            let stream = accept(&host, &listener, own).await;
+            Some((Ok::<_, io::Error>(stream), listener))
+        }
     });
     let service = ControlServer::new(Control { host: Arc::clone(host) });
     let served = tonic::transport::Server::builder().add_service(service).serve_with_incoming(incoming);
@@ -52,10 +56,16 @@ pub fn listen(host: &Arc<Host>) -> io::Result<()> {
 }
 
 /// The next connection of a user who may control this host.
-async fn accept(listener: &UnixListener, own: u32) -> UnixStream {
+async fn accept(host: &Host, listener: &UnixListener, own: u32) -> UnixStream {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => match stream.peer_cred() {
+                Ok(peer) if host.is_child(peer.pid()) => {
+                    tracing::error!(
+                        pid = peer.pid(),
+                        "a process of this host tried the control socket: it may be taken over"
+                    );
+                }
                 Ok(peer) if peer.uid() == own || peer.uid() == 0 => return stream,
                 Ok(peer) => tracing::warn!(uid = peer.uid(), "somebody else tried the control socket"),
                 Err(error) => tracing::warn!(%error, "a caller of the control socket is not known to the kernel"),
@@ -97,7 +107,10 @@ impl Service for Control {
             evidence: request.evidence_paths.into_iter().map(PathBuf::from).collect(),
             route,
         };
-        let result = match self.host.start_component(spec).await {
+        let host = Arc::clone(&self.host);
+        // A task of its own: a caller that goes away leaves nothing half done.
+        let started = tokio::spawn(async move { host.start_component(spec).await }).await;
+        let result = match started.map_err(|error| Status::internal(error.to_string()))? {
             Ok(component) => start_reply::Result::Started(shown(&component)),
             Err(refused) => start_reply::Result::Refused(refused.to_rpc()),
         };
@@ -105,12 +118,15 @@ impl Service for Control {
     }
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopReply>, Status> {
-        let stopped = self.host.stop_component(&request.into_inner().target).await;
-        Ok(Response::new(StopReply { stopped }))
+        let (host, target) = (Arc::clone(&self.host), request.into_inner().target);
+        let stopped = tokio::spawn(async move { host.stop_component(&target).await }).await;
+        Ok(Response::new(StopReply { stopped: stopped.map_err(|error| Status::internal(error.to_string()))? }))
     }
 
     async fn reload_policy(&self, _: Request<ReloadPolicyRequest>) -> Result<Response<ReloadPolicyReply>, Status> {
-        let reply = match self.host.reload_policy().await {
+        let host = Arc::clone(&self.host);
+        let reloaded = tokio::spawn(async move { host.reload_policy().await }).await;
+        let reply = match reloaded.map_err(|error| Status::internal(error.to_string()))? {
             Ok(generation) => ReloadPolicyReply { generation, errors: Vec::new() },
             Err(errors) => ReloadPolicyReply { generation: self.host.policy().generation(), errors },
         };
