@@ -69,6 +69,8 @@ enum Command {
     Start(remote::StartArgs),
     /// Stop a component on a running host.
     Stop(remote::StopArgs),
+    /// Have a running host read its trust policy, grants and policies again.
+    Reload(remote::TargetArgs),
     /// Grants: what components may do.
     #[command(subcommand)]
     Grants(grants::GrantsCommand),
@@ -95,7 +97,8 @@ enum Command {
 const AFTER_HELP: &str =
     "Exit codes: 0 done or verified, 1 internal, 2 usage, 10 no evidence, 11 bad signature, 12 untrusted signer,
 13 claims do not match, 14 expired or not yet valid, 15 rolled back, 16 revoked, 17 trust policy invalid or stale,
-18 transport, 20 denied by policy, 64 bad configuration.";
+18 transport, 20 denied by policy, 64 bad configuration or a host that cannot start with it.
+`status` ends with 1 while a host is not ready, `audit verify` with 13 where a chain is broken.";
 
 /// Runs the command of this process.
 pub fn main() -> ExitCode {
@@ -131,6 +134,7 @@ fn run(command: Command, out: &mut Output) -> Result<(), CliError> {
         Command::List(args) => remote::list(args, out),
         Command::Start(args) => remote::start(args, out),
         Command::Stop(args) => remote::stop(args, out),
+        Command::Reload(args) => remote::reload(args, out),
         Command::Grants(command) => grants::run(command, out),
         Command::Policy(command) => policy::run(command, out),
         Command::Identity(command) => remote::identity(command, out),

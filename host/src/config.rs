@@ -286,7 +286,9 @@ impl Reader<'_> {
                 Err(error) => self.problems.add("trust.roots", error.to_string(), Some("root keys begin with O")),
             }
         }
-        if raw.threshold == 0 || raw.threshold > raw.roots.len() {
+        if raw.roots.is_empty() {
+            self.problems.add("trust.roots", "is empty", Some("name the root keys, they begin with O"));
+        } else if raw.threshold == 0 || raw.threshold > raw.roots.len() {
             let why = format!("is {}, with {} root keys it must be 1 to {0}", raw.threshold, raw.roots.len());
             self.problems.add("trust.threshold", why, None);
         }

@@ -204,9 +204,11 @@ impl Host {
     /// The whole way of one component, from files to requests.
     pub async fn start_component(self: &Arc<Self>, spec: StartSpec) -> Result<Arc<Component>, Refused> {
         let _one_at_a_time = self.starting.lock().await;
+        self.read_trust();
         let bytes =
             files::read_component(&spec.path).map_err(|error| self.refuse(&spec, Refused::from_file(&error)))?;
         let admitted = self.admit(&spec, &bytes).map_err(|refused| self.refuse(&spec, refused))?;
+        self.check_free(&spec, &admitted.facts().name).map_err(|refused| self.refuse(&spec, refused))?;
         self.mark_revision(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
         // At the start of the host, and while it is started again, the identity process is not up for a moment.
         if self.identity_process.wait().await.is_none() {
@@ -360,6 +362,27 @@ impl Host {
         Ok(policy)
     }
 
+    /// Reads the trust policy and the policy files again. A bad trust policy is a problem of its own; a bad policy keeps the old.
+    pub async fn reload(self: &Arc<Self>) -> Result<u64, Vec<String>> {
+        self.read_trust();
+        let trust = self.trust_problem();
+        match (self.reload_policy().await, trust) {
+            (Ok(generation), None) => Ok(generation),
+            (Ok(_), Some(problem)) => Err(vec![problem]),
+            (Err(problems), trust) => Err(problems.into_iter().chain(trust).collect()),
+        }
+    }
+
+    /// Why nothing new is admitted because of the trust policy.
+    fn trust_problem(&self) -> Option<String> {
+        let trust = self.trust.read().ok()?;
+        let refused = match trust.as_ref() {
+            Ok(trust) => trust.check_time(clock::now()).map_err(trust_refused).err()?,
+            Err(refused) => refused.clone(),
+        };
+        Some(format!("{}: {}", refused.code, refused.message))
+    }
+
     /// Reads the policy files again and puts them in force everywhere, or keeps the old ones and says why.
     pub async fn reload_policy(self: &Arc<Self>) -> Result<u64, Vec<String>> {
         let _one_at_a_time = self.starting.lock().await;
@@ -430,9 +453,7 @@ impl Host {
         for (role, has) in [identity, runtime].into_iter().flatten().filter(|(_, has)| *has != generation) {
             problems.push(format!("the {role} process has policy generation {has}, not {generation} yet"));
         }
-        if let Ok(Err(refused)) = self.trust.read().as_deref() {
-            problems.push(format!("{}: {}", refused.code, refused.message));
-        }
+        problems.extend(self.trust_problem());
         problems.extend(self.policy().problems().iter().cloned());
         if let Ok(refused) = self.refused.lock() {
             problems.extend(
@@ -531,6 +552,28 @@ impl Host {
     fn routes(&self) -> Vec<Route> {
         let extra = self.extra_routes.lock().map(|routes| routes.clone()).unwrap_or_default();
         extra.into_iter().rev().chain(self.config.routes.iter().cloned()).collect()
+    }
+
+    /// Refuses a route that is somebody else's.
+    fn check_free(&self, spec: &StartSpec, name: &str) -> Result<(), Refused> {
+        let Some((host, path)) = &spec.route else { return Ok(()) };
+        let same = |route: &Route| (&route.host, &route.path) == (host, path) && route.component != name;
+        let taken = self.routes().into_iter().find(same);
+        let running = self.running();
+        match taken.filter(|route| running.iter().any(|component| component.admitted.facts().name == route.component)) {
+            Some(route) => Err(Refused {
+                exit: crate::cli::error::exit::USAGE,
+                code: "route.taken".to_owned(),
+                message: format!(
+                    "the route {}{path} is that of {}",
+                    host.as_deref().unwrap_or_default(),
+                    route.component
+                ),
+                hint: format!("choose another route, or `portcullis stop {}` first", route.component),
+                ..Refused::internal("")
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn add_route(&self, route: Route) {

@@ -41,7 +41,7 @@ def load(wrk, port, connections, seconds, may_fail=False):
 
 
 def microseconds(text, percentile):
-    found = re.search(rf"^\s+{re.escape(percentile)}\s+([\d.]+)(us|ms|s|m)$", text, re.M)
+    found = re.search(rf"^\s+{re.escape(percentile)}\s+([\d.]+)(us|ms|s|m)\s*$", text, re.M)
     if found is None:
         raise Broken(f"wrk printed no {percentile} latency:\n{text}")
     return float(found[1]) * {"us": 1, "ms": 1e3, "s": 1e6, "m": 60e6}[found[2]]

@@ -101,7 +101,14 @@ impl Report<'_> {
 pub fn run(args: DemoArgs, out: &mut Output) -> Result<(), CliError> {
     out.line("Portcullis demo: everything below happens on this machine, with throw-away keys, over loopback.")?;
     let mut report = Report { out, lines: Vec::new() };
-    let (site, mut host) = super::block_on(steps::all(&mut report))?;
+    // Ended from outside, the future is dropped, and with it the host and the folder with the keys.
+    let (site, mut host) = super::block_on(async {
+        tokio::select! {
+            biased;
+            signal = ended_from_outside() => Err(signal),
+            done = steps::all(&mut report) => done,
+        }
+    })?;
     let (ok, failed, skipped) =
         (report.count(Verdict::Ok), report.count(Verdict::Failed), report.count(Verdict::Skipped));
     let lines = serde_json::to_value(&report.lines).map_err(CliError::internal)?;
@@ -116,7 +123,7 @@ pub fn run(args: DemoArgs, out: &mut Output) -> Result<(), CliError> {
             site.commands()
         ))?;
         out.line("\nCtrl-C ends it and removes everything.")?;
-        host.wait();
+        super::block_on(async { wait(&mut host).await })?;
     }
     host.stop();
     drop(site);
@@ -126,6 +133,38 @@ pub fn run(args: DemoArgs, out: &mut Output) -> Result<(), CliError> {
             "{failed} of {} checks did not come out as expected",
             report_total(ok, failed, skipped)
         ))),
+    }
+}
+
+/// Resolves when somebody wants this process to end.
+async fn ended_from_outside() -> CliError {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        return CliError::internal("signals cannot be received");
+    };
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+        _ = hup.recv() => {}
+    }
+    CliError::internal("ended from outside")
+}
+
+/// Waits until somebody ends this process, or the host ends.
+async fn wait(host: &mut site::HostProcess) -> Result<(), CliError> {
+    let outside = ended_from_outside();
+    tokio::pin!(outside);
+    loop {
+        tokio::select! {
+            _ = &mut outside => return Ok(()),
+            () = tokio::time::sleep(std::time::Duration::from_millis(200)) => {
+                if host.has_ended() {
+                    return Ok(());
+                }
+            }
+        }
     }
 }
 

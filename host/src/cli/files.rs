@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use portcullis_signing::ComponentBytes;
@@ -104,6 +104,25 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(), Cl
         File::open(folder)?.sync_all()
     };
     write().map_err(|error| failed(&error))
+}
+
+/// Replaces a file by new content with the owner, group and mode of the old one, or not at all.
+pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    let old = std::fs::metadata(path).map_err(|error| unreadable(path, "file", &error))?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let replace = || -> io::Result<()> {
+        let mode = PermissionsExt::from_mode(old.mode() & 0o7777);
+        let mut file = tempfile::Builder::new().prefix(".portcullis-").permissions(mode).tempfile_in(folder)?;
+        std::os::unix::fs::fchown(file.as_file(), Some(old.uid()), Some(old.gid()))?;
+        file.write_all(bytes)?;
+        file.as_file().sync_all()?;
+        file.persist(path).map_err(|error| error.error)?;
+        File::open(folder)?.sync_all()
+    };
+    replace().map_err(|error| {
+        CliError::usage(format!("{} cannot be written: {error}", path.display()))
+            .with_hint("run as the user who owns it, so that its owner and mode can stay")
+    })
 }
 
 fn open(path: &Path, most: u64, what: &str) -> Result<(File, u64), CliError> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use portcullis_policies::{AddressRange, Destination, GrantEdit, add_grant};
+use portcullis_policies::{AddressRange, Destination, GrantEdit, add_grant, classify};
 
 use super::error::{CliError, exit};
 use super::output::Output;
@@ -66,11 +66,15 @@ pub fn run(command: GrantsCommand, out: &mut Output) -> Result<(), CliError> {
             .with_hint("add [policy] grants = [\"grants.toml\"] to it")
     })?;
     let edit = edit(args)?;
+    // The first grant of a site makes its file.
+    if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
+        files::write(path, b"version = 1\n", 0o600, false)?;
+    }
     let old = files::read_text(path, CONFIG_BYTES, "grants file")?;
     let new = add_grant(&old, &edit)
         .map_err(|error| CliError::usage(error.to_string()).with_hint(error.hint()).about(path.display()))?;
     if new != old {
-        files::write(path, new.as_bytes(), 0o600, true)?;
+        files::replace(path, new.as_bytes())?;
     }
     let reloaded = block_on(async {
         let Ok(mut control) = remote::connect(&config.control_socket()).await else { return Ok(None) };
@@ -86,8 +90,11 @@ pub fn run(command: GrantsCommand, out: &mut Output) -> Result<(), CliError> {
             text.push_str(&format!("; in force as generation {}", reply.generation))
         }
         Some(reply) => {
+            if new != old {
+                files::replace(path, old.as_bytes())?;
+            }
             return Err(CliError::new(exit::CONFIG, "policy.invalid", reply.errors.join("\n"))
-                .with_hint("the host keeps the policy it had; mend the file and run `portcullis policy check`"));
+                .with_hint("nothing was changed: the file is as it was, and the host keeps its policy; see `portcullis policy check`"));
         }
         None => text.push_str("; no host is running, it takes effect at the next start"),
     }
@@ -96,8 +103,19 @@ pub fn run(command: GrantsCommand, out: &mut Output) -> Result<(), CliError> {
 }
 
 fn edit(args: AddArgs) -> Result<GrantEdit, CliError> {
+    let lists = [&args.link, &args.audience, &args.identity, &args.caller];
+    if !args.load && args.http.is_none() && lists.iter().all(|list| list.is_empty()) {
+        return Err(CliError::usage("there is nothing to grant")
+            .with_hint("name what: --load, --link, --http, --audience, --identity or --caller"));
+    }
     let http = args.http.as_deref().map(Destination::parse_url).transpose();
     let http = http.map_err(|error| CliError::usage(format!("--http: {error}")).with_hint(error.hint()))?;
+    if let Some(address) = http.as_ref().and_then(|destination| destination.host().address())
+        && let Some(guard) = classify(address).guard()
+    {
+        return Err(CliError::usage(format!("--http: no grant can open {address}: {guard} forbids it to everybody"))
+            .with_hint("these addresses lead into the machine or its platform; name the service by another address"));
+    }
     let addresses: Result<Vec<AddressRange>, _> = args.addresses.iter().map(|text| text.parse()).collect();
     let addresses = addresses.map_err(|error| {
         CliError::usage(format!("--addresses: {error}"))

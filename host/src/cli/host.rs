@@ -21,6 +21,9 @@ pub struct HostArgs {
     /// Where state is kept, instead of what the configuration says.
     #[arg(long)]
     state_dir: Option<PathBuf>,
+    /// End when the process that started this one does.
+    #[arg(long, hide = true)]
+    die_with_parent: bool,
 }
 
 /// Arguments of `portcullis run`.
@@ -44,6 +47,10 @@ pub struct RunArgs {
 
 /// Runs a host until it is told to stop.
 pub fn run(args: HostArgs, out: &mut Output) -> Result<(), CliError> {
+    if args.die_with_parent {
+        let kill = Some(rustix::process::Signal::KILL);
+        rustix::process::set_parent_process_death_signal(kill).map_err(CliError::internal)?;
+    }
     let mut config = locate::config(args.config.as_deref())?;
     if let Some(state_dir) = args.state_dir {
         config.state_dir = std::path::absolute(state_dir).map_err(CliError::internal)?;
@@ -140,8 +147,7 @@ async fn serve(host: &Arc<Host>, out: &mut Output) -> Result<(), CliError> {
 }
 
 async fn reload(host: &Arc<Host>) {
-    host.read_trust();
-    match host.reload_policy().await {
+    match host.reload().await {
         Ok(generation) => tracing::info!(generation, "policy reloaded"),
         Err(problems) => tracing::error!("the new policy cannot be used, the old one stays: {}", problems.join("; ")),
     }

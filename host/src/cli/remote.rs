@@ -9,7 +9,7 @@ use super::output::{Output, table};
 use super::{block_on, files, locate};
 use crate::rpc::control::control_client::ControlClient;
 use crate::rpc::control::{
-    BundleRequest, Component, StartRequest, StatusReply, StatusRequest, StopRequest, start_reply,
+    BundleRequest, Component, ReloadPolicyRequest, StartRequest, StatusReply, StatusRequest, StopRequest, start_reply,
 };
 
 /// Which host.
@@ -80,8 +80,13 @@ impl TargetArgs {
 /// Connects to a host.
 pub async fn connect(socket: &Path) -> Result<Control, CliError> {
     let channel = crate::rpc::client_at(socket).await.map_err(|error| {
+        if error.kind() == std::io::ErrorKind::PermissionDenied {
+            let message = format!("{} may not be used by this user", socket.display());
+            return CliError::new(exit::TRANSPORT, "host.unreachable", message)
+                .with_hint("only the user whom the host runs as, and root, may control it");
+        }
         CliError::new(exit::TRANSPORT, "host.unreachable", format!("no host answers at {}: {error}", socket.display()))
-            .with_hint("start it with `portcullis host --config FILE`, as the same user")
+            .with_hint("start it with `portcullis host --config FILE`; one that was given --state-dir DIR answers at --socket DIR/run/control.sock")
     })?;
     Ok(ControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES))
 }
@@ -101,8 +106,18 @@ pub fn failed(status: &tonic::Status) -> CliError {
 pub fn status(args: StatusArgs, out: &mut Output) -> Result<(), CliError> {
     let socket = args.target.socket()?;
     let reply = block_on(async {
-        let wait_ready_ms = args.wait.saturating_mul(1000);
-        let reply = connect(&socket).await?.status(StatusRequest { wait_ready_ms }).await;
+        let until = tokio::time::Instant::now() + std::time::Duration::from_secs(args.wait);
+        // A host that was just started has no socket yet.
+        let mut control = loop {
+            match connect(&socket).await {
+                Ok(control) => break control,
+                Err(error) if tokio::time::Instant::now() >= until => return Err(error),
+                Err(_) => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+            }
+        };
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        let wait_ready_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let reply = control.status(StatusRequest { wait_ready_ms }).await;
         Ok(reply.map_err(|error| failed(&error))?.into_inner())
     })?;
     out.result(status_text(&reply), &status_json(&reply))?;
@@ -110,7 +125,7 @@ pub fn status(args: StatusArgs, out: &mut Output) -> Result<(), CliError> {
         return Ok(());
     }
     Err(CliError::new(exit::INTERNAL, "host.not-ready", "the host is up and not ready")
-        .with_hint(reply.problems.join("\n")))
+        .with_hint("the lines `problem` say why, and what to do"))
 }
 
 /// `portcullis list`.
@@ -181,6 +196,22 @@ pub fn stop(args: StopArgs, out: &mut Output) -> Result<(), CliError> {
     out.result(format!("stopped {stopped}"), &serde_json::json!({ "stopped": stopped }))
 }
 
+/// `portcullis reload`.
+pub fn reload(args: TargetArgs, out: &mut Output) -> Result<(), CliError> {
+    let socket = args.socket()?;
+    let reply = block_on(async {
+        let reply = connect(&socket).await?.reload_policy(ReloadPolicyRequest {}).await;
+        Ok(reply.map_err(|error| failed(&error))?.into_inner())
+    })?;
+    if !reply.errors.is_empty() {
+        return Err(CliError::new(exit::CONFIG, "reload.refused", reply.errors.join("\n"))
+            .with_hint("the host keeps the policy it had until these are mended")
+            .with_details(reply.errors.into()));
+    }
+    let text = format!("trust policy and grants are read; policy generation {}", reply.generation);
+    out.result(text, &serde_json::json!({ "policy_generation": reply.generation }))
+}
+
 /// `portcullis identity bundle`.
 pub fn identity(command: IdentityCommand, out: &mut Output) -> Result<(), CliError> {
     let IdentityCommand::Bundle(target) = command;
@@ -215,7 +246,8 @@ fn components_text(components: &[Component]) -> String {
     let head = ["COMPONENT", "VERSION", "STATE", "SPIFFE ID", "DIGEST", "INSTANCE"].map(str::to_owned).to_vec();
     let rows = components.iter().map(|component| {
         let digest: String = component.digest.chars().take(19).collect();
-        let what = if component.state == "refused" { component.detail.clone() } else { component.spiffe_id.clone() };
+        let refused = component.detail.lines().next().unwrap_or_default().chars().take(REFUSAL_CHARS).collect();
+        let what = if component.state == "refused" { refused } else { component.spiffe_id.clone() };
         vec![
             component.name.clone(),
             component.version.clone(),
@@ -250,5 +282,7 @@ pub fn status_json(reply: &StatusReply) -> serde_json::Value {
     })
 }
 
+/// How much of a refusal fits into a table; `status` has the whole.
+const REFUSAL_CHARS: usize = 72;
 /// Largest answer of a host.
 const MESSAGE_BYTES: usize = 16 << 20;

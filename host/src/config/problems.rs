@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::cli::error::shown;
+
 /// A configuration that cannot be used.
 #[derive(Debug, Clone, thiserror::Error)]
 pub struct ConfigError {
@@ -53,7 +55,7 @@ impl fmt::Display for ConfigError {
         write!(f, "{} cannot be used:", self.path.display())?;
         for problem in &self.problems {
             let dot = if problem.key.is_empty() { "" } else { ": " };
-            write!(f, "\n  {}{dot}{}", problem.key.escape_debug(), problem.why.escape_debug())?;
+            write!(f, "\n  {}{dot}{}", shown(&problem.key), shown(&problem.why))?;
             if let Some(hint) = problem.hint {
                 write!(f, " ({hint})")?;
             }

@@ -125,7 +125,7 @@ impl Service for Control {
 
     async fn reload_policy(&self, _: Request<ReloadPolicyRequest>) -> Result<Response<ReloadPolicyReply>, Status> {
         let host = Arc::clone(&self.host);
-        let reloaded = tokio::spawn(async move { host.reload_policy().await }).await;
+        let reloaded = tokio::spawn(async move { host.reload().await }).await;
         let reply = match reloaded.map_err(|error| Status::internal(error.to_string()))? {
             Ok(generation) => ReloadPolicyReply { generation, errors: Vec::new() },
             Err(errors) => ReloadPolicyReply { generation: self.host.policy().generation(), errors },

@@ -6,7 +6,7 @@ use crate::shown;
 
 pub(super) fn render(denial: &Denial, context: &FixContext) -> String {
     let core = &denial.core;
-    let short = lines(denial, &fix(denial, context));
+    let short = lines(denial, &fix(denial, context), context);
     if short.len() <= DENIAL_BYTES {
         return short;
     }
@@ -15,7 +15,7 @@ pub(super) fn render(denial: &Denial, context: &FixContext) -> String {
         Some(_) => "too long for this text: it is in the JSON form of this refusal",
         None => "none",
     };
-    shown_lines(&lines(denial, no_fix))
+    shown_lines(&lines(denial, no_fix, context))
 }
 
 /// Words joined for a POSIX shell, quoted where needed. What no terminal should see is escaped in ANSI-C quotes.
@@ -23,7 +23,7 @@ pub(super) fn shell_line(argv: &[String]) -> String {
     argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 
-fn lines(denial: &Denial, fix: &str) -> String {
+fn lines(denial: &Denial, fix: &str, context: &FixContext) -> String {
     let core = &denial.core;
     let out = |text: &str, most: usize| shown::outside(text, most);
     let guards = if core.errors.is_empty() {
@@ -54,7 +54,13 @@ fn lines(denial: &Denial, fix: &str) -> String {
     }
     lines.push(format!("  fix      {fix}"));
     if let Some(reference) = denial.reference() {
-        lines.push(format!("  replay   portcullis policy explain {}", out(reference, 32)));
+        let config = context.config.as_ref().map(|path| format!(" --config {}", quoted(&path.display().to_string())));
+        lines.push(format!(
+            "  replay   {} policy explain{} {}",
+            context.program,
+            config.unwrap_or_default(),
+            out(reference, 32)
+        ));
     }
     lines.join("\n")
 }

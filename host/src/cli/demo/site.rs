@@ -156,8 +156,14 @@ impl Site {
     /// Starts `portcullis host` on this site. Its log goes to `host.log`.
     pub fn start_host(&self) -> Result<HostProcess, CliError> {
         let log = std::fs::File::create(self.path("host.log")).map_err(CliError::internal)?;
-        let child =
-            program().arg("host").arg("--config").arg(self.config_path()).stdout(Stdio::null()).stderr(log).spawn();
+        let child = program()
+            .arg("host")
+            .arg("--die-with-parent")
+            .arg("--config")
+            .arg(self.config_path())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn();
         child.map(HostProcess).map_err(CliError::internal)
     }
 
@@ -240,9 +246,9 @@ component = "demo:vault"
 }
 
 impl HostProcess {
-    /// Waits until somebody ends it.
-    pub fn wait(&mut self) {
-        let _ = self.0.wait();
+    /// Whether it is gone.
+    pub fn has_ended(&mut self) -> bool {
+        !matches!(self.0.try_wait(), Ok(None))
     }
 
     /// Asks it to stop and waits.
