@@ -30,11 +30,7 @@ pub fn binary() -> PathBuf {
     let me = std::env::current_exe().expect("a test knows its own path");
     let folder = me.parent().and_then(Path::parent).expect("tests lie in target/<profile>/deps");
     let binary = folder.join("portcullis");
-    assert!(
-        binary.exists(),
-        "{} is not built: run `cargo test --workspace`, or `cargo build -p portcullis` first",
-        binary.display()
-    );
+    assert!(binary.exists(), "{} is not built: run `cargo build --workspace` first", binary.display());
     binary
 }
 
