@@ -22,7 +22,7 @@ cargo +nightly fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --lock
 cargo +nightly fuzz build --fuzz-dir . --sanitizer none || exit 3
 
 all=$(sed -n 's/^name = "\([a-z_]*\)"$/\1/p' Cargo.toml)
-built=${CARGO_TARGET_DIR:-target}/$(rustc +nightly -vV | sed -n 's/^host: //p')/release
+built=target/$(rustc +nightly -vV | sed -n 's/^host: //p')/release
 failed=
 # shellcheck disable=SC2086  # a list of names
 for target in ${@:-$all}; do
