@@ -17,6 +17,7 @@ mod janitor;
 pub mod processes;
 pub mod server;
 pub mod site;
+pub mod spire;
 
 use std::path::{Path, PathBuf};
 
