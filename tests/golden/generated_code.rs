@@ -7,6 +7,16 @@ use std::path::{Path, PathBuf};
 const PARTS: &[(&str, &[&str])] = &[
     ("identity", &["portcullis/identity/v1/identity.proto"]),
     (
+        "identity",
+        &[
+            "google/rpc/error_details.proto",
+            "google/rpc/status.proto",
+            "portcullis/broker/v1/component_reference.proto",
+            "spiffe/broker/api.proto",
+            "spire/api/agent/delegatedidentity/v1/delegatedidentity.proto",
+        ],
+    ),
+    (
         "host",
         &[
             "portcullis/audit/v1/audit.proto",
@@ -44,7 +54,14 @@ fn checked_in_grpc_code_is_what_the_protos_give() {
 fn generate(include: &Path, protos: &[&str], out: &Path) {
     let files = protox::compile(protos, [include]).expect("the .proto files compile");
     // Messages that carry a bearer token get their `Debug` by hand, without the token: see identity/src/rpc.rs.
-    let by_hand = [".portcullis.identity.v1.JwtSvid", ".portcullis.identity.v1.ValidateJwtSvidRequest"];
+    let by_hand = [
+        ".portcullis.identity.v1.JwtSvid",
+        ".portcullis.identity.v1.ValidateJwtSvidRequest",
+        ".spiffe.broker.JWTSVID",
+        ".spiffe.broker.X509SVID",
+        ".spire.api.agent.delegatedidentity.v1.X509SVIDWithKey",
+        ".spire.api.types.JWTSVID",
+    ];
     let config = tonic_prost_build::configure().build_transport(false).skip_debug(by_hand).out_dir(out);
     config.compile_fds(files).expect("code is generated");
 }
