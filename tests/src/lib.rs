@@ -35,6 +35,14 @@ pub fn binary() -> PathBuf {
     binary
 }
 
+/// Where peers that took long to get or to build are kept between runs.
+pub fn cache() -> PathBuf {
+    let given = std::env::var_os("PORTCULLIS_TEST_CACHE").map(PathBuf::from);
+    let folder = given.unwrap_or_else(|| root().join("target/test-cache"));
+    std::fs::create_dir_all(&folder).expect("a folder for the test cache");
+    folder
+}
+
 /// Says loudly that a test cannot run here. Under CI that is a failure unless `allowed_in_ci`.
 pub fn skip(test: &str, why: &str, allowed_in_ci: bool) {
     eprintln!("SKIPPED {test}: {why}");
