@@ -95,7 +95,7 @@ impl IssuerError {
             Self::ForeignDomain { .. } => "use one state directory for each trust domain",
             Self::Clock { .. } => "set the clock of this machine, or restore the state that belongs to it",
             Self::Lifetimes(_) => {
-                "give the authority at least twice the life of an SVID, and every SVID at least one second"
+                "give the authority at least six times the life of an SVID, and every SVID at least one second"
             }
             Self::Creation(_) => "see that the system's random source works, then start again",
         }

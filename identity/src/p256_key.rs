@@ -12,6 +12,8 @@ use ring::signature::{
     ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair,
 };
 
+use zeroize::Zeroizing;
+
 use crate::secret::Secret;
 
 /// How signatures are written.
@@ -63,6 +65,18 @@ impl P256Key {
     /// The uncompressed public point: 0x04, x, y.
     pub(crate) fn public(&self) -> &[u8; POINT_BYTES] {
         &self.public
+    }
+
+    /// The key as an unencrypted PKCS#8 document (RFC 5958, RFC 5915), for the one who is given the key itself.
+    pub(crate) fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        // One allocation, so that no copy of the key is left behind by growth.
+        let mut document =
+            Zeroizing::new(Vec::with_capacity(PKCS8_HEAD.len() + SCALAR_BYTES + PKCS8_POINT.len() + POINT_BYTES));
+        document.extend_from_slice(&PKCS8_HEAD);
+        document.extend_from_slice(self.scalar.expose());
+        document.extend_from_slice(&PKCS8_POINT);
+        document.extend_from_slice(&self.public);
+        document
     }
 
     /// The private scalar, big-endian: to store the key and to look for it in memory.
@@ -126,6 +140,13 @@ fn key_pair(form: SignatureForm, scalar: &[u8], public: &[u8]) -> Result<EcdsaKe
         .map_err(|_| KeyError)
 }
 
+/// PKCS#8 of a P-256 key up to the scalar, and from there to the point.
+const PKCS8_HEAD: [u8; 36] = [
+    0x30, 0x81, 0x87, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08,
+    0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04, 0x6d, 0x30, 0x6b, 0x02, 0x01, 0x01, 0x04, 0x20,
+];
+const PKCS8_POINT: [u8; 5] = [0xa1, 0x44, 0x03, 0x42, 0x00];
+
 /// Bytes of a private scalar.
 pub(crate) const SCALAR_BYTES: usize = 32;
 /// Bytes of an uncompressed point.
@@ -153,6 +174,15 @@ mod tests {
         ring::signature::UnparsedPublicKey::new(&ring::signature::ECDSA_P256_SHA256_FIXED, key.public())
             .verify(b"message", &signature)
             .unwrap();
+    }
+
+    #[test]
+    fn the_pkcs8_document_is_the_same_key_to_other_readers() {
+        let key = P256Key::generate(SignatureForm::Asn1).unwrap();
+        let read = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &key.to_pkcs8(), &SystemRandom::new());
+        assert_eq!(read.unwrap().public_key().as_ref(), key.public());
+        let read = rcgen::KeyPair::try_from(key.to_pkcs8().as_slice()).unwrap();
+        assert_eq!(read.public_key_raw(), key.public());
     }
 
     #[test]

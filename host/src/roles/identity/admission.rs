@@ -23,6 +23,7 @@ impl Keeper {
                 .map_err(|error: portcullis_identity::SpiffeIdError| refuse(error.to_string()))?,
             digest: request.digest.clone(),
             component: request.component.clone(),
+            exportable: false,
         };
         self.issuer()?.admit(workload).map_err(|error| refuse(error.to_string()))?;
         let facts = ComponentFacts {
