@@ -288,7 +288,6 @@ mod tests {
         let good = ca(|_| ());
         assert_eq!(count(json!({"keys": [entry(&good)]})), 1);
         for (name, value) in [
-            ("use", json!("jwt-svid")),
             ("use", json!("wit-svid")),
             ("use", json!("X509-SVID")),
             ("use", json!("sig")),
