@@ -8,6 +8,8 @@
 
 mod authorities;
 mod changes;
+#[cfg(test)]
+mod crashes;
 mod minting;
 mod opening;
 mod registry;
@@ -38,6 +40,7 @@ use crate::key_store::KeyStore;
 use crate::lifetimes::Lifetimes;
 use crate::p256_key::P256Key;
 use crate::trust_domain::TrustDomain;
+use crate::wit_svid::{WitClaims, check_wit};
 use crate::workload::{InstanceId, Workload};
 
 /// The keys of a trust domain on this host, and the identities they stand behind.
@@ -118,6 +121,11 @@ impl Issuer {
     /// The claims of a token of this trust domain that is valid now and for this audience.
     pub fn validate_jwt(&self, token: &str, audience: &str, now: OffsetDateTime) -> Result<JwtClaims, TokenError> {
         check_jwt(token, audience, &self.authorities.published.jwt, now)
+    }
+
+    /// The claims of a WIT-SVID of this trust domain that is valid now. Its sender must still prove that it has the key.
+    pub fn validate_wit(&self, token: &str, now: OffsetDateTime) -> Result<WitClaims, TokenError> {
+        check_wit(token, &self.authorities.published.wit, now)
     }
 
     /// A MAC under this host's own secret, separated by purpose.

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::Issuer;
-use super::registry::{HeldToken, HeldX509, TokenName};
+use super::registry::{HeldToken, HeldWit, HeldX509, TokenName};
 use crate::audience::Audience;
 use crate::authority::AuthorityKind;
 use crate::authority_key::AuthorityKey;
@@ -19,6 +19,7 @@ use crate::jwt_svid::JwtSvid;
 use crate::limits::{MAX_AUDIENCES, X509_BACKDATE, X509_JITTER_PERCENT};
 use crate::secret::Secret;
 use crate::spiffe_id::SpiffeId;
+use crate::wit_svid::WitSvid;
 use crate::workload::{InstanceId, Workload};
 
 /// An SVID, and whether it was made by this very call.
@@ -72,6 +73,9 @@ pub enum IssueError {
     /// The token that holds the authority's key is away.
     #[error("the key of the authority cannot be reached")]
     KeyUnavailable,
+    /// The profile is off. Configuration.
+    #[error("this issuer makes no WIT-SVIDs")]
+    NoWit,
     /// Only workloads that were admitted so get their keys. The caller erred, or the operator did not want it.
     #[error("the instance {0} was not admitted as one that may have its private key")]
     NotExportable(InstanceId),
@@ -104,6 +108,7 @@ impl IssueError {
                 "see `portcullis identity show` and the identity process's log: a new authority could not be made"
             }
             Self::KeyUnavailable => "bring the PKCS#11 token back; it is tried again with each request",
+            Self::NoWit => "turn it on with wit_svid = true under [identity]",
             Self::NotExportable(_) => "let the host make the TLS connection, or mark the workload as exportable",
             Self::Minting(_) => "see the identity process's log; nothing was handed out",
         }
@@ -193,6 +198,34 @@ impl Issuer {
         let key = self.registry.get(instance).and_then(|registration| registration.x509_key(&svid.key_id));
         let key = key.ok_or(IssueError::Minting("its key is gone"))?.key.to_pkcs8();
         Ok(Minted { svid: ExportedX509 { svid, key }, fresh })
+    }
+
+    /// A WIT-SVID together with the private key that it is bound to, for an instance that was admitted as exportable.
+    pub fn wit_svid(
+        &mut self,
+        instance: &InstanceId,
+        ttl: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Minted<WitSvid>, IssueError> {
+        if !self.authorities.options.wit_svid {
+            return Err(IssueError::NoWit);
+        }
+        let registration =
+            self.registry.get_mut(instance).ok_or_else(|| IssueError::UnknownInstance(instance.clone()))?;
+        if !registration.workload.exportable {
+            return Err(IssueError::NotExportable(instance.clone()));
+        }
+        let wanted = whole_seconds(ttl, self.authorities.options.lifetimes.svid(AuthorityKind::Wit))?;
+        if let Some(svid) = registration.fresh_wit(wanted, now) {
+            return Ok(Minted { svid: svid.clone(), fresh: false });
+        }
+        let (authority, entry) = self.authorities.token(AuthorityKind::Wit, now)?;
+        let issued_at = second(now)?;
+        let expires_at = end(issued_at, jittered(wanted)?, entry.not_after)?;
+        let svid = WitSvid::mint(authority, &registration.workload.spiffe_id, issued_at, expires_at)
+            .map_err(|reason| not_made(authority.key(), reason))?;
+        registration.keep_wit(HeldWit { svid: svid.clone(), wanted, authority: entry.id.clone() });
+        Ok(Minted { svid, fresh: true })
     }
 
     /// Replaces the X.509-SVID of each instance that holds one of an earlier epoch, with the life that it had asked for: all

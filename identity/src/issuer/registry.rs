@@ -14,6 +14,7 @@ use crate::limits::{MAX_CACHED_TOKENS, MAX_INSTANCES, MAX_WORKLOAD_TEXT_BYTES, M
 use crate::p256_key::P256Key;
 use crate::spiffe_id::SpiffeId;
 use crate::trust_domain::TrustDomain;
+use crate::wit_svid::WitSvid;
 use crate::workload::{InstanceId, Workload};
 
 /// Why an instance was not admitted. The supervisor or the policy template erred.
@@ -63,6 +64,7 @@ pub(super) struct Registration {
     pub(super) workload: Workload,
     x509: Vec<HeldX509>,
     tokens: HashMap<TokenName, HeldToken>,
+    wit: Option<HeldWit>,
 }
 
 /// An X.509-SVID with its key.
@@ -78,6 +80,13 @@ pub(super) struct HeldX509 {
 /// A token, and who signed it.
 pub(super) struct HeldToken {
     pub(super) svid: JwtSvid,
+    pub(super) authority: AuthorityId,
+}
+
+/// A WIT-SVID, and who signed it.
+pub(super) struct HeldWit {
+    pub(super) svid: WitSvid,
+    pub(super) wanted: Duration,
     pub(super) authority: AuthorityId,
 }
 
@@ -107,7 +116,7 @@ impl Registry {
             return Err(AdmitError::TooMany);
         }
         let name = workload.instance.clone();
-        self.0.insert(name, Registration { workload, x509: Vec::new(), tokens: HashMap::new() });
+        self.0.insert(name, Registration { workload, x509: Vec::new(), tokens: HashMap::new(), wit: None });
         Ok(())
     }
 
@@ -134,7 +143,10 @@ impl Registry {
 
     /// Forgets all tokens: each is minted anew when it is asked for.
     pub(super) fn forget_tokens(&mut self) {
-        self.0.values_mut().for_each(|registration| registration.tokens.clear());
+        for registration in self.0.values_mut() {
+            registration.tokens.clear();
+            registration.wit = None;
+        }
     }
 
     /// Forgets what this authority signed, with the keys.
@@ -142,6 +154,7 @@ impl Registry {
         for registration in self.0.values_mut() {
             registration.x509.retain(|held| held.authority != *id);
             registration.tokens.retain(|_, held| held.authority != *id);
+            registration.wit.take_if(|held| held.authority == *id);
         }
     }
 
@@ -194,6 +207,17 @@ impl Registration {
             }
         }
         self.tokens.insert(name, held);
+    }
+
+    /// The WIT-SVID, if it was minted for this life and is not past half of it.
+    pub(super) fn fresh_wit(&self, wanted: Duration, now: OffsetDateTime) -> Option<&WitSvid> {
+        let held = self.wit.as_ref().filter(|held| held.wanted == wanted)?;
+        before_half(held.svid.claims().issued_at()?, held.svid.expires_at(), now).then_some(&held.svid)
+    }
+
+    /// Keeps the newest WIT-SVID.
+    pub(super) fn keep_wit(&mut self, held: HeldWit) {
+        self.wit = Some(held);
     }
 
     #[cfg(test)]
