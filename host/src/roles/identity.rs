@@ -7,27 +7,43 @@
 
 mod admission;
 mod authority;
+mod certificate_files;
+mod counts;
+mod dials;
+pub mod endpoint;
+mod federation;
 mod keeper;
 mod minting;
+mod own;
+mod publishing;
+mod rate;
+mod revoking;
+mod rotation;
+mod showing;
+mod signing;
+mod workload_api;
 mod workloads;
 
-use std::collections::HashMap;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use portcullis_identity::rpc::authority_server::AuthorityServer;
 use portcullis_identity::rpc::workloads_server::WorkloadsServer;
-use portcullis_identity::{Issuer, Lifetimes, TrustDomain};
-use portcullis_policies::{FixContext, PolicySet};
+use portcullis_identity::{Issuer, JwtIssuer, TrustDomain};
+use portcullis_policies::FixContext;
 use serde::{Deserialize, Serialize};
 
 use self::authority::ForSupervisor;
-use self::keeper::{Counts, Keeper};
+use self::keeper::Keeper;
+pub use self::workload_api::Caller;
+use self::workload_api::WorkloadApi;
 use self::workloads::ForRuntime;
 use crate::clock;
-use crate::process::handover::Handover;
+use crate::config::identity::Identity;
+use crate::config::{Federation, Oidc};
+use crate::process::handover::{Handover, Packet};
 use crate::process::{Role, sandbox};
 use crate::rpc::audit::audit_client::AuditClient;
 
@@ -40,21 +56,45 @@ pub struct Boot {
     pub trust_domain: TrustDomain,
     /// How fixes in refusals are written.
     pub config: PathBuf,
+    /// How long authorities and SVIDs live, and where keys lie.
+    pub identity: Identity,
+    /// The `iss` of JWT-SVIDs, an `https` URL, where OIDC clients check them.
+    pub jwt_issuer: Option<String>,
+    /// Whether WIT-SVIDs are issued.
+    pub wit_svid: bool,
+    /// Where our bundle is served, and whose bundles are fetched.
+    pub federation: Federation,
+    /// Where the documents are served by which others check JWT-SVIDs.
+    pub oidc: Option<Oidc>,
 }
 
 /// Runs the process until its supervisor is gone.
 pub fn run(handover: Handover) -> io::Result<()> {
     let packet = handover.receive()?.ok_or_else(|| io::Error::other("no boot packet"))?;
     let (parent, boot) = super::parse_boot::<Boot>(&packet)?;
-    let write = [boot.folder.as_path()];
-    let fence = sandbox::Fence { role: Role::Identity, parent, read: &[], write: &write, inspectable: false };
+    let token = boot.identity.pkcs11.as_ref();
+    let mut read: Vec<&Path> = Vec::new();
+    let mut write = vec![boot.folder.as_path()];
+    if let Some(token) = token {
+        read.extend([token.module.as_path(), token.pin_file.as_path()]);
+        read.extend(LIBRARIES.map(Path::new));
+        read.extend(token.read.iter().map(PathBuf::as_path));
+        write.extend(token.write.iter().map(PathBuf::as_path));
+    }
+    let public = federation::readable(&boot.federation, boot.oidc.as_ref());
+    read.extend(public.iter().map(PathBuf::as_path));
+    let fence = sandbox::Fence { role: Role::Identity, parent, read: &read, write: &write, inspectable: false };
     let report = sandbox::enter(&fence)?;
     crate::logging::start(Role::Identity.name());
     tracing::info!(landlock = report.landlock, refused_calls = report.seccomp, "fenced");
-    let issuer = Issuer::open(&boot.folder, &boot.trust_domain, Lifetimes::default(), clock::now())
+    let jwt_issuer = boot.jwt_issuer.as_deref().map(str::parse::<JwtIssuer>).transpose().map_err(io::Error::other)?;
+    let issuer = boot
+        .identity
+        .options(jwt_issuer, boot.wit_svid)
+        .and_then(|options| Issuer::open_with(&boot.folder, &boot.trust_domain, options, clock::now()))
         .map_err(|error| io::Error::other(format!("{error}; hint: {}", error.hint())))?;
     let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(2).thread_name("identity").enable_all().build()?;
+        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).thread_name("identity").enable_all().build()?;
     let served = runtime.block_on(serve(handover, packet.fds, issuer, boot));
     runtime.shutdown_background();
     served
@@ -64,27 +104,21 @@ async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot
     let [supervisor, sink]: [OwnedFd; 2] =
         fds.try_into().map_err(|_| io::Error::other("an identity process has two descriptors"))?;
     let _signals = super::ignore_signals()?;
-    let keeper = Arc::new(Keeper {
-        issuer: Mutex::new(issuer),
-        policy: Mutex::new(Arc::new(PolicySet::deny_all(0))),
-        instances: Mutex::new(HashMap::new()),
-        audit: AuditClient::new(crate::rpc::client(sink).await?),
-        fix: FixContext { program: "portcullis".to_owned(), config: Some(boot.config) },
-        counts: Counts::default(),
-    });
+    let audit = AuditClient::new(crate::rpc::client(sink).await?).max_encoding_message_size(MESSAGE_BYTES);
+    let fix = FixContext { program: "portcullis".to_owned(), config: Some(boot.config.clone()) };
+    let keeper = Arc::new(Keeper::new(issuer, audit, fix).map_err(io::Error::other)?);
+    tokio::spawn(rotation::follow(Arc::clone(&keeper)));
+    let workload_api = WorkloadApi::start(Arc::clone(&keeper), boot.wit_svid);
+    if !boot.federation.peer.is_empty() {
+        federation::start(&keeper, &keeper.dials, &boot.federation, &boot.folder)?;
+    }
     let (gone, supervisor_gone) = tokio::sync::oneshot::channel();
-    let (handle, for_runtime) = (tokio::runtime::Handle::current(), ForRuntime(Arc::clone(&keeper)));
+    let mut handed = Handed { keeper: Arc::clone(&keeper), boot, runtime: None, workload_api };
+    let handle = tokio::runtime::Handle::current();
     std::thread::Builder::new().name("handover".to_owned()).spawn(move || {
-        let mut served: Option<tokio::task::JoinHandle<io::Result<()>>> = None;
+        let _entered = handle.enter();
         while let Ok(Some(packet)) = handover.receive() {
-            if let ("workloads", Some(fd)) = (packet.label.as_str(), packet.fds.into_iter().next()) {
-                let service = WorkloadsServer::new(for_runtime.clone());
-                let new = handle.spawn(crate::rpc::serve(fd, tonic::service::Routes::new(service)));
-                // There is one runtime. Whoever holds the socket of the one before gets no more answers.
-                if let Some(old) = served.replace(new) {
-                    old.abort();
-                }
-            }
+            handed.take(packet);
         }
         let _ = gone.send(());
     })?;
@@ -95,5 +129,42 @@ async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot
     }
 }
 
+/// What is served on the sockets that the supervisor hands down.
+struct Handed {
+    keeper: Arc<Keeper>,
+    boot: Boot,
+    runtime: Option<tokio::task::JoinHandle<io::Result<()>>>,
+    workload_api: Arc<WorkloadApi>,
+}
+
+impl Handed {
+    /// Serves a socket, by what it is for.
+    fn take(&mut self, packet: Packet) {
+        match packet.label.as_str() {
+            "workloads" => self.serve_runtime(packet),
+            "workload-entry" => self.workload_api.register(packet.payload),
+            "workload-api" => self.workload_api.connected(packet),
+            "workload-api-drain" => self.workload_api.stop(),
+            "dial" => self.keeper.dials.arrived(packet),
+            "endpoint" => endpoint::take(packet, &self.keeper, &self.boot),
+            other => tracing::error!(label = other.escape_debug().to_string(), "an unknown packet was dropped"),
+        }
+    }
+
+    /// There is one runtime. Whoever holds the socket of the one before gets no more answers.
+    fn serve_runtime(&mut self, packet: Packet) {
+        let Some(fd) = packet.fds.into_iter().next() else { return };
+        let service = WorkloadsServer::new(ForRuntime(Arc::clone(&self.keeper)));
+        let new = tokio::spawn(crate::rpc::serve(fd, tonic::service::Routes::new(service)));
+        if let Some(old) = self.runtime.replace(new) {
+            old.abort();
+        }
+    }
+}
+
+/// Where a PKCS#11 library finds the libraries that it is linked with.
+const LIBRARIES: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache"];
+/// Threads that answer. A token that takes its time holds one of them.
+const WORKERS: usize = 4;
 /// Largest message from the supervisor: policies are the large ones.
 const MESSAGE_BYTES: usize = 32 << 20;

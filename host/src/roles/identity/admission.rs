@@ -1,6 +1,5 @@
 //! Who has an identity, and under which policy: admission, stop, and new generations of the policy.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use portcullis_identity::rpc::{AdmitRequest, PushPolicyRequest};
@@ -8,6 +7,7 @@ use portcullis_identity::{InstanceId, Workload};
 use portcullis_policies::ComponentFacts;
 
 use super::keeper::{Instance, Keeper, Stop, failed};
+use super::own;
 
 impl Keeper {
     pub(super) fn admit(&self, request: AdmitRequest) -> Result<(), Stop> {
@@ -23,9 +23,11 @@ impl Keeper {
                 .map_err(|error: portcullis_identity::SpiffeIdError| refuse(error.to_string()))?,
             digest: request.digest.clone(),
             component: request.component.clone(),
-            exportable: false,
+            exportable: request.exportable,
         };
-        self.issuer()?.admit(workload).map_err(|error| refuse(error.to_string()))?;
+        if workload.spiffe_id.path().starts_with(own::RESERVED) {
+            return Err(refuse(format!("IDs below {} are the host's own", own::RESERVED)));
+        }
         let facts = ComponentFacts {
             name: request.component,
             digest: request.digest,
@@ -34,11 +36,15 @@ impl Keeper {
             signer_group: request.signer_group,
             instance: request.instance.clone(),
         };
-        // Held until the instance is in the table, so that no new policy passes it by.
+        // Both held until the instance is in the table, so that neither a new policy nor a revocation passes it by.
         let policy = self.policy.lock().map_err(|_| failed("internal", "poisoned"))?;
+        let mut instances = self.table()?;
+        let revoked = self.now_published().revoked.hold(&request.instance, &workload.spiffe_id);
+        if !revoked {
+            self.issuer()?.admit(workload).map_err(|error| refuse(error.to_string()))?;
+        }
         let slice = policy.slice(&facts);
-        let instance = Instance { facts, slice, recorded: HashSet::new() };
-        self.instances.lock().map_err(|_| failed("internal", "poisoned"))?.insert(request.instance, instance);
+        instances.insert(request.instance, Instance::new(facts, slice, revoked));
         Ok(())
     }
 
@@ -46,6 +52,15 @@ impl Keeper {
     pub(super) fn stop(&self, instance: &str) -> Result<bool, Stop> {
         if let Ok(mut instances) = self.instances.lock() {
             instances.remove(instance);
+        }
+        let unrecorded = self.rates.lock().map(|mut rates| rates.forget(instance)).unwrap_or_default();
+        for refusals in unrecorded {
+            tracing::warn!(
+                instance,
+                refused = refusals.refused,
+                what = refusals.what.name(),
+                "over the rate limit before its end"
+            );
         }
         match instance.parse::<InstanceId>() {
             Ok(id) => Ok(self.issuer()?.stop(&id)),

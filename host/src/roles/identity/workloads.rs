@@ -2,18 +2,19 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use portcullis_identity::rpc::workloads_server::Workloads;
 use portcullis_identity::rpc::{
-    BundleUpdate, FetchX509SvidReply, FetchX509SvidRequest, MintJwtSvidReply, MintJwtSvidRequest, SignHandshakeReply,
-    SignHandshakeRequest, ValidateJwtSvidReply, ValidateJwtSvidRequest, WatchBundleRequest, fetch_x509_svid_reply,
-    mint_jwt_svid_reply, sign_handshake_reply, validate_jwt_svid_reply,
+    BundleUpdate, ExportX509Reply, ExportX509Request, FederatedBundle, FetchX509SvidReply, FetchX509SvidRequest,
+    MintJwtSvidReply, MintJwtSvidRequest, SignDataReply, SignDataRequest, SignHandshakeReply, SignHandshakeRequest,
+    ValidateJwtSvidReply, ValidateJwtSvidRequest, WatchBundleRequest, export_x509_reply, fetch_x509_svid_reply,
+    mint_jwt_svid_reply, sign_data_reply, sign_handshake_reply, validate_jwt_svid_reply,
 };
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::keeper::{Keeper, Stop};
+use super::publishing::Published;
 
 /// The service for the runtime process.
 #[derive(Clone)]
@@ -54,6 +55,24 @@ impl Workloads for ForRuntime {
         Ok(Response::new(SignHandshakeReply { result: Some(result) }))
     }
 
+    async fn sign_data(&self, request: Request<SignDataRequest>) -> Result<Response<SignDataReply>, Status> {
+        let result = match self.0.sign_data(request.into_inner()).await {
+            Ok(signed) => sign_data_reply::Result::Ok(signed),
+            Err(Stop::Denied(denied)) => sign_data_reply::Result::Denied(denied),
+            Err(Stop::Failed(failed)) => sign_data_reply::Result::Failed(failed),
+        };
+        Ok(Response::new(SignDataReply { result: Some(result) }))
+    }
+
+    async fn export_x509(&self, request: Request<ExportX509Request>) -> Result<Response<ExportX509Reply>, Status> {
+        let result = match self.0.export_x509(request.into_inner()).await {
+            Ok(exported) => export_x509_reply::Result::Ok(exported),
+            Err(Stop::Denied(denied)) => export_x509_reply::Result::Denied(denied),
+            Err(Stop::Failed(failed)) => export_x509_reply::Result::Failed(failed),
+        };
+        Ok(Response::new(ExportX509Reply { result: Some(result) }))
+    }
+
     async fn validate_jwt_svid(
         &self,
         request: Request<ValidateJwtSvidRequest>,
@@ -69,26 +88,26 @@ impl Workloads for ForRuntime {
     type WatchBundleStream = Pin<Box<dyn Stream<Item = Result<BundleUpdate, Status>> + Send>>;
 
     async fn watch_bundle(&self, _: Request<WatchBundleRequest>) -> Result<Response<Self::WatchBundleStream>, Status> {
-        let keeper = Arc::clone(&self.0);
-        let stream = futures::stream::unfold((keeper, None), |(keeper, seen)| async move {
-            loop {
-                let (sequence, bundle_json) = match keeper.issuer() {
-                    Ok(issuer) => {
-                        let bundle = issuer.bundle();
-                        (bundle.sequence(), bundle.to_json())
-                    }
-                    Err(_) => return None,
-                };
-                if seen != Some(sequence) {
-                    let update = BundleUpdate { bundle_json, sequence };
-                    return Some((Ok(update), (keeper, Some(sequence))));
-                }
-                tokio::time::sleep(BUNDLE_POLL).await;
-            }
+        let stream = futures::stream::unfold(self.0.published(), |mut states| async move {
+            states.changed().await.ok()?;
+            let update = update(&states.borrow_and_update());
+            Some((Ok(update), states))
         });
         Ok(Response::new(Box::pin(stream)))
     }
 }
 
-/// How soon a change of the bundle is noticed.
-const BUNDLE_POLL: Duration = Duration::from_millis(250);
+fn update(state: &Published) -> BundleUpdate {
+    let foreign = state.bundles.foreign().map(|document| FederatedBundle {
+        trust_domain: document.trust_domain().to_string(),
+        bundle_json: document.json().to_owned(),
+    });
+    BundleUpdate {
+        bundle_json: state.bundles.own().json().to_owned(),
+        sequence: state.sequence,
+        federated: foreign.collect(),
+        svid_epoch: state.svid_epoch,
+        revoked: state.revoked.spiffe_ids.iter().map(ToString::to_string).collect(),
+        revoked_instances: state.revoked.instances.iter().cloned().collect(),
+    }
+}

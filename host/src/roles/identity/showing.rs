@@ -1,0 +1,87 @@
+//! What an operator may see: authorities, identities, peers. Nothing of it is secret, and nothing of it is decided here.
+
+use portcullis_identity::{AuthorityStatus, NextAction};
+
+use super::keeper::{Instance, Keeper, Stop, failed};
+use crate::clock;
+use crate::identity_report::{AuthorityReport, IdentityReport, NextReport, Shown};
+
+impl Keeper {
+    /// Everything that `identity show` prints.
+    pub(super) fn show(&self) -> Result<Shown, Stop> {
+        let state = self.now_published();
+        let (trust_domain, authorities, next) = {
+            let issuer = self.issuer()?;
+            (issuer.trust_domain().to_string(), issuer.authorities(), issuer.next_actions(clock::now()))
+        };
+        let mut identities: Vec<_> = self.table()?.iter().map(|(name, held)| identity(name, held)).collect();
+        identities.sort_by(|one, other| (&one.component, &one.instance).cmp(&(&other.component, &other.instance)));
+        let poisoned = |_| failed("internal", "poisoned");
+        Ok(Shown {
+            trust_domain,
+            bundle_sequence: state.sequence,
+            svid_epoch: state.svid_epoch,
+            policy_generation: self.policy.lock().map_err(|_| failed("internal", "poisoned"))?.generation(),
+            authorities: authorities.iter().map(authority).collect(),
+            next: next.iter().map(next_action).collect(),
+            identities,
+            revoked: state.revoked.spiffe_ids.iter().map(ToString::to_string).collect(),
+            peers: self.peers.lock().map_err(poisoned)?.clone(),
+            source: self.source.lock().map_err(|_| failed("internal", "poisoned"))?.clone(),
+            problems: self.problems(),
+        })
+    }
+
+    /// What an operator must know, one line each.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let trouble = self.trouble.lock().ok().and_then(|trouble| trouble.clone());
+        let peers = self.peers.lock().map(|peers| peers.clone()).unwrap_or_default();
+        let source = self.source.lock().ok().and_then(|source| source.clone()).filter(|source| !source.up);
+        let peers = peers
+            .into_iter()
+            .filter(|peer| peer.sequence.is_none())
+            .filter_map(|peer| Some(format!("there is no bundle of {} yet: {}", peer.trust_domain, peer.problem?)));
+        let source = source.map(|source| {
+            format!("the source {} does not answer: {}", source.kind, source.problem.unwrap_or_default())
+        });
+        trouble.into_iter().chain(peers).chain(source).collect()
+    }
+}
+
+fn authority(status: &AuthorityStatus) -> AuthorityReport {
+    AuthorityReport {
+        kind: status.kind.name().to_owned(),
+        id: status.id.to_string(),
+        slot: status.slot.map(|slot| slot.to_string()),
+        state: status.state.name().to_owned(),
+        algorithm: status.algorithm.to_owned(),
+        prepared_at: status.prepared_at.unix_timestamp(),
+        activated_at: status.activated_at.map(|at| at.unix_timestamp()),
+        not_after: status.not_after.unix_timestamp(),
+        published_until: status.published_until.map(|at| at.unix_timestamp()),
+        key_place: status.key_place.to_owned(),
+        key_present: status.key_present,
+    }
+}
+
+fn next_action(next: &NextAction) -> NextReport {
+    NextReport {
+        kind: next.kind.name().to_owned(),
+        action: next.action.name().to_owned(),
+        authority: next.id.as_ref().map(ToString::to_string),
+        at: next.at.unix_timestamp(),
+    }
+}
+
+fn identity(name: &str, held: &Instance) -> IdentityReport {
+    IdentityReport {
+        instance: name.to_owned(),
+        component: held.facts.name.clone(),
+        digest: held.facts.digest.clone(),
+        spiffe_id: held.facts.spiffe_id.clone(),
+        revoked: held.revoked,
+        x509_not_after: held.x509_not_after,
+        x509_minted: held.x509_minted,
+        jwt_minted: held.jwt_minted,
+    }
+}
