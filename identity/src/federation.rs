@@ -20,4 +20,4 @@ pub use exchange::ExchangeError;
 pub use holding::{Holding, OfferError, Offered, next_poll};
 pub use peer::{Peer, PeerError, Profile};
 pub use store::{FederationStore, Stored, bootstrap_digest};
-pub use tls::{CertificateError, EndpointAcceptor, WebCertificate, spiffe_endpoint, web_endpoint};
+pub use tls::{CertificateError, EndpointAcceptor, WebCertificate, ca_certificates, spiffe_endpoint, web_endpoint};

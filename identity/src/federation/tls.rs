@@ -94,6 +94,15 @@ impl WebCertificate {
     }
 }
 
+/// The certificates in a PEM text, DER: whom to trust in place of the system's roots.
+pub fn ca_certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
+    if pem.len() > MAX_WEB_CERTIFICATE_BYTES {
+        return Err(CertificateError::TooLarge);
+    }
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).map(|der| der.map(|der| der.to_vec())).collect();
+    found.ok().filter(|found| !found.is_empty()).ok_or(CertificateError::NoCertificate)
+}
+
 /// An endpoint of the Web. The closure is asked in each handshake, so a certificate that was renewed needs nothing more.
 pub fn web_endpoint(
     certificate: impl Fn() -> Option<WebCertificate> + Send + Sync + 'static,
