@@ -6,6 +6,8 @@ use crate::p256_key::{KeyError, P256Key, SignatureForm};
 use crate::public_key::PublicKey;
 use crate::rsa_key::RsaKey;
 use crate::secret::Secret;
+#[cfg(feature = "pkcs11")]
+use crate::token_key::TokenKey;
 
 /// What an authority signs with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -23,6 +25,8 @@ pub(crate) enum KeyAlgorithm {
 pub(crate) enum AuthorityKey {
     P256(P256Key),
     Rsa(RsaKey),
+    #[cfg(feature = "pkcs11")]
+    Token(TokenKey),
 }
 
 impl KeyAlgorithm {
@@ -48,6 +52,8 @@ impl AuthorityKey {
         match self {
             Self::P256(key) => key.sign(message),
             Self::Rsa(key) => key.sign(message),
+            #[cfg(feature = "pkcs11")]
+            Self::Token(key) => key.sign(message),
         }
     }
 
@@ -55,6 +61,8 @@ impl AuthorityKey {
         match self {
             Self::P256(key) => PublicKey::P256(*key.public()),
             Self::Rsa(key) => key.public().clone(),
+            #[cfg(feature = "pkcs11")]
+            Self::Token(key) => key.public().clone(),
         }
     }
 
@@ -62,6 +70,8 @@ impl AuthorityKey {
         match self {
             Self::P256(_) => KeyAlgorithm::Es256,
             Self::Rsa(_) => KeyAlgorithm::Rs256,
+            #[cfg(feature = "pkcs11")]
+            Self::Token(key) => key.algorithm(),
         }
     }
 
@@ -69,6 +79,8 @@ impl AuthorityKey {
     pub(crate) fn is_away(&self) -> bool {
         match self {
             Self::P256(_) | Self::Rsa(_) => false,
+            #[cfg(feature = "pkcs11")]
+            Self::Token(key) => key.is_away(),
         }
     }
 
@@ -77,6 +89,8 @@ impl AuthorityKey {
         match self {
             Self::P256(key) => Some(key.scalar()),
             Self::Rsa(_) => None,
+            #[cfg(feature = "pkcs11")]
+            Self::Token(_) => None,
         }
     }
 
@@ -85,6 +99,8 @@ impl AuthorityKey {
         match self {
             Self::Rsa(key) => key.traces(),
             Self::P256(_) => &[],
+            #[cfg(feature = "pkcs11")]
+            Self::Token(_) => &[],
         }
     }
 }
@@ -93,6 +109,8 @@ impl rcgen::PublicKeyData for AuthorityKey {
     fn der_bytes(&self) -> &[u8] {
         match self {
             Self::P256(key) => key.public(),
+            #[cfg(feature = "pkcs11")]
+            Self::Token(key) => key.point(),
             // INVARIANT: certificates are made for P-256 only; rcgen refuses the empty key, and so does the self-check.
             Self::Rsa(_) => &[],
         }
@@ -107,6 +125,13 @@ impl rcgen::SigningKey for AuthorityKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         match self {
             Self::P256(key) => rcgen::SigningKey::sign(key, message),
+            #[cfg(feature = "pkcs11")]
+            Self::Token(key) if key.form() == SignatureForm::Asn1 => {
+                key.sign(message).map_err(|_| rcgen::Error::RemoteKeyError)
+            }
+            // A token authority's key signs no certificate: one key, one purpose.
+            #[cfg(feature = "pkcs11")]
+            Self::Token(_) => Err(rcgen::Error::UnsupportedSignatureAlgorithm),
             Self::Rsa(_) => Err(rcgen::Error::UnsupportedSignatureAlgorithm),
         }
     }

@@ -69,20 +69,7 @@ impl KeyStore {
 
     /// The whole file, or `None` if there is none. One that has more bytes than `most` is refused.
     pub(crate) fn read(&self, name: &str, most: usize) -> Result<Option<Zeroizing<Vec<u8>>>, IssuerError> {
-        let path = self.path(name);
-        let mut file = match no_follow(OpenOptions::new().read(true)).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(open_error(&path, error)),
-        };
-        check_file(&path, &file)?;
-        // One allocation, so that no copy of a key is left behind by growth.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(most + 1));
-        Read::by_ref(&mut file).take(most as u64 + 1).read_to_end(&mut bytes).map_err(|e| io_error(&path, e))?;
-        if bytes.len() > most {
-            return Err(IssuerError::Damaged { path, reason: "it is too large" });
-        }
-        Ok(Some(bytes))
+        read_owned(&self.path(name), most)
     }
 
     /// Writes the whole file or nothing.
@@ -153,6 +140,23 @@ impl KeyStore {
         }
         Ok(())
     }
+}
+
+/// A whole file that is its owner's alone, or `None` if there is none. One that has more bytes than `most` is refused.
+pub(crate) fn read_owned(path: &Path, most: usize) -> Result<Option<Zeroizing<Vec<u8>>>, IssuerError> {
+    let mut file = match no_follow(OpenOptions::new().read(true)).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(open_error(path, error)),
+    };
+    check_file(path, &file)?;
+    // One allocation, so that no copy of a key is left behind by growth.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most + 1));
+    Read::by_ref(&mut file).take(most as u64 + 1).read_to_end(&mut bytes).map_err(|e| io_error(path, e))?;
+    if bytes.len() > most {
+        return Err(IssuerError::Damaged { path: path.to_owned(), reason: "it is too large" });
+    }
+    Ok(Some(bytes))
 }
 
 fn lock(path: &Path) -> Result<File, IssuerError> {

@@ -40,6 +40,8 @@ pub mod mtls;
 mod p256_key;
 mod pkcs8;
 mod protocols;
+#[cfg(feature = "pkcs11")]
+mod pkcs11;
 mod public_key;
 mod rotation_error;
 pub mod rpc;
@@ -50,6 +52,8 @@ pub mod source;
 mod spiffe_id;
 pub mod spire;
 mod stored_key;
+#[cfg(feature = "pkcs11")]
+mod token_key;
 mod trust_bundle;
 mod trust_domain;
 mod upstream;

@@ -86,6 +86,8 @@ pub const OIDC_MAX_AGE: Duration = Duration::from_secs(5 * 60);
 
 /// Largest key file.
 pub const MAX_KEY_FILE_BYTES: usize = 16 * 1024;
+/// Longest PIN of a PKCS#11 token, with the end of its line.
+pub const MAX_PIN_BYTES: usize = 256;
 /// Largest journal of authorities.
 pub const MAX_JOURNAL_BYTES: usize = 128 * 1024;
 /// Authorities of one kind that may be published at one time; a forced rotation beyond waits for one to end.
@@ -115,6 +117,8 @@ pub const UPSTREAM_CALL: Duration = Duration::from_secs(10);
 pub const UPSTREAM_BUNDLE_WAIT: Duration = Duration::from_secs(5);
 /// How much longer than granted an upstream's SVID may live: its clock, its rounding, its backdating.
 pub const UPSTREAM_LIFETIME_SLACK: Duration = Duration::from_secs(60);
+/// Characters that are kept of what an upstream, or the way to it, said about a failure.
+pub const MAX_UPSTREAM_PROBLEM_CHARS: usize = 400;
 /// Largest message of an upstream that is read.
 pub const MAX_UPSTREAM_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 

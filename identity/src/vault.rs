@@ -1,7 +1,10 @@
 //! Where the issuer's state lies: the journal and the keys, each key in a file of the key directory or in a PKCS#11 token.
 //!
-//! Decides nothing; says whether a key is there, not there, or out of reach. A key that is no longer named by the journal is
-//! destroyed.
+//! Keys in a token are labelled with the directory's own tag, so that several hosts may share a token. Decides nothing; says
+//! whether a key is there, not there, or out of reach. A key that is no longer named by the journal is destroyed.
+
+#[cfg(feature = "pkcs11")]
+use std::sync::Arc;
 
 use ring::rand::SystemRandom;
 use time::OffsetDateTime;
@@ -9,28 +12,55 @@ use zeroize::Zeroizing;
 
 use crate::authority::AuthorityKind;
 use crate::authority_key::{AuthorityKey, KeyAlgorithm};
+use crate::excerpt::Excerpt;
 use crate::hex::hex;
+use crate::host_mac::HostMac;
 use crate::issuer_error::IssuerError;
-use crate::issuer_options::IssuerOptions;
+use crate::issuer_options::{IssuerOptions, KeyPlace, Pkcs11Options};
 use crate::journal::{Entry, Journal, KeyName};
 use crate::key_store::KeyStore;
 use crate::limits::{MAX_JOURNAL_BYTES, MAX_KEY_FILE_BYTES};
 use crate::p256_key::{P256Key, SignatureForm};
+#[cfg(feature = "pkcs11")]
+use crate::pkcs11::Token;
 use crate::rsa_key::RsaKey;
 use crate::secret::Secret;
 use crate::stored_key::{KeyKind, StoredKey};
+#[cfg(feature = "pkcs11")]
+use crate::token_key::TokenKey;
 use crate::trust_domain::TrustDomain;
 
 /// The key directory, and the token if there is one.
 pub(crate) struct Vault {
     pub(crate) store: KeyStore,
     pub(crate) trust_domain: TrustDomain,
+    keys: KeyPlace,
+    /// Tells this directory's keys from others' in the same token; empty until it is known.
+    tag: String,
+    #[cfg(feature = "pkcs11")]
+    token: Option<Arc<Token>>,
 }
 
 impl Vault {
     /// The vault of this directory.
-    pub(crate) fn new(store: KeyStore, trust_domain: &TrustDomain, _options: &IssuerOptions) -> Self {
-        Self { store, trust_domain: trust_domain.clone() }
+    pub(crate) fn new(store: KeyStore, trust_domain: &TrustDomain, options: &IssuerOptions) -> Self {
+        Self {
+            store,
+            trust_domain: trust_domain.clone(),
+            keys: options.keys.clone(),
+            tag: String::new(),
+            #[cfg(feature = "pkcs11")]
+            token: match &options.keys {
+                KeyPlace::Pkcs11(options) => Some(Arc::new(Token::new(options))),
+                KeyPlace::Disk => None,
+            },
+        }
+    }
+
+    /// Names this directory in labels.
+    pub(crate) fn set_tag(&mut self, mac: &HostMac) {
+        let tag = mac.mac("pkcs11 key labels", self.trust_domain.as_str().as_bytes());
+        self.tag = hex(tag.get(..8).unwrap_or_default());
     }
 
     /// A new key for this kind of authority, already where it lies for good.
@@ -40,17 +70,64 @@ impl Vault {
         algorithm: KeyAlgorithm,
         now: OffsetDateTime,
     ) -> Result<(KeyName, AuthorityKey), IssuerError> {
-        let tag = Secret::<8>::random(&SystemRandom::new()).ok_or(IssuerError::Creation("no randomness"))?;
-        let tag = hex(tag.expose());
-        let key = AuthorityKey::generate(algorithm, form(kind)).map_err(|_| IssuerError::Creation("no key"))?;
-        let name = format!("{}-{tag}{KEY_FILE}", kind.name());
-        self.write(&name, stored(kind, &self.trust_domain, &key, now)?)?;
-        Ok((KeyName::File(name), key))
+        let random = Secret::<8>::random(&SystemRandom::new()).ok_or(IssuerError::Creation("no randomness"))?;
+        let random = hex(random.expose());
+        match &self.keys {
+            KeyPlace::Disk => {
+                let key = AuthorityKey::generate(algorithm, form(kind)).map_err(|_| IssuerError::Creation("no key"))?;
+                let name = format!("{}-{random}{KEY_FILE}", kind.name());
+                self.write(&name, stored(kind, &self.trust_domain, &key, now)?)?;
+                Ok((KeyName::File(name), key))
+            }
+            KeyPlace::Pkcs11(options) => self.make_in_token(options, kind, algorithm, &random),
+        }
     }
 
-    /// The private key of an authority; `None` if it is not there any more.
+    #[cfg(feature = "pkcs11")]
+    fn make_in_token(
+        &self,
+        options: &Pkcs11Options,
+        kind: AuthorityKind,
+        algorithm: KeyAlgorithm,
+        random: &str,
+    ) -> Result<(KeyName, AuthorityKey), IssuerError> {
+        let token = self.token.as_ref().ok_or_else(|| no_token(options))?;
+        let label = format!("{}{}-{random}", self.prefix()?, kind.name());
+        let key = TokenKey::generate(token, &label, algorithm, form(kind))?;
+        Ok((KeyName::Pkcs11(label), AuthorityKey::Token(key)))
+    }
+
+    #[cfg(not(feature = "pkcs11"))]
+    #[expect(clippy::unused_self, reason = "as with the feature")]
+    fn make_in_token(
+        &self,
+        options: &Pkcs11Options,
+        _kind: AuthorityKind,
+        _algorithm: KeyAlgorithm,
+        _random: &str,
+    ) -> Result<(KeyName, AuthorityKey), IssuerError> {
+        Err(no_token(options))
+    }
+
+    /// How the labels of this directory's keys begin.
+    #[cfg(feature = "pkcs11")]
+    fn prefix(&self) -> Result<String, IssuerError> {
+        if self.tag.is_empty() {
+            return Err(IssuerError::Creation("the tag of the key directory"));
+        }
+        Ok(format!("portcullis/{}/", self.tag))
+    }
+
+    /// The private key of an authority; `None` if it is not there any more, an error if that cannot be told.
     pub(crate) fn load(&self, entry: &Entry) -> Result<Option<AuthorityKey>, IssuerError> {
-        let Some(KeyName::File(name)) = &entry.key else { return Ok(None) };
+        match &entry.key {
+            None => Ok(None),
+            Some(KeyName::File(name)) => self.load_file(name, entry),
+            Some(KeyName::Pkcs11(label)) => self.load_from_token(label, entry),
+        }
+    }
+
+    fn load_file(&self, name: &str, entry: &Entry) -> Result<Option<AuthorityKey>, IssuerError> {
         let Some(file) = self.read(name, file_kind(entry.kind))? else { return Ok(None) };
         let key = key_of(entry.kind, &file).map_err(|reason| self.damaged(name, reason))?;
         if key.public() != entry.public || key.algorithm() != entry.algorithm {
@@ -59,10 +136,26 @@ impl Vault {
         Ok(Some(key))
     }
 
+    #[cfg(feature = "pkcs11")]
+    fn load_from_token(&self, label: &str, entry: &Entry) -> Result<Option<AuthorityKey>, IssuerError> {
+        let Some(token) = &self.token else { return Err(IssuerError::Creation(NO_TOKEN)) };
+        let key = TokenKey::find(token, label, entry.algorithm, form(entry.kind), &entry.public)?;
+        Ok(key.map(AuthorityKey::Token))
+    }
+
+    #[cfg(not(feature = "pkcs11"))]
+    #[expect(clippy::unused_self, reason = "as with the feature")]
+    fn load_from_token(&self, _label: &str, _entry: &Entry) -> Result<Option<AuthorityKey>, IssuerError> {
+        Err(IssuerError::Creation(NO_TOKEN))
+    }
+
     /// The key is wanted no more.
     pub(crate) fn destroy(&self, name: &KeyName) -> Result<(), IssuerError> {
         match name {
             KeyName::File(name) => self.store.remove(name),
+            #[cfg(feature = "pkcs11")]
+            KeyName::Pkcs11(label) => self.token.as_ref().map_or(Ok(()), |token| token.destroy(label)),
+            #[cfg(not(feature = "pkcs11"))]
             KeyName::Pkcs11(_) => Ok(()),
         }
     }
@@ -73,6 +166,14 @@ impl Vault {
             let named = journal.entries.iter().any(|entry| entry.key == Some(KeyName::File(name.clone())));
             if !named && name != MAC_FILE {
                 self.store.remove(&name)?;
+            }
+        }
+        #[cfg(feature = "pkcs11")]
+        if let Some(token) = &self.token {
+            for label in token.labels(&self.prefix()?)? {
+                if !journal.entries.iter().any(|entry| entry.key == Some(KeyName::Pkcs11(label.clone()))) {
+                    token.destroy(&label)?;
+                }
             }
         }
         Ok(())
@@ -155,6 +256,8 @@ fn stored(
     let (secret, public) = match key {
         AuthorityKey::P256(key) => (Zeroizing::new(key.scalar().expose().to_vec()), key.public().to_vec()),
         AuthorityKey::Rsa(key) => (Zeroizing::new(key.pkcs8().to_vec()), Vec::new()),
+        #[cfg(feature = "pkcs11")]
+        AuthorityKey::Token(_) => return Err(IssuerError::Creation("a key in a token has no file")),
     };
     Ok(StoredKey {
         kind: file_kind(kind),
@@ -167,6 +270,13 @@ fn stored(
         certificate: Vec::new(),
     })
 }
+
+fn no_token(options: &Pkcs11Options) -> IssuerError {
+    let (module, label) = (options.module.clone(), options.token_label.clone());
+    IssuerError::Token { module, label, reason: Excerpt::new("this program was built without PKCS#11") }
+}
+
+const NO_TOKEN: &str = "the journal names a key in a PKCS#11 token, and none is configured";
 
 /// The journal's file.
 pub(crate) const JOURNAL_FILE: &str = "journal.json";

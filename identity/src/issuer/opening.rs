@@ -59,6 +59,7 @@ pub(super) fn open(
             mac
         }
     };
+    authorities.vault.set_tag(&mac);
     // A start is a new epoch: nobody has the keys of the SVIDs of before.
     let clock = u64::try_from(now.unix_timestamp()).unwrap_or(0);
     let mut next = authorities.journal.clone();

@@ -123,7 +123,16 @@ impl Issuer {
 impl Authorities {
     pub(super) fn next_actions(&self, kind: AuthorityKind, now: OffsetDateTime) -> Vec<NextAction> {
         let wanted = self.options.wants(kind).then_some(|entry: &Entry| self.is_as_wanted(entry));
-        next_actions(&self.journal, kind, self.options.lifetimes, wanted, now)
+        let mut actions = next_actions(&self.journal, kind, self.options.lifetimes, wanted, now);
+        // A successor that can sign does not wait for one that cannot: its token is away, or not configured any more.
+        let at_hand = |entry: Option<&Entry>| entry.is_some_and(|entry| self.signers.has(&entry.id));
+        if at_hand(self.journal.prepared(kind)) && !at_hand(self.journal.active(kind)) {
+            for action in actions.iter_mut().filter(|action| action.action == RotationAction::Activate) {
+                action.at = action.at.min(now);
+            }
+            actions.sort_by_key(|action| action.at);
+        }
+        actions
     }
 
     /// Loads the keys of authorities that sign and whose keys are not at hand: after a start, and after a token was away.
