@@ -47,7 +47,7 @@ pub use engine::{PolicySet, Summary};
 pub use grant::{
     Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidSign, SvidX509,
 };
-pub use interface::InterfaceName;
+pub use interface::{InterfaceName, is_component_name};
 pub use slice::Slice;
 pub use source::{LoadError, LoadErrors, Source, SourceKind};
 pub use workload::WorkloadId;

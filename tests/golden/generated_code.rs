@@ -28,7 +28,8 @@ const PARTS: &[(&str, &[&str])] = &[
 ];
 
 /// What gRPC reflection tells: compiled `.proto` files, checked in as `src/generated/NAME`.
-const DESCRIPTORS: &[(&str, &str, &str)] = &[("identity", "spiffe/workload.proto", "workload.bin")];
+const DESCRIPTORS: &[(&str, &str, &str)] =
+    &[("identity", "spiffe/workload.proto", "workload.bin"), ("identity", "spiffe/broker/api.proto", "broker.bin")];
 
 #[test]
 fn checked_in_descriptors_are_what_the_protos_give() {
@@ -82,6 +83,7 @@ fn generate(include: &Path, protos: &[&str], out: &Path) {
         ".ValidateJWTSVIDRequest",
         ".WITSVID",
         ".X509SVID",
+        ".portcullis.identity.v1.ExportedX509",
         ".portcullis.identity.v1.JwtSvid",
         ".portcullis.identity.v1.ValidateJwtSvidRequest",
         ".spiffe.broker.JWTSVID",

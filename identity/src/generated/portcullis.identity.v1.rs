@@ -128,6 +128,80 @@ pub mod sign_handshake_reply {
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignDataRequest {
+    #[prost(string, tag = "1")]
+    pub instance: ::prost::alloc::string::String,
+    /// 1 to 64 of a-z 0-9 . _ / : -
+    #[prost(string, tag = "2")]
+    pub purpose: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignDataReply {
+    #[prost(oneof = "sign_data_reply::Result", tags = "1, 2, 3")]
+    pub result: ::core::option::Option<sign_data_reply::Result>,
+}
+/// Nested message and enum types in `SignDataReply`.
+pub mod sign_data_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        #[prost(message, tag = "1")]
+        Ok(super::SignedData),
+        #[prost(message, tag = "2")]
+        Denied(super::Denied),
+        #[prost(message, tag = "3")]
+        Failed(super::Failed),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignedData {
+    /// ECDSA_P256_SHA256, ASN.1 DER, over "portcullis signature v1", zero, purpose, zero, data.
+    #[prost(bytes = "vec", tag = "1")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// The SVID whose key made it. DER, leaf first.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(int64, tag = "3")]
+    pub not_after: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportX509Request {
+    #[prost(string, tag = "1")]
+    pub instance: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportX509Reply {
+    #[prost(oneof = "export_x509_reply::Result", tags = "1, 2, 3")]
+    pub result: ::core::option::Option<export_x509_reply::Result>,
+}
+/// Nested message and enum types in `ExportX509Reply`.
+pub mod export_x509_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        #[prost(message, tag = "1")]
+        Ok(super::ExportedX509),
+        #[prost(message, tag = "2")]
+        Denied(super::Denied),
+        #[prost(message, tag = "3")]
+        Failed(super::Failed),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ExportedX509 {
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// DER, leaf first.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// PKCS#8, DER, not encrypted.
+    #[prost(bytes = "vec", tag = "3")]
+    pub private_key: ::prost::alloc::vec::Vec<u8>,
+    #[prost(int64, tag = "4")]
+    pub not_after: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ValidateJwtSvidRequest {
     /// Who asks.
@@ -212,6 +286,9 @@ pub struct AdmitRequest {
     pub signer: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]
     pub signer_group: ::prost::alloc::string::String,
+    /// The operator marked it: its X.509-SVID may be exported with the private key, if policy grants it, too.
+    #[prost(bool, tag = "7")]
+    pub exportable: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Done {}
@@ -419,6 +496,16 @@ pub struct MetricsReply {
     #[prost(string, tag = "1")]
     pub text: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchDialsRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DialWanted {
+    #[prost(uint64, tag = "1")]
+    pub transfer: u64,
+    /// A name that the supervisor's configuration gives a meaning. Never an address.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
+}
 /// Generated client implementations.
 pub mod workloads_client {
     #![allow(
@@ -581,7 +668,56 @@ pub mod workloads_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Checks a JWT-SVID of this trust domain that the instance received.
+        /// Signs data for a purpose with the key of the instance's X.509-SVID. What is signed can never be taken for a handshake.
+        pub async fn sign_data(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SignDataRequest>,
+        ) -> std::result::Result<tonic::Response<super::SignDataReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.identity.v1.Workloads/SignData",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("portcullis.identity.v1.Workloads", "SignData"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// An X.509-SVID with its private key. For instances that were admitted as exportable and are granted it, and nobody else.
+        pub async fn export_x509(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportX509Request>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExportX509Reply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.identity.v1.Workloads/ExportX509",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("portcullis.identity.v1.Workloads", "ExportX509"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Checks a JWT-SVID that the instance received: of this trust domain, or of one that it federates with.
         pub async fn validate_jwt_svid(
             &mut self,
             request: impl tonic::IntoRequest<super::ValidateJwtSvidRequest>,
@@ -677,7 +813,17 @@ pub mod workloads_server {
             tonic::Response<super::SignHandshakeReply>,
             tonic::Status,
         >;
-        /// Checks a JWT-SVID of this trust domain that the instance received.
+        /// Signs data for a purpose with the key of the instance's X.509-SVID. What is signed can never be taken for a handshake.
+        async fn sign_data(
+            &self,
+            request: tonic::Request<super::SignDataRequest>,
+        ) -> std::result::Result<tonic::Response<super::SignDataReply>, tonic::Status>;
+        /// An X.509-SVID with its private key. For instances that were admitted as exportable and are granted it, and nobody else.
+        async fn export_x509(
+            &self,
+            request: tonic::Request<super::ExportX509Request>,
+        ) -> std::result::Result<tonic::Response<super::ExportX509Reply>, tonic::Status>;
+        /// Checks a JWT-SVID that the instance received: of this trust domain, or of one that it federates with.
         async fn validate_jwt_svid(
             &self,
             request: tonic::Request<super::ValidateJwtSvidRequest>,
@@ -897,6 +1043,96 @@ pub mod workloads_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SignHandshakeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.identity.v1.Workloads/SignData" => {
+                    #[allow(non_camel_case_types)]
+                    struct SignDataSvc<T: Workloads>(pub Arc<T>);
+                    impl<
+                        T: Workloads,
+                    > tonic::server::UnaryService<super::SignDataRequest>
+                    for SignDataSvc<T> {
+                        type Response = super::SignDataReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SignDataRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Workloads>::sign_data(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SignDataSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.identity.v1.Workloads/ExportX509" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportX509Svc<T: Workloads>(pub Arc<T>);
+                    impl<
+                        T: Workloads,
+                    > tonic::server::UnaryService<super::ExportX509Request>
+                    for ExportX509Svc<T> {
+                        type Response = super::ExportX509Reply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportX509Request>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Workloads>::export_x509(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportX509Svc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -1403,6 +1639,34 @@ pub mod authority_client {
                 .insert(GrpcMethod::new("portcullis.identity.v1.Authority", "Metrics"));
             self.inner.unary(req, path, codec).await
         }
+        /// Connections that this process wants. Each comes down the handover socket, label "dial", with the transfer's number: a
+        /// connected socket, or {"error": ..}.
+        pub async fn watch_dials(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchDialsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::DialWanted>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.identity.v1.Authority/WatchDials",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("portcullis.identity.v1.Authority", "WatchDials"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1479,6 +1743,18 @@ pub mod authority_server {
             &self,
             request: tonic::Request<super::MetricsRequest>,
         ) -> std::result::Result<tonic::Response<super::MetricsReply>, tonic::Status>;
+        /// Server streaming response type for the WatchDials method.
+        type WatchDialsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::DialWanted, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Connections that this process wants. Each comes down the handover socket, label "dial", with the transfer's number: a
+        /// connected socket, or {"error": ..}.
+        async fn watch_dials(
+            &self,
+            request: tonic::Request<super::WatchDialsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchDialsStream>, tonic::Status>;
     }
     /// For the supervisor alone.
     #[derive(Debug)]
@@ -2079,6 +2355,52 @@ pub mod authority_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.identity.v1.Authority/WatchDials" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchDialsSvc<T: Authority>(pub Arc<T>);
+                    impl<
+                        T: Authority,
+                    > tonic::server::ServerStreamingService<super::WatchDialsRequest>
+                    for WatchDialsSvc<T> {
+                        type Response = super::DialWanted;
+                        type ResponseStream = T::WatchDialsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchDialsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::watch_dials(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchDialsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
