@@ -3,7 +3,7 @@
 //! Decides what is a well-formed call and what its answer looks like on the wire; follows changes and pushes them. Trusts its
 //! [`Entitlement`] about who the caller is and what it may have. Refuses calls without the security header, malformed
 //! arguments, and whatever the entitlement refuses, each with the status that the standard names. A caller without an identity
-//! gets an answer, too: see [`Nobody`].
+//! gets an answer, too: see [`Refusing`].
 //!
 //! Connections are read through [`AuthorityShim`], which makes the calls of gRPC C-core clients (Python, C++) well-formed.
 
@@ -24,5 +24,5 @@ mod service;
 pub use authority_filter::AuthorityFilter;
 pub use authority_shim::AuthorityShim;
 pub use connection::serve;
-pub use entitlement::{Due, Entitlement, KeyedX509, Nobody, ProofToken, Token, X509Svids};
+pub use entitlement::{Due, Entitlement, KeyedX509, ProofToken, Refusing, Token, X509Svids};
 pub use refusal::Refusal;

@@ -114,54 +114,51 @@ impl std::fmt::Debug for ProofToken {
     }
 }
 
-/// Nobody: a caller that no registered entry fits. Each call gets an answer, and the answer is that there is no identity.
+/// A caller that gets nothing: each of its calls gets an answer, and the answer is this refusal.
 #[derive(Debug)]
-pub struct Nobody(watch::Sender<u64>);
-
-impl Nobody {
-    /// A caller without an entry.
-    pub fn new() -> Self {
-        Self(watch::Sender::new(0))
-    }
+pub struct Refusing {
+    refusal: Refusal,
+    changes: watch::Sender<u64>,
 }
 
-impl Default for Nobody {
-    fn default() -> Self {
-        Self::new()
+impl Refusing {
+    /// Refuses everything for this reason.
+    pub fn new(refusal: Refusal) -> Self {
+        Self { refusal, changes: watch::Sender::new(0) }
     }
 }
 
 #[tonic::async_trait]
-impl Entitlement for Nobody {
+impl Entitlement for Refusing {
     fn changes(&self) -> watch::Receiver<u64> {
-        self.0.subscribe()
+        self.changes.subscribe()
     }
 
     async fn x509_svids(&self) -> Result<Due<X509Svids>, Refusal> {
-        Err(Refusal::NoIdentity)
+        Err(self.refusal.clone())
     }
 
     async fn x509_bundles(&self) -> Result<BTreeMap<TrustDomain, Vec<Vec<u8>>>, Refusal> {
-        Err(Refusal::NoIdentity)
+        Err(self.refusal.clone())
     }
 
     async fn jwt_svids(&self, _: Vec<Audience>, _: Option<SpiffeId>) -> Result<Vec<Token>, Refusal> {
-        Err(Refusal::NoIdentity)
+        Err(self.refusal.clone())
     }
 
     async fn jwt_bundles(&self) -> Result<BTreeMap<TrustDomain, String>, Refusal> {
-        Err(Refusal::NoIdentity)
+        Err(self.refusal.clone())
     }
 
     async fn validate_jwt(&self, _: &str, _: &Audience) -> Result<SpiffeId, Refusal> {
-        Err(Refusal::NoIdentity)
+        Err(self.refusal.clone())
     }
 
     async fn wit_svids(&self, _: Option<SpiffeId>) -> Result<Due<Vec<ProofToken>>, Refusal> {
-        Err(Refusal::NoIdentity)
+        Err(self.refusal.clone())
     }
 
     async fn wit_bundles(&self) -> Result<BTreeMap<TrustDomain, String>, Refusal> {
-        Err(Refusal::NoIdentity)
+        Err(self.refusal.clone())
     }
 }
