@@ -35,7 +35,10 @@ use crate::excerpt::Excerpt;
 use crate::issuer::{AdmitError, IssueError, Minted, SignError, X509Svid};
 use crate::jwt_svid::JwtSvid;
 use crate::key_scan::KeyScan;
-use crate::limits::{MAX_AUDIENCES, MAX_INSTANCES, UPSTREAM_CALL, UPSTREAM_FIRST_ANSWER, UPSTREAM_LIFETIME_SLACK};
+use crate::limits::{
+    MAX_AUDIENCES, MAX_INSTANCES, MAX_UPSTREAM_PROBLEM_CHARS, UPSTREAM_CALL, UPSTREAM_FIRST_ANSWER,
+    UPSTREAM_LIFETIME_SLACK,
+};
 use crate::source::{IdentitySource, SourceError, SourceKind, SourcePublished, SourceStatus, Vouched};
 use crate::spiffe_id::SpiffeId;
 use crate::trust_domain::TrustDomain;
@@ -62,9 +65,24 @@ pub(crate) struct Shared {
 
 #[derive(Debug, Default)]
 struct Health {
-    connected: bool,
     last_contact: Option<OffsetDateTime>,
-    problem: Option<String>,
+    svids: PartHealth,
+    bundles: PartHealth,
+}
+
+/// SVIDs and bundles may come by different ways: one may be open while the other is not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Svids,
+    Bundles,
+}
+
+#[derive(Debug, Default)]
+enum PartHealth {
+    #[default]
+    Silent,
+    Well,
+    Failed(String),
 }
 
 /// A task that ends with its owner.
@@ -197,15 +215,15 @@ impl IdentitySource for Upstream {
                 return Err(SourceError::NoIdentity { spiffe_id: expected.clone(), said });
             }
             Err(status) => {
-                self.shared.failed(&status);
+                self.shared.failed(Part::Svids, &status);
                 // An outage: what is held serves until it ends.
                 let still = known.filter(|svid| svid.expires_at() - now > time::Duration::SECOND);
-                let svid = still.ok_or_else(|| self.shared.unavailable(status.message()))?;
+                let svid = still.ok_or_else(|| self.shared.unavailable("no token that serves is held"))?;
                 granted(svid.expires_at() - now, ttl)?;
                 return Ok(Minted { svid, fresh: false });
             }
         };
-        self.shared.heard();
+        self.shared.heard(Part::Svids);
         let svid = self.checked_token(expected, &audiences, handed).await?;
         granted(svid.expires_at() - now, ttl)?;
         let mut entries = self.shared.entries();
@@ -242,9 +260,9 @@ impl IdentitySource for Upstream {
         let health = self.shared.health();
         SourceStatus {
             kind: self.kind(),
-            connected: health.connected,
+            connected: health.connected(),
             last_contact: health.last_contact,
-            problem: health.problem.clone(),
+            problem: health.problem().map(str::to_owned),
             held,
             refused,
             waiting,
@@ -256,6 +274,41 @@ impl IdentitySource for Upstream {
         let keys = held.iter().flat_map(|held| held.keys());
         KeyScan::new(keys.map(|held| held.key.scalar()), std::iter::empty())
     }
+}
+
+impl Health {
+    fn of(&mut self, part: Part) -> &mut PartHealth {
+        match part {
+            Part::Svids => &mut self.svids,
+            Part::Bundles => &mut self.bundles,
+        }
+    }
+
+    /// Bundles are always asked for; SVIDs only once somebody was admitted.
+    fn connected(&self) -> bool {
+        matches!(self.bundles, PartHealth::Well) && !matches!(self.svids, PartHealth::Failed(_))
+    }
+
+    fn problem(&self) -> Option<&str> {
+        [&self.svids, &self.bundles].into_iter().find_map(|part| match part {
+            PartHealth::Failed(why) => Some(why.as_str()),
+            PartHealth::Silent | PartHealth::Well => None,
+        })
+    }
+}
+
+/// What a status says, with what caused it (the transport hides its reasons there), escaped and cut.
+fn whole_story(status: &tonic::Status) -> String {
+    let mut story = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !story.ends_with(&text) {
+            story = format!("{story}: {text}");
+        }
+        cause = error.source();
+    }
+    story.chars().flat_map(char::escape_debug).take(MAX_UPSTREAM_PROBLEM_CHARS).collect()
 }
 
 impl Upstream {
@@ -314,23 +367,23 @@ impl Shared {
     }
 
     /// The upstream answered.
-    fn heard(&self) {
+    fn heard(&self, part: Part) {
+        let now = (self.clock)();
         let mut health = self.health();
-        health.connected = true;
-        health.last_contact = Some((self.clock)());
-        health.problem = None;
+        health.last_contact = Some(now);
+        *health.of(part) = PartHealth::Well;
     }
 
     /// The upstream failed.
-    fn failed(&self, status: &tonic::Status) {
-        let mut health = self.health();
-        health.connected = false;
-        health.problem = Some(Excerpt::new(status.message()).to_string());
+    fn failed(&self, part: Part, status: &tonic::Status) {
+        *self.health().of(part) = PartHealth::Failed(whole_story(status));
     }
 
     fn unavailable(&self, why: &str) -> SourceError {
-        let problem = self.health().problem.clone();
-        let text = problem.map_or_else(|| why.to_owned(), |problem| format!("{why}; last error: {problem}"));
+        let text = match self.health().problem() {
+            Some(problem) => format!("{why}; last error: {problem}"),
+            None => why.to_owned(),
+        };
         SourceError::Unavailable(Excerpt::new(&text))
     }
 

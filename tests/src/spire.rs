@@ -28,6 +28,7 @@ pub const DELEGATE: &str = "/delegate";
 pub struct Spire {
     bin: PathBuf,
     settings: Settings,
+    attestor: Option<PathBuf>,
     port: u16,
     agent_id: String,
     agent: Option<Process>,
@@ -53,11 +54,11 @@ impl Spire {
                 return None;
             }
         };
-        let settings = Settings { attestor, ..settings };
         let folder = || tempfile::Builder::new().prefix("portcullis-spire-").tempdir().expect("a folder for a test");
         let mut spire = Self {
             bin,
             settings,
+            attestor,
             port: free_port(),
             agent_id: String::new(),
             agent: None,
@@ -193,7 +194,7 @@ impl Spire {
     }
 
     fn spawn_agent(&self, more: &[&str]) -> Process {
-        let config = self.settings.agent(self.agent_folder.path(), self.port);
+        let config = self.settings.agent(self.agent_folder.path(), self.port, self.attestor.as_deref());
         for socket in [self.workload_socket(), self.admin_socket(), self.broker_socket()] {
             let _ = std::fs::remove_file(socket);
         }

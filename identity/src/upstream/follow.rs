@@ -8,11 +8,11 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use tonic::{Code, Status};
 
-use super::Shared;
 use super::backoff::Backoff;
 use super::checking::{self, Unfit};
 use super::entry::{Held, State, StateSender};
 use super::wire::{ByDomain, HandedX509};
+use super::{Part, Shared};
 use crate::excerpt::Excerpt;
 use crate::limits::UPSTREAM_BUNDLE_WAIT;
 use crate::source::Vouched;
@@ -38,7 +38,7 @@ pub(super) async fn x509(shared: Arc<Shared>, vouched: Arc<Vouched>, state: Stat
             Ok(mut messages) => loop {
                 match messages.next().await {
                     Some(Ok(handed)) => {
-                        shared.heard();
+                        shared.heard(Part::Svids);
                         backoff.reset();
                         take(&shared, &vouched, &state, &handed).await;
                     }
@@ -49,12 +49,12 @@ pub(super) async fn x509(shared: Arc<Shared>, vouched: Arc<Vouched>, state: Stat
             Err(status) => status,
         };
         if is_refusal(&ended) {
-            shared.heard();
+            shared.heard(Part::Svids);
             shared.withdraw(&vouched.workload.instance, &vouched, Unfit::Nothing);
         } else {
-            shared.failed(&ended);
+            shared.failed(Part::Svids, &ended);
         }
-        let why = Excerpt::new(ended.message());
+        let why = super::whole_story(&ended);
         tracing::debug!(instance = %vouched.workload.instance, code = ?ended.code(), %why, "the identity source is asked again");
         tokio::time::sleep(backoff.pause()).await;
     }
@@ -149,7 +149,7 @@ async fn bundles(shared: Arc<Shared>, kind: Kind) {
             Err(status) => status,
         };
         // Bundles that are held stay: they verify what was issued, and the SVIDs under them end by themselves.
-        shared.failed(&ended);
+        shared.failed(Part::Bundles, &ended);
         tokio::time::sleep(backoff.pause()).await;
     }
 }
@@ -167,7 +167,7 @@ async fn take_bundles(shared: &Arc<Shared>, kind: Kind, by_domain: ByDomain) {
     let read = heard.read(&shared.trust_domain, seconds.max(before.saturating_add(1)));
     match read {
         Ok(changed) => {
-            shared.heard();
+            shared.heard(Part::Bundles);
             let new = changed.filter(|new| known.as_ref().is_none_or(|known| !known.same_keys(new)));
             if let Some(bundles) = new {
                 shared.publish(bundles);
@@ -176,7 +176,7 @@ async fn take_bundles(shared: &Arc<Shared>, kind: Kind, by_domain: ByDomain) {
         Err(why) => {
             let status = Status::invalid_argument(why);
             tracing::warn!(source = %shared.wire.kind(), why = %Excerpt::new(status.message()), "a bundle of the identity source was discarded");
-            shared.failed(&status);
+            shared.failed(Part::Bundles, &status);
         }
     }
 }

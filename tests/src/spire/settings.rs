@@ -1,6 +1,6 @@
 //! The configuration files of SPIRE's server and agent.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::{DELEGATE, TRUST_DOMAIN};
 
@@ -13,12 +13,11 @@ pub struct Settings {
     pub jwt_ttl: &'static str,
     /// Serve the Broker API for the broker with this SPIFFE ID, with the attestor for components.
     pub broker: Option<String>,
-    pub(super) attestor: Option<PathBuf>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { x509_ttl: "1h", jwt_ttl: "5m", broker: None, attestor: None }
+        Self { x509_ttl: "1h", jwt_ttl: "5m", broker: None }
     }
 }
 
@@ -33,6 +32,7 @@ impl Settings {
     trust_domain = "{TRUST_DOMAIN}"
     data_dir = "{folder}"
     log_level = "INFO"
+    agent_ttl = "1h"
     default_x509_svid_ttl = "{}"
     default_jwt_svid_ttl = "{}"
 }}
@@ -51,7 +51,7 @@ plugins {{
         )
     }
 
-    pub(super) fn agent(&self, folder: &Path, port: u16) -> String {
+    pub(super) fn agent(&self, folder: &Path, port: u16, attestor: Option<&Path>) -> String {
         let folder = folder.display();
         let broker = self.broker.as_ref().map(|id| {
             format!(
@@ -67,7 +67,7 @@ plugins {{
         }}"#
             )
         });
-        let attestor = self.attestor.as_ref().zip(self.broker.as_ref()).map(|(program, host)| {
+        let attestor = attestor.zip(self.broker.as_ref()).map(|(program, host)| {
             format!(
                 r#"WorkloadAttestor "portcullis" {{
         plugin_cmd = "{}"
