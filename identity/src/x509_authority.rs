@@ -133,7 +133,8 @@ impl X509Authority {
         not_before: OffsetDateTime,
         not_after: OffsetDateTime,
     ) -> Result<Leaf, &'static str> {
-        let leaf = Leaf::parse(der).map_err(|_| "the certificate made is no X.509-SVID")?;
+        let certificate = Leaf::certificate(der).map_err(|_| "the certificate made cannot be parsed")?;
+        let leaf = Leaf::of(&certificate).map_err(|_| "the certificate made is no X.509-SVID")?;
         let as_meant = leaf.spiffe_id == *id
             && id.trust_domain() == &self.trust_domain
             && leaf.public_key == key.public()
@@ -148,7 +149,7 @@ impl X509Authority {
         if !as_meant {
             return Err("the certificate made is not as meant");
         }
-        if !self.certificate.signed(der) {
+        if !self.certificate.signed_with_p256(&certificate) {
             return Err("the certificate made does not verify");
         }
         Ok(leaf)
