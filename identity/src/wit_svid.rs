@@ -129,7 +129,7 @@ impl WitClaims {
     }
 
     /// When it was made, if it says.
-    pub(crate) fn issued_at(&self) -> Option<OffsetDateTime> {
+    pub fn issued_at(&self) -> Option<OffsetDateTime> {
         self.issued_at
     }
 }

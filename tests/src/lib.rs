@@ -15,9 +15,12 @@ pub mod host;
 pub mod http;
 mod janitor;
 pub mod processes;
+pub mod python;
 pub mod server;
 pub mod site;
 pub mod spire;
+pub mod workload;
+pub mod web_pki;
 
 use std::path::{Path, PathBuf};
 

@@ -11,8 +11,9 @@ pub fn peer_pidfd(socket: BorrowedFd<'_>) -> io::Result<Option<OwnedFd>> {
     // SAFETY: `fd` and `len` are live and writable for the whole call, and `len` says how large `fd` is. The kernel writes
     // at most that much.
     #[expect(unsafe_code, reason = "the option has no safe wrapper")]
-    let result =
-        unsafe { libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERPIDFD, (&raw mut fd).cast(), &raw mut len) };
+    let result = unsafe {
+        libc::getsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, libc::SO_PEERPIDFD, (&raw mut fd).cast(), &raw mut len)
+    };
     if result != 0 {
         let error = io::Error::last_os_error();
         return if error.raw_os_error() == Some(libc::ENOPROTOOPT) { Ok(None) } else { Err(error) };

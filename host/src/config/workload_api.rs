@@ -165,12 +165,7 @@ fn together(entries: &[Entry], problems: &mut Problems) {
     }
 }
 
-fn entry(
-    raw: RawEntry,
-    base: &Path,
-    trust_domain: Option<&TrustDomain>,
-    problems: &mut Problems,
-) -> Option<Entry> {
+fn entry(raw: RawEntry, base: &Path, trust_domain: Option<&TrustDomain>, problems: &mut Problems) -> Option<Entry> {
     let name = raw.name.escape_default().to_string();
     let mut wrong = |key: &str, why: String, hint: Option<&'static str>| {
         problems.add(&format!("workload.{key}"), format!("{name}: {why}"), hint);
@@ -198,7 +193,11 @@ fn entry(
     if let Some(text) = &sha256
         && (text.len() != 64 || !text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)))
     {
-        wrong("sha256", "is no SHA-256".to_owned(), Some("64 lower-case hexadecimal digits, as `sha256sum FILE` prints them"));
+        wrong(
+            "sha256",
+            "is no SHA-256".to_owned(),
+            Some("64 lower-case hexadecimal digits, as `sha256sum FILE` prints them"),
+        );
     }
     let mut audiences = Vec::new();
     for text in &raw.audiences {
@@ -255,7 +254,8 @@ mod tests {
     use crate::config::Config;
 
     fn parse(text: &str) -> Result<Config, crate::config::ConfigError> {
-        let root = portcullis_signing::SecretKey::generate(portcullis_signing::KeyKind::Root).unwrap().public().to_string();
+        let root =
+            portcullis_signing::SecretKey::generate(portcullis_signing::KeyKind::Root).unwrap().public().to_string();
         let minimal = include_str!("tests/minimal.toml").replace("ROOTKEY", &root);
         let path = std::path::Path::new("/etc/portcullis/portcullis.toml");
         Config::parse(&format!("{minimal}\n{text}"), path, std::path::Path::new("/var/lib/portcullis"))
@@ -324,7 +324,9 @@ mod tests {
     fn more_entries_than_the_limit_are_refused() {
         let many = |count: usize| {
             let entries = (0..count).map(|index| {
-                entry(&format!("sha256 = \"{SHA256}\"")).replace(API, "").replace("name = \"a\"", &format!("name = \"a{index}\""))
+                entry(&format!("sha256 = \"{SHA256}\""))
+                    .replace(API, "")
+                    .replace("name = \"a\"", &format!("name = \"a{index}\""))
             });
             format!("{API}{}", entries.collect::<String>())
         };

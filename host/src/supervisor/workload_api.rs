@@ -28,11 +28,11 @@ use self::digests::Digests;
 pub use self::process::Facts;
 use self::process::{Process, ProcessError};
 pub use self::refusals::Refusals;
-use self::socket::Socket;
+pub use self::socket::Socket;
 use super::{Host, HostError};
 use crate::audit::Record;
 use crate::config::workload_api::WorkloadApi as Settings;
-use crate::limits::{WORKLOAD_CONNECTIONS, WORKLOAD_CONNECTIONS_EACH, WORKLOAD_LOOK};
+use crate::limits::{CHILD_START, WORKLOAD_CONNECTIONS, WORKLOAD_CONNECTIONS_EACH, WORKLOAD_LOOK};
 use crate::process::child::{Child, borrow};
 use crate::roles::identity::Caller;
 use crate::rpc;
@@ -207,23 +207,33 @@ fn attest(api: &WorkloadApi, stream: &UnixStream) -> Result<(Process, Vec<String
     Ok((process, names, why))
 }
 
-/// Gives the connection to the identity process; what comes back is our end of its lease.
+/// Gives the connection to the identity process; what comes back is our end of its lease. One that ended just now is waited for.
 async fn hand_over(host: &Host, stream: UnixStream, caller: Caller) -> io::Result<UnixStream> {
-    let identity = host.identity_process.wait().await.ok_or_else(|| io::Error::other("the identity process is not up"))?;
     let (lease, theirs) = rpc::pair()?;
-    let stream = OwnedFd::from(stream.into_std()?);
+    let fds = Arc::new((OwnedFd::from(stream.into_std()?), theirs));
     let payload = serde_json::to_value(caller)?;
-    tokio::task::spawn_blocking(move || {
-        identity.child.handover.send("workload-api", 0, payload, &borrow([&stream, &theirs]))
-    })
-    .await
-    .map_err(io::Error::other)??;
+    let until = Instant::now() + CHILD_START;
+    loop {
+        let identity = host.identity_process.wait().await;
+        let identity = identity.ok_or_else(|| io::Error::other("the identity process is not up"))?;
+        let (payload, fds) = (payload.clone(), Arc::clone(&fds));
+        let sent = tokio::task::spawn_blocking(move || {
+            identity.child.handover.send("workload-api", 0, payload, &borrow([&fds.0, &fds.1]))
+        });
+        match sent.await.map_err(io::Error::other)? {
+            Ok(()) => break,
+            Err(error) if Instant::now() >= until => return Err(error),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+    drop(fds);
     rpc::stream(lease)
 }
 
 /// Answers as long as the process is what it was; returning ends the lease.
 async fn watch(process: &Process, mut lease: UnixStream) -> io::Result<()> {
-    let ended = AsyncFd::register_with_interest(process.pidfd()?, Interest::READABLE)?;
+    #[expect(deprecated, reason = "an owned descriptor stays open and the same; the new name is unsafe code")]
+    let ended = AsyncFd::with_interest(process.pidfd()?, Interest::READABLE)?;
     let mut looks = tokio::time::interval(WORKLOAD_LOOK);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asked = [0];

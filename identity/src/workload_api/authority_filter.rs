@@ -116,7 +116,11 @@ impl AuthorityFilter {
                     return Err(Lost);
                 }
                 self.block.octet(octets, at)?;
-                if left > 1 { Frame::Fragment { left: left - 1, padding, ends } } else { self.fragment(0, padding, ends)? }
+                if left > 1 {
+                    Frame::Fragment { left: left - 1, padding, ends }
+                } else {
+                    self.fragment(0, padding, ends)?
+                }
             }
             Frame::Padding { left } => {
                 steps = left.min(octets.len() - at);

@@ -74,7 +74,9 @@ mod tests {
 
     #[test]
     fn authorities_stay_and_paths_become_authorities() {
-        for text in ["localhost", "localhost:80", "10.0.0.1:8081", "[::1]:80", "[fe80::1]", "a_b~c", "a!$&'()*+,;=b", ""] {
+        for text in
+            ["localhost", "localhost:80", "10.0.0.1:8081", "[::1]:80", "[fe80::1]", "a_b~c", "a!$&'()*+,;=b", ""]
+        {
             assert_eq!(rewritten(text), text);
         }
         for (text, wanted) in [

@@ -71,7 +71,8 @@ impl<P> State<P> {
             }
             self.wakers.changes.borrow_and_update();
             let Due { answer, again } = (self.produce)().await?;
-            self.again = Some(again.unwrap_or(WORKLOAD_LONGEST_WAIT).clamp(WORKLOAD_SHORTEST_WAIT, WORKLOAD_LONGEST_WAIT));
+            self.again =
+                Some(again.unwrap_or(WORKLOAD_LONGEST_WAIT).clamp(WORKLOAD_SHORTEST_WAIT, WORKLOAD_LONGEST_WAIT));
             let bytes = Zeroizing::new(answer.encode_to_vec());
             if bytes.len() > WORKLOAD_MESSAGE_BYTES {
                 return Err(Refusal::TooLarge);

@@ -66,9 +66,6 @@ impl Drop for Witsvid {
 
 impl fmt::Debug for ValidateJwtsvidRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ValidateJwtsvidRequest")
-            .field("audience", &self.audience)
-            .field("svid", &"<redacted>")
-            .finish()
+        f.debug_struct("ValidateJwtsvidRequest").field("audience", &self.audience).field("svid", &"<redacted>").finish()
     }
 }

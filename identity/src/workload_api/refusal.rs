@@ -60,7 +60,9 @@ impl Refusal {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::SecurityHeader => "use a SPIFFE client library: each sends the header by itself",
-            Self::NoIdentity => "add a [[workload]] entry with the caller's uid and executable, as the audit log shows them",
+            Self::NoIdentity => {
+                "add a [[workload]] entry with the caller's uid and executable, as the audit log shows them"
+            }
             Self::Audience(_) => "add the audience to the [[workload]] entry",
             Self::InvalidArgument(_) => "see docs/workload-api.md for what each call takes",
             Self::Token(error) => error.hint(),

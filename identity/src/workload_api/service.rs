@@ -11,7 +11,7 @@ use super::entitlement::{Due, Entitlement, KeyedX509, X509Svids};
 use super::following::{Following, Wakers, follow};
 use super::pb::spiffe_workload_api_server::SpiffeWorkloadApi;
 use super::pb::{
-    Jwtsvid, JwtBundlesRequest, JwtBundlesResponse, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
+    JwtBundlesRequest, JwtBundlesResponse, Jwtsvid, JwtsvidRequest, JwtsvidResponse, ValidateJwtsvidRequest,
     ValidateJwtsvidResponse, WitBundlesRequest, WitBundlesResponse, Witsvid, WitsvidRequest, WitsvidResponse,
     X509BundlesRequest, X509BundlesResponse, X509svid, X509svidRequest, X509svidResponse,
 };

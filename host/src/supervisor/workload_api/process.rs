@@ -245,6 +245,33 @@ mod tests {
     }
 
     #[test]
+    fn a_path_proves_an_executable_only_where_nobody_else_could_change_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().canonicalize().unwrap().join("provider");
+        std::fs::copy("/bin/sleep", &path).unwrap();
+        let mode = |mode| std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+        mode(0o755);
+        let mut child = Command::new(&path).arg("60").spawn().unwrap();
+        let mut process = child_as_process(&child);
+        process.facts.executable.clone_from(&path);
+        let right = process.runs(&path);
+        mode(0o775);
+        let group = process.runs(&path);
+        mode(0o757);
+        let others = process.runs(&path);
+        let still = process.check();
+        std::fs::remove_file(&path).unwrap();
+        std::fs::copy("/bin/sleep", &path).unwrap();
+        let replaced = process.runs(&path);
+        let _ = child.kill();
+        let _ = child.wait();
+        assert_eq!((right, group, others), (Ok(()), Err(NotThis::Writable), Err(NotThis::Writable)));
+        still.unwrap();
+        assert_eq!(replaced, Err(NotThis::OtherFile));
+    }
+
+    #[test]
     fn a_process_that_ends_or_becomes_another_is_noticed() {
         let mut ends = Command::new("/bin/sh").args(["-c", "read x"]).stdin(Stdio::piped()).spawn().unwrap();
         let process = child_as_process(&ends);
@@ -253,7 +280,8 @@ mod tests {
         ends.wait().unwrap();
         assert!(matches!(process.check(), Err(ProcessError::Gone)));
 
-        let mut changes = Command::new("/bin/sh").args(["-c", "read x; exec sleep 60"]).stdin(Stdio::piped()).spawn().unwrap();
+        let mut changes =
+            Command::new("/bin/sh").args(["-c", "read x; exec sleep 60"]).stdin(Stdio::piped()).spawn().unwrap();
         let process = child_as_process(&changes);
         process.check().unwrap();
         drop(changes.stdin.take());

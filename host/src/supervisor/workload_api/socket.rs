@@ -20,34 +20,41 @@ pub struct Socket {
 impl Socket {
     /// Makes the socket and listens on it.
     pub fn listen(config: &WorkloadApi) -> io::Result<(Self, UnixListener)> {
-        let folder = config.socket.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        Self::at(&config.socket, config.mode_bits(), config.group.as_deref())
+    }
+
+    /// The same at any name, with any mode and group.
+    pub fn at(socket: &Path, mode: u32, group: Option<&str>) -> io::Result<(Self, UnixListener)> {
+        let folder = socket.parent().filter(|path| !path.as_os_str().is_empty()).unwrap_or(Path::new("."));
         check_folder(folder)?;
-        if let Ok(meta) = std::fs::symlink_metadata(&config.socket)
+        if let Ok(meta) = std::fs::symlink_metadata(socket)
             && !std::os::unix::fs::FileTypeExt::is_socket(&meta.file_type())
         {
-            return Err(io::Error::other("there is something else than a socket; hint: move it away or choose another path"));
+            return Err(io::Error::other(
+                "there is something else than a socket; hint: move it away or choose another path",
+            ));
         }
-        let group = config.group.as_deref().map(group_id).transpose()?;
+        let group = group.map(group_id).transpose()?;
         let aside = folder.join(format!(".workload-{}", ulid::Ulid::generate()));
         DirBuilder::new().mode(0o700).create(&aside)?;
-        let made = made_aside(&aside, config, group);
+        let made = made_aside(&aside, socket, mode, group);
         // Only what was not moved is left in it.
         let _ = std::fs::remove_file(aside.join(NAME));
         let _ = std::fs::remove_dir(&aside);
         let (listener, file) = made?;
-        Ok((Self { path: config.socket.clone(), file }, listener))
+        Ok((Self { path: socket.to_path_buf(), file }, listener))
     }
 
     /// Takes the socket away, unless another one is there by now.
     pub fn remove(&self) {
         let ours = std::fs::symlink_metadata(&self.path).is_ok_and(|meta| (meta.dev(), meta.ino()) == self.file);
         if ours && let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::warn!(%error, path = %self.path.display(), "the Workload API's socket could not be removed");
+            tracing::warn!(%error, path = %self.path.display(), "a socket could not be removed");
         }
     }
 }
 
-fn made_aside(aside: &Path, config: &WorkloadApi, group: Option<u32>) -> io::Result<(UnixListener, (u64, u64))> {
+fn made_aside(aside: &Path, socket: &Path, mode: u32, group: Option<u32>) -> io::Result<(UnixListener, (u64, u64))> {
     use std::os::fd::AsRawFd;
     // By a descriptor: the path of a socket is limited, and this one is longer than the one that it gets.
     let folder = std::fs::File::open(aside)?;
@@ -57,9 +64,9 @@ fn made_aside(aside: &Path, config: &WorkloadApi, group: Option<u32>) -> io::Res
     if let Some(group) = group {
         std::os::unix::fs::lchown(&path, None, Some(group))?;
     }
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(config.mode_bits()))?;
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(mode))?;
     let meta = std::fs::symlink_metadata(&path)?;
-    std::fs::rename(&path, &config.socket)?;
+    std::fs::rename(&path, socket)?;
     Ok((listener, (meta.dev(), meta.ino())))
 }
 

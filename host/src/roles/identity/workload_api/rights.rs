@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use portcullis_identity::limits::X509_BACKDATE;
 use portcullis_identity::workload_api::{Due, Entitlement, KeyedX509, ProofToken, Refusal, Token, X509Svids};
-use portcullis_identity::{Audience, BundleDocument, Excerpt, IssueError, SpiffeId, TokenError, TrustDomain, jwt_subject_domain};
+use portcullis_identity::{
+    Audience, BundleDocument, Excerpt, IssueError, SpiffeId, TokenError, TrustDomain, jwt_subject_domain,
+};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -105,7 +107,7 @@ impl Rights {
     async fn refused(&self, audience: &Audience) {
         let due = self.api.refusals.lock().ok().and_then(|mut all| all.refused(self.facts.uid, Instant::now()));
         let Some(number) = due else { return };
-        let names: Vec<&str> = self.entries.iter().map(|entry| entry.entry.name.as_str()).collect();
+        let names: Vec<&str> = self.entries.iter().take(8).map(|entry| entry.entry.name.as_str()).collect();
         let fields = json!({
             "action": "workload-api",
             "code": "workload.audience",
@@ -182,7 +184,9 @@ impl Entitlement for Rights {
             return Err(Refusal::NoIdentity);
         }
         let may_have: Vec<_> = entries.iter().map(|entry| entry.may_have(&audiences)).collect();
-        if let Some(Err(audience)) = may_have.iter().find(|may| may.is_err()).filter(|_| may_have.iter().all(Result::is_err)) {
+        if let Some(Err(audience)) =
+            may_have.iter().find(|may| may.is_err()).filter(|_| may_have.iter().all(Result::is_err))
+        {
             self.refused(audience).await;
             return Err(Refusal::Audience(Excerpt::new(audience.as_str())));
         }
@@ -299,7 +303,8 @@ fn x509(documents: Vec<Arc<BundleDocument>>) -> BTreeMap<TrustDomain, Vec<Vec<u8
 fn keys_of(document: &BundleDocument, usage: &str) -> String {
     let parsed: Value = serde_json::from_str(document.json()).unwrap_or_default();
     let keys = parsed.get("keys").and_then(Value::as_array).cloned().unwrap_or_default();
-    let keys: Vec<Value> = keys.into_iter().filter(|key| key.get("use").and_then(Value::as_str) == Some(usage)).collect();
+    let keys: Vec<Value> =
+        keys.into_iter().filter(|key| key.get("use").and_then(Value::as_str) == Some(usage)).collect();
     json!({ "keys": keys }).to_string()
 }
 
