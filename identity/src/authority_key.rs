@@ -24,9 +24,9 @@ pub(crate) enum KeyAlgorithm {
 #[derive(Debug)]
 pub(crate) enum AuthorityKey {
     P256(P256Key),
-    Rsa(RsaKey),
+    Rsa(Box<RsaKey>),
     #[cfg(feature = "pkcs11")]
-    Token(TokenKey),
+    Token(Box<TokenKey>),
 }
 
 impl KeyAlgorithm {
@@ -43,7 +43,7 @@ impl AuthorityKey {
     pub(crate) fn generate(algorithm: KeyAlgorithm, form: SignatureForm) -> Result<Self, KeyError> {
         match algorithm {
             KeyAlgorithm::Es256 => P256Key::generate(form).map(Self::P256),
-            KeyAlgorithm::Rs256 => RsaKey::generate().map(Self::Rsa),
+            KeyAlgorithm::Rs256 => RsaKey::generate().map(|key| Self::Rsa(Box::new(key))),
         }
     }
 

@@ -94,7 +94,7 @@ impl Vault {
         let token = self.token.as_ref().ok_or_else(|| no_token(options))?;
         let label = format!("{}{}-{random}", self.prefix()?, kind.name());
         let key = TokenKey::generate(token, &label, algorithm, form(kind))?;
-        Ok((KeyName::Pkcs11(label), AuthorityKey::Token(key)))
+        Ok((KeyName::Pkcs11(label), AuthorityKey::Token(Box::new(key))))
     }
 
     #[cfg(not(feature = "pkcs11"))]
@@ -140,7 +140,7 @@ impl Vault {
     fn load_from_token(&self, label: &str, entry: &Entry) -> Result<Option<AuthorityKey>, IssuerError> {
         let Some(token) = &self.token else { return Err(IssuerError::Creation(NO_TOKEN)) };
         let key = TokenKey::find(token, label, entry.algorithm, form(entry.kind), &entry.public)?;
-        Ok(key.map(AuthorityKey::Token))
+        Ok(key.map(|key| AuthorityKey::Token(Box::new(key))))
     }
 
     #[cfg(not(feature = "pkcs11"))]
@@ -225,9 +225,9 @@ pub(crate) fn key_of(kind: AuthorityKind, file: &StoredKey) -> Result<AuthorityK
         KeyAlgorithm::Es256 => P256Key::from_parts(form(kind), &file.secret, &file.public)
             .map(AuthorityKey::P256)
             .map_err(|_| "its private and public key do not belong together"),
-        KeyAlgorithm::Rs256 => {
-            RsaKey::from_pkcs8(&file.secret).map(AuthorityKey::Rsa).map_err(|_| "its RSA key cannot be used")
-        }
+        KeyAlgorithm::Rs256 => RsaKey::from_pkcs8(&file.secret)
+            .map(|key| AuthorityKey::Rsa(Box::new(key)))
+            .map_err(|_| "its RSA key cannot be used"),
     }
 }
 

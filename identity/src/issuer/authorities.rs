@@ -136,7 +136,9 @@ impl Authorities {
             AuthorityKind::X509 => {
                 Signer::X509(Box::new(X509Authority::create(key, &self.trust_domain, now, not_after)?))
             }
-            AuthorityKind::Jwt | AuthorityKind::Wit => Signer::Token(JwtAuthority::new(key, &self.trust_domain)),
+            AuthorityKind::Jwt | AuthorityKind::Wit => {
+                Signer::Token(Box::new(JwtAuthority::new(key, &self.trust_domain)))
+            }
         };
         let entry = Entry {
             kind,
@@ -166,7 +168,9 @@ impl Authorities {
                 }
                 Ok(Signer::X509(Box::new(authority)))
             }
-            AuthorityKind::Jwt | AuthorityKind::Wit => Ok(Signer::Token(JwtAuthority::new(key, &self.trust_domain))),
+            AuthorityKind::Jwt | AuthorityKind::Wit => {
+                Ok(Signer::Token(Box::new(JwtAuthority::new(key, &self.trust_domain))))
+            }
         }
     }
 
@@ -233,7 +237,7 @@ impl Authorities {
 /// An authority with its private key.
 pub(super) enum Signer {
     X509(Box<X509Authority>),
-    Token(JwtAuthority),
+    Token(Box<JwtAuthority>),
 }
 
 impl Signer {
@@ -256,7 +260,7 @@ impl Signers {
     pub(super) fn insert(&mut self, id: AuthorityId, signer: Signer) {
         match signer {
             Signer::X509(authority) => drop(self.x509.insert(id, *authority)),
-            Signer::Token(authority) => drop(self.tokens.insert(id, authority)),
+            Signer::Token(authority) => drop(self.tokens.insert(id, *authority)),
         }
     }
 

@@ -18,7 +18,7 @@ use crate::issuer_options::IssuerOptions;
 use crate::journal::{Entry, Journal, KeyName};
 use crate::jwt_authority::JwtAuthority;
 use crate::key_store::KeyStore;
-use crate::limits::MAX_KEY_FILE_BYTES;
+use crate::limits::{MAX_KEY_FILE_BYTES, X509_BACKDATE};
 use crate::rotation_error::RotationError;
 use crate::stored_key::KeyKind;
 use crate::trust_domain::TrustDomain;
@@ -45,7 +45,12 @@ pub(super) fn open(
         Some(journal) => (journal, false),
         None => (take_over(&vault, &options, now)?, true),
     };
-    if journal.entries.iter().any(|entry| entry.prepared_at > now || entry.activated_at.is_some_and(|at| at > now)) {
+    let latest = now.checked_add(CLOCK_STEP).unwrap_or(now);
+    if journal
+        .entries
+        .iter()
+        .any(|entry| entry.prepared_at > latest || entry.activated_at.is_some_and(|at| at > latest))
+    {
         return Err(IssuerError::Clock { path: vault.store.path(JOURNAL_FILE) });
     }
     let mut authorities = Authorities::new(trust_domain, options, vault, journal);
@@ -117,7 +122,7 @@ fn read(
     now: OffsetDateTime,
 ) -> Result<Option<crate::stored_key::StoredKey>, IssuerError> {
     let stored = vault.read(name, kind)?;
-    if stored.as_ref().is_some_and(|stored| stored.created_at > now) {
+    if stored.as_ref().is_some_and(|stored| stored.created_at > now.checked_add(CLOCK_STEP).unwrap_or(now)) {
         return Err(IssuerError::Clock { path: vault.store.path(name) });
     }
     Ok(stored)
@@ -189,6 +194,9 @@ struct SequenceRecord {
     #[serde(rename = "content")]
     _content: String,
 }
+
+/// How far a clock may have been set back between two starts; SVIDs are backdated by as much.
+const CLOCK_STEP: time::Duration = time::Duration::seconds(X509_BACKDATE.as_secs().cast_signed());
 
 const X509_FILE: &str = "x509-authority.key";
 const JWT_FILE: &str = "jwt-authority.key";
