@@ -3,9 +3,11 @@
 //! Read as a whole and checked as a whole: every problem is reported, not the first. Unknown keys are problems. Secrets
 //! are never in it, only paths. Paths are relative to the file.
 
+pub mod broker;
 pub mod environment;
 pub mod federation;
 pub mod identity;
+pub mod identity_source;
 pub mod limits;
 pub mod oidc;
 mod problems;
@@ -19,6 +21,7 @@ use portcullis_identity::TrustDomain;
 use portcullis_signing::PublicKey;
 use serde::{Deserialize, Serialize};
 
+pub use broker::Broker;
 pub use federation::Federation;
 pub use identity::Identity;
 pub use limits::Limits;
@@ -63,6 +66,8 @@ pub struct Config {
     pub federation: Federation,
     /// How others check JWT-SVIDs.
     pub oidc: Option<Oidc>,
+    /// The SPIFFE Broker API for this host's components. Absent: not served.
+    pub broker: Option<Broker>,
     /// Knobs that weaken something.
     pub dangers: Dangers,
 }
@@ -273,13 +278,29 @@ impl Reader<'_> {
         for why in limits.problems() {
             self.problems.add("limits", why, None);
         }
-        let identity = self.optional::<Identity>("identity").unwrap_or_default().check(self.base, self.problems);
+        let identity = self.optional::<Identity>("identity").unwrap_or_default();
+        let identity = identity.check(self.base, trust_domain.as_ref(), self.problems);
         let raw_api = self.optional("workload_api");
         let entries = self.optional("workload").unwrap_or_default();
         let workload_api = workload_api::check(raw_api, entries, self.base, trust_domain.as_ref(), self.problems);
         let federation = self.optional::<Federation>("federation").unwrap_or_default();
         let federation = federation.check(self.base, trust_domain.as_ref(), self.problems);
         let oidc = self.optional::<Oidc>("oidc").map(|oidc| oidc.check(self.base, self.problems));
+        let broker = self.optional::<Broker>("broker").map(|broker| broker.check(self.base, self.problems));
+        if identity.source != identity_source::Source::Builtin {
+            // Their SVIDs would come from an authority that nobody at the site trusts.
+            let served = [
+                ("workload_api", workload_api.is_some()),
+                ("broker", broker.is_some()),
+                ("federation.https_spiffe", federation.https_spiffe.is_some()),
+                ("federation.https_web", federation.https_web.is_some()),
+                ("oidc", oidc.is_some()),
+            ];
+            for (key, _) in served.into_iter().filter(|(_, on)| *on) {
+                let hint = "the site's SPIRE serves this; leave it out, or set identity.source = \"builtin\"";
+                self.problems.add(key, "needs the built-in issuer", Some(hint));
+            }
+        }
         let inspectable_runtime = self.optional("danger_inspectable_runtime").unwrap_or(false);
         let exportable_keys: Vec<String> = self.optional("danger_exportable_keys").unwrap_or_default();
         for name in exportable_keys.iter().filter(|name| !portcullis_policies::is_component_name(name)) {
@@ -307,6 +328,7 @@ impl Reader<'_> {
             limits,
             federation,
             oidc,
+            broker,
             identity,
             workload_api,
             dangers: Dangers { inspectable_runtime, exportable_keys },

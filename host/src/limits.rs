@@ -20,6 +20,10 @@ pub const OUTGOING: usize = 1024;
 pub const OUTGOING_PER_REQUEST: usize = 32;
 /// TLS handshakes of clients at once; further ones are refused.
 pub const HANDSHAKES: usize = 64;
+/// How often a source of identities outside of this host is asked how it is.
+pub const SOURCE_LOOK: Duration = Duration::from_secs(2);
+/// Connections of brokers at one time.
+pub const BROKER_CONNECTIONS: usize = 64;
 /// How long the identity process waits for a connection that it asked for.
 pub const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long one attempt to connect for it may take.
@@ -79,7 +83,7 @@ pub const EPOCH_TICK: Duration = Duration::from_millis(2);
 /// Chunk of a memory scan.
 pub const SCAN_CHUNK: usize = 64 << 10;
 /// SVIDs that one instance may have minted: in a second, and at once. Its runtime keeps tokens, so that requests are few.
-pub const MINTS_EACH: (u32, u32) = (50, 200);
+pub const MINTS_EACH: (u32, u32) = (100, 400);
 /// SVIDs that all instances together may have minted. A thousand a second is about a tenth of one processor.
 pub const MINTS_ALL: (u32, u32) = (2_000, 10_000);
 /// Signatures with the keys of one instance: one for each TLS handshake.

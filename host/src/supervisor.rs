@@ -5,6 +5,7 @@
 
 pub mod admission;
 pub mod audit_sink;
+pub mod broker;
 pub mod children;
 pub mod code;
 pub mod control;
@@ -33,6 +34,7 @@ use self::admission::{Admitted, NotAdmitted};
 use self::audit_sink::SharedLog;
 use self::children::{IdentityUp, Kept, RuntimeUp};
 use self::code::{Code, CodeStore};
+use self::broker::BrokerSockets;
 use self::endpoints::Endpoints;
 use self::high_water::HighWater;
 use self::identity::Identity;
@@ -83,6 +85,7 @@ struct Listeners {
     http: TcpListener,
     mtls: Option<TcpListener>,
     endpoints: Endpoints,
+    broker: BrokerSockets,
 }
 
 /// A component that was admitted and started.
@@ -138,6 +141,7 @@ impl Listeners {
                 tracing::warn!(%error, "a listening socket could not be closed");
             }
         }
+        self.broker.close();
     }
 }
 
@@ -160,6 +164,7 @@ impl Host {
                 http: listen(config.listen.http)?,
                 mtls: config.listen.mtls.map(listen).transpose()?,
                 endpoints: Endpoints::bind(&config)?,
+                broker: BrokerSockets::bind(&config)?,
             };
         let path = state.audit_log();
         let audit =
@@ -535,7 +540,8 @@ impl Host {
     /// Where the host listens besides, by name.
     pub fn endpoint_addresses(&self) -> Vec<(&'static str, SocketAddr)> {
         let metrics = self.metrics_address.get().map(|address| ("metrics", *address));
-        self.listeners.endpoints.addresses().into_iter().chain(metrics).collect()
+        let broker = self.listeners.broker.address().map(|address| ("broker", address));
+        self.listeners.endpoints.addresses().into_iter().chain(broker).chain(metrics).collect()
     }
 
     /// How fixes are written for this host.

@@ -19,4 +19,4 @@ pub use brokered::Brokered;
 pub use client::{BrokerUpstream, broker};
 pub use reference::{COMPONENT_REFERENCE, Named};
 pub use refusal::BrokerRefusal;
-pub use serve::serve;
+pub use serve::{BrokerServer, serve};

@@ -105,6 +105,9 @@ pub trait IdentitySource: Send + Sync + fmt::Debug {
     /// Signs the content of a TLS 1.3 CertificateVerify, and nothing else.
     fn sign_handshake(&self, instance: &InstanceId, key_id: &str, message: &[u8]) -> Result<Vec<u8>, SignError>;
 
+    /// Signs data for a purpose: what a verifier checks is [`signed_message`](crate::signed_message).
+    fn sign(&self, instance: &InstanceId, key_id: &str, purpose: &str, data: &[u8]) -> Result<Vec<u8>, SignError>;
+
     /// The bundles as they are now and after each change.
     fn published(&self) -> watch::Receiver<SourcePublished>;
 

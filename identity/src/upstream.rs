@@ -234,13 +234,12 @@ impl IdentitySource for Upstream {
     }
 
     fn sign_handshake(&self, instance: &InstanceId, key_id: &str, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        let entries = self.shared.entries();
-        let entry = entries.get(instance).ok_or_else(|| SignError::UnknownInstance(instance.clone()))?;
-        let held = entry.held().ok_or(SignError::UnknownKey)?;
         crate::handshake_message::check_certificate_verify(message).map_err(|_| SignError::NotAHandshake)?;
-        let now = (self.shared.clock)();
-        let key = held.key(key_id).filter(|held| held.svid.not_after > now).ok_or(SignError::UnknownKey)?;
-        key.key.sign(message).map_err(|_| SignError::Signing)
+        self.shared.sign(instance, key_id, message)
+    }
+
+    fn sign(&self, instance: &InstanceId, key_id: &str, purpose: &str, data: &[u8]) -> Result<Vec<u8>, SignError> {
+        self.shared.sign(instance, key_id, &crate::signed_message(purpose, data)?)
     }
 
     fn published(&self) -> watch::Receiver<SourcePublished> {
@@ -348,6 +347,18 @@ impl Shared {
 
     fn health(&self) -> MutexGuard<'_, Health> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is signed was checked: a handshake, or data under the heading of its purpose.
+    fn sign(&self, instance: &InstanceId, key_id: &str, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        let held = {
+            let entries = self.entries();
+            let entry = entries.get(instance).ok_or_else(|| SignError::UnknownInstance(instance.clone()))?;
+            entry.held().ok_or(SignError::UnknownKey)?
+        };
+        let now = (self.clock)();
+        let key = held.key(key_id).filter(|held| held.svid.not_after > now).ok_or(SignError::UnknownKey)?;
+        key.key.sign(message).map_err(|_| SignError::Signing)
     }
 
     fn watched(&self, instance: &InstanceId) -> Result<(SpiffeId, watch::Receiver<State>), SourceError> {

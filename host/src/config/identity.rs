@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portcullis_identity::{IssuerError, IssuerOptions, JwtAlgorithm, JwtIssuer, KeyPlace, Lifetimes, Pkcs11Options};
+use portcullis_identity::{IssuerError, IssuerOptions, JwtAlgorithm, JwtIssuer, KeyPlace, Lifetimes, Pkcs11Options, TrustDomain};
 use serde::{Deserialize, Serialize};
 
+use super::identity_source::{Outside, Source, Spire};
 use super::problems::Problems;
 
 /// Section `[identity]`. Times are seconds.
@@ -23,6 +24,10 @@ pub struct Identity {
     pub jwt_algorithm: Algorithm,
     /// A PKCS#11 token for the keys of authorities. Absent: owner-only files in the state directory.
     pub pkcs11: Option<Pkcs11>,
+    /// Where the identities of components come from.
+    pub source: Source,
+    /// The sockets of the site's SPIRE agent, for sources other than `builtin`.
+    pub spire: Spire,
 }
 
 /// What JWT-SVIDs are signed with.
@@ -64,13 +69,17 @@ impl Default for Identity {
             jwt_ttl: lifetimes.jwt().as_secs(),
             jwt_algorithm: Algorithm::default(),
             pkcs11: None,
+            source: Source::default(),
+            spire: Spire::default(),
         }
     }
 }
 
 impl Identity {
     /// Resolves paths against the folder of the configuration file, and says what is wrong.
-    pub(super) fn check(mut self, base: &Path, problems: &mut Problems) -> Self {
+    pub(super) fn check(mut self, base: &Path, own: Option<&TrustDomain>, problems: &mut Problems) -> Self {
+        self.spire = self.spire.rebased(base);
+        self.spire.check(self.source, own, problems);
         if let Err(error) = self.lifetimes() {
             problems.add(
                 "identity",
@@ -88,6 +97,11 @@ impl Identity {
             }
         }
         self
+    }
+
+    /// The source outside of this host, if the configuration names one.
+    pub fn outside(&self, own: &TrustDomain) -> Option<Outside> {
+        self.spire.outside(self.source, own).ok().flatten()
     }
 
     /// What the issuer is told.
@@ -122,7 +136,7 @@ mod tests {
     fn read(text: &str) -> Result<Identity, String> {
         let identity: Identity = toml::from_str(text).map_err(|error| error.to_string())?;
         let mut problems = Problems::new(Path::new("portcullis.toml"));
-        let identity = identity.check(Path::new("/etc/portcullis"), &mut problems);
+        let identity = identity.check(Path::new("/etc/portcullis"), None, &mut problems);
         if problems.is_empty() { Ok(identity) } else { Err(problems.into_error().to_string()) }
     }
 

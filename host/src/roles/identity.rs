@@ -10,6 +10,7 @@ mod authority;
 mod certificate_files;
 mod counts;
 mod dials;
+mod broker;
 pub mod endpoint;
 mod federation;
 mod keeper;
@@ -21,6 +22,7 @@ mod revoking;
 mod rotation;
 mod showing;
 mod signing;
+mod source;
 mod workload_api;
 mod workloads;
 
@@ -66,6 +68,8 @@ pub struct Boot {
     pub federation: Federation,
     /// Where the documents are served by which others check JWT-SVIDs.
     pub oidc: Option<Oidc>,
+    /// Which brokers may ask for which components, where the Broker API is served.
+    pub broker: Option<crate::config::Broker>,
 }
 
 /// Runs the process until its supervisor is gone.
@@ -106,12 +110,21 @@ async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot
     let _signals = super::ignore_signals()?;
     let audit = AuditClient::new(crate::rpc::client(sink).await?).max_encoding_message_size(MESSAGE_BYTES);
     let fix = FixContext { program: "portcullis".to_owned(), config: Some(boot.config.clone()) };
-    let keeper = Arc::new(Keeper::new(issuer, audit, fix).map_err(io::Error::other)?);
-    tokio::spawn(rotation::follow(Arc::clone(&keeper)));
-    let workload_api = WorkloadApi::start(Arc::clone(&keeper), boot.wit_svid);
-    if !boot.federation.peer.is_empty() {
-        federation::start(&keeper, &keeper.dials, &boot.federation, &boot.folder)?;
+    let mut keeper = Keeper::new(issuer, audit, fix).map_err(io::Error::other)?;
+    if let Some(outside) = boot.identity.outside(&boot.trust_domain) {
+        let source = source::start(&outside, &boot.trust_domain, &keeper.dials).map_err(io::Error::other)?;
+        keeper.take_from(source);
     }
+    let keeper = Arc::new(keeper);
+    if keeper.issues_itself() {
+        tokio::spawn(rotation::follow(Arc::clone(&keeper)));
+    } else {
+        // Nobody is trusted until the site says who is.
+        keeper.publish().map_err(|_| io::Error::other("nothing can be published"))?;
+        tokio::spawn(source::follow(Arc::clone(&keeper)));
+    }
+    let workload_api = WorkloadApi::start(Arc::clone(&keeper), boot.wit_svid);
+    federation::start(&keeper, &keeper.dials, &boot.federation, &boot.folder)?;
     let (gone, supervisor_gone) = tokio::sync::oneshot::channel();
     let mut handed = Handed { keeper: Arc::clone(&keeper), boot, runtime: None, workload_api };
     let handle = tokio::runtime::Handle::current();
@@ -146,6 +159,7 @@ impl Handed {
             "workload-api" => self.workload_api.connected(packet),
             "workload-api-drain" => self.workload_api.stop(),
             "dial" => self.keeper.dials.arrived(packet),
+            "broker" => broker::take(packet, &self.keeper, &self.boot),
             "endpoint" => endpoint::take(packet, &self.keeper, &self.boot),
             other => tracing::error!(label = other.escape_debug().to_string(), "an unknown packet was dropped"),
         }
@@ -168,3 +182,10 @@ const LIBRARIES: [&str; 4] = ["/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache"];
 const WORKERS: usize = 4;
 /// Largest message from the supervisor: policies are the large ones.
 const MESSAGE_BYTES: usize = 32 << 20;
+
+#[cfg(test)]
+mod bench;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod tests;

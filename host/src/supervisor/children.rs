@@ -159,6 +159,7 @@ async fn start_identity(host: &Arc<Host>) -> io::Result<IdentityUp> {
         wit_svid: host.config.workload_api.as_ref().is_some_and(|api| api.wit_svid),
         federation: host.config.federation.clone(),
         oidc: host.config.oidc.clone(),
+        broker: host.config.broker.clone(),
     };
     child.boot(serde_json::to_value(boot)?, &borrow([&theirs, &sink_theirs]))?;
     let service = AuditServer::new(AuditSink::new(Arc::clone(host))).max_decoding_message_size(MESSAGE_BYTES);
@@ -171,6 +172,7 @@ async fn start_identity(host: &Arc<Host>) -> io::Result<IdentityUp> {
     super::workload_api::register(host, &child).await?;
     tokio::spawn(super::dials::follow(Arc::clone(host), child.handover.try_clone()?));
     host.listeners.endpoints.hand_down(&child)?;
+    host.listeners.broker.hand_down(&child)?;
     let policy = host.policy();
     host.identity.push_policy(&policy).await.map_err(io::Error::other)?;
     // Before anybody is admitted: what was revoked stays so.

@@ -15,6 +15,7 @@ use tokio::sync::Semaphore;
 
 use super::Host;
 use crate::config::Config;
+use crate::config::identity_source::Outside;
 use crate::limits::{DIAL_ATTEMPT, DIALS_WAITING, RESOLVE_TIMEOUT};
 use crate::process::handover::Handover;
 
@@ -44,7 +45,10 @@ impl DialTable {
     pub fn of(config: &Config) -> Self {
         let federation = config.federation.dial_targets().into_iter();
         let targets = federation.map(|(name, host, port)| (name, Target::Tcp { host, port }));
-        Self { targets: targets.collect(), names: config.names.clone() }
+        let outside = config.identity.outside(&config.trust_domain);
+        let sockets = outside.iter().flat_map(Outside::dial_targets);
+        let sockets = sockets.map(|(name, path)| (name.to_owned(), Target::Unix(path)));
+        Self { targets: targets.chain(sockets).collect(), names: config.names.clone() }
     }
 
     /// Whether there is nothing to connect to.

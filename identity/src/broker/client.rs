@@ -253,6 +253,10 @@ impl IdentitySource for BrokerUpstream {
         self.components.sign_handshake(instance, key_id, message)
     }
 
+    fn sign(&self, instance: &InstanceId, key_id: &str, purpose: &str, data: &[u8]) -> Result<Vec<u8>, SignError> {
+        self.components.sign(instance, key_id, purpose, data)
+    }
+
     fn published(&self) -> watch::Receiver<SourcePublished> {
         self.components.published()
     }

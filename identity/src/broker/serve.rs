@@ -25,21 +25,32 @@ use crate::workload_api::AuthorityShim;
 /// What gRPC reflection tells of the service: the compiled `.proto`.
 const DESCRIPTORS: &[u8] = include_bytes!("../generated/broker.bin");
 
-/// Serves one connection. `still_trusted` is asked again after each change.
+/// The server, as it is for every connection.
+pub struct BrokerServer<B> {
+    /// Demands the broker's X.509-SVID and shows the host's; must offer `h2`.
+    pub acceptor: Acceptor,
+    /// Who the host is: what references must name.
+    pub host: SpiffeId,
+    /// Who may ask.
+    pub allowed: Arc<AllowList>,
+    /// The components.
+    pub brokered: Arc<B>,
+    /// Reads the time.
+    pub clock: Clock,
+}
+
+/// Serves one connection; gives the broker's ID when it is over. `still_trusted` is asked again after each change.
 pub async fn serve<T, B>(
+    server: BrokerServer<B>,
     io: T,
-    acceptor: Acceptor,
-    host: SpiffeId,
-    allowed: Arc<AllowList>,
-    brokered: Arc<B>,
     mut stopping: watch::Receiver<bool>,
-    clock: Clock,
     still_trusted: impl Fn(&Peer) -> bool,
 ) -> Result<SpiffeId, TlsError>
 where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     B: Brokered,
 {
+    let BrokerServer { acceptor, host, allowed, brokered, clock } = server;
     let accepted = tokio::time::timeout(BROKER_HANDSHAKE, acceptor.accept(io)).await;
     let late = || TlsError::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, "the handshake took too long"));
     let (stream, peer) = accepted.map_err(|_| late())??;
@@ -66,7 +77,7 @@ where
             biased;
             // The broker's own SVID ended: it must come again with a new one.
             () = &mut ended => break,
-            _ = stopping.wait_for(|stopping| *stopping) => {
+            () = ended_by(&mut stopping) => {
                 connection.as_mut().graceful_shutdown();
                 let _ = tokio::time::timeout(DRAIN, connection).await;
                 break;
@@ -85,6 +96,28 @@ where
         }
     }
     Ok(peer.spiffe_id().clone())
+}
+
+async fn ended_by(stopping: &mut watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
+impl<B> Clone for BrokerServer<B> {
+    fn clone(&self) -> Self {
+        Self {
+            acceptor: self.acceptor.clone(),
+            host: self.host.clone(),
+            allowed: Arc::clone(&self.allowed),
+            brokered: Arc::clone(&self.brokered),
+            clock: Arc::clone(&self.clock),
+        }
+    }
+}
+
+impl<B> std::fmt::Debug for BrokerServer<B> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BrokerServer").field("host", &self.host).finish_non_exhaustive()
+    }
 }
 
 /// gRPC reflection in both of its versions. Tells nothing but the public `.proto`.

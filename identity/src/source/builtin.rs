@@ -92,6 +92,10 @@ impl IdentitySource for BuiltIn {
         self.issuer.lock().map_err(|_| SignError::Signing)?.sign_handshake(instance, key_id, message)
     }
 
+    fn sign(&self, instance: &InstanceId, key_id: &str, purpose: &str, data: &[u8]) -> Result<Vec<u8>, SignError> {
+        self.issuer.lock().map_err(|_| SignError::Signing)?.sign(instance, key_id, purpose, data)
+    }
+
     fn published(&self) -> watch::Receiver<SourcePublished> {
         self.published.subscribe()
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use portcullis_identity::rpc::{AdmitRequest, PushPolicyRequest};
+use portcullis_identity::source::Vouched;
 use portcullis_identity::{InstanceId, Workload};
 use portcullis_policies::ComponentFacts;
 
@@ -41,10 +42,13 @@ impl Keeper {
         let mut instances = self.table()?;
         let revoked = self.now_published().revoked.hold(&request.instance, &workload.spiffe_id);
         if !revoked {
-            self.issuer()?.admit(workload).map_err(|error| refuse(error.to_string()))?;
+            let vouched =
+                Vouched { workload, signer: facts.signer.clone(), signer_group: facts.signer_group.clone() };
+            self.identities.admit(vouched).map_err(|error| refuse(error.to_string()))?;
         }
         let slice = policy.slice(&facts);
         instances.insert(request.instance, Instance::new(facts, slice, revoked));
+        self.note_change();
         Ok(())
     }
 
@@ -53,6 +57,7 @@ impl Keeper {
         if let Ok(mut instances) = self.instances.lock() {
             instances.remove(instance);
         }
+        self.note_change();
         let unrecorded = self.rates.lock().map(|mut rates| rates.forget(instance)).unwrap_or_default();
         for refusals in unrecorded {
             tracing::warn!(
@@ -63,7 +68,7 @@ impl Keeper {
             );
         }
         match instance.parse::<InstanceId>() {
-            Ok(id) => Ok(self.issuer()?.stop(&id)),
+            Ok(id) => Ok(self.identities.stop(&id)),
             Err(_) => Ok(false),
         }
     }
@@ -81,6 +86,7 @@ impl Keeper {
             instance.slice = set.slice(&instance.facts);
         }
         *policy = set;
+        self.note_change();
         Ok(request.generation)
     }
 }

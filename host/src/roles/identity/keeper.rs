@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use portcullis_identity::rpc::{Denied, Failed};
+use portcullis_identity::source::{BuiltIn, IdentitySource};
 use portcullis_identity::{BundleDocument, InstanceId, IssueError, Issuer};
 use portcullis_policies::{ComponentFacts, Denial, FixContext, PolicySet, Slice};
 use serde_json::{Value, json};
@@ -26,7 +27,11 @@ use crate::rpc::audit::{AppendManyRequest, AppendRequest};
 
 /// The state behind all services of the process.
 pub(super) struct Keeper {
-    pub(super) issuer: Mutex<Issuer>,
+    pub(super) issuer: Arc<Mutex<Issuer>>,
+    /// Where components' identities come from: the issuer above, or a source outside of this host.
+    pub(super) identities: Arc<dyn IdentitySource>,
+    /// Counts what may change the answer to a broker: admissions, stops, policies.
+    pub(super) changed: watch::Sender<u64>,
     pub(super) policy: Mutex<Arc<PolicySet>>,
     pub(super) instances: Mutex<HashMap<String, Instance>>,
     pub(super) audit: AuditClient<Channel>,
@@ -108,8 +113,13 @@ impl Keeper {
     /// A keeper that nobody has told anything yet: no policy, no instances.
     pub(super) fn new(issuer: Issuer, audit: AuditClient<Channel>, fix: FixContext) -> Result<Self, String> {
         let published = Published::of(&issuer)?;
+        let trust_domain = issuer.trust_domain().clone();
+        let issuer = Arc::new(Mutex::new(issuer));
+        let identities = Arc::new(BuiltIn::new(Arc::clone(&issuer), trust_domain));
         Ok(Self {
-            issuer: Mutex::new(issuer),
+            issuer,
+            identities,
+            changed: watch::Sender::new(0),
             policy: Mutex::new(Arc::new(PolicySet::deny_all(0))),
             instances: Mutex::new(HashMap::new()),
             audit,
@@ -126,6 +136,16 @@ impl Keeper {
             rotating: tokio::sync::Mutex::new(()),
             look: Notify::new(),
         })
+    }
+
+    /// Takes identities from a source outside of this host from now on. Nobody is admitted yet.
+    pub(super) fn take_from(&mut self, source: Arc<dyn IdentitySource>) {
+        self.identities = source;
+    }
+
+    /// Tells who follows that an answer may be another one now.
+    pub(super) fn note_change(&self) {
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     pub(super) fn issuer(&self) -> Result<MutexGuard<'_, Issuer>, Stop> {

@@ -12,8 +12,9 @@ use portcullis_identity::{Audience, IssueError};
 use portcullis_policies::{ComponentFacts, IdentityAction};
 use serde_json::{Value, json};
 
-use super::keeper::{Keeper, Stop, failed, issue_failed};
+use super::keeper::{Keeper, Stop, failed};
 use super::rate::Use;
+use super::source::source_failed;
 use crate::clock;
 
 impl Keeper {
@@ -35,11 +36,10 @@ impl Keeper {
                 Err(denial) => return Err(self.denied(&facts, denial).await),
             }
         }
-        let (minted, svid_epoch) = {
-            let mut issuer = self.issuer()?;
-            let minted = issuer.jwt_svid(&id, &audiences, Duration::from_secs(ttl), clock::now());
-            (minted.map_err(issue_failed)?, issuer.svid_epoch())
-        };
+        // Read first: an epoch that is too old has the holder fetch again, one that is too new would not.
+        let svid_epoch = self.now_published().svid_epoch;
+        let minted = self.identities.jwt_svid(&id, &audiences, Duration::from_secs(ttl), clock::now()).await;
+        let minted = minted.map_err(source_failed)?;
         let svid = minted.svid;
         let fields = json!({
             "svid": "jwt",
@@ -85,11 +85,9 @@ impl Keeper {
             Ok(grant) => grant.ttl_secs().min(most),
             Err(denial) => return Err(self.denied(&facts, denial).await),
         };
-        let (minted, svid_epoch) = {
-            let mut issuer = self.issuer()?;
-            let minted = issuer.x509_svid(&id, Duration::from_secs(ttl), clock::now());
-            (minted.map_err(issue_failed)?, issuer.svid_epoch())
-        };
+        let svid_epoch = self.now_published().svid_epoch;
+        let minted = self.identities.x509_svid(&id, Duration::from_secs(ttl), clock::now()).await;
+        let minted = minted.map_err(source_failed)?;
         let svid = minted.svid;
         self.recorded(&request.instance, &svid.serial, x509_fields(&facts, &svid, slice.generation())).await?;
         if minted.fresh {
@@ -116,7 +114,7 @@ impl Keeper {
         if let Err(denial) = slice.svid_x509(1) {
             return Err(self.denied(&facts, denial).await);
         }
-        let signed = self.issuer()?.sign_handshake(&id, &request.key_id, &request.message);
+        let signed = self.identities.sign_handshake(&id, &request.key_id, &request.message);
         let signature = signed.map_err(|error| failed("not-signed", &error.to_string()))?;
         self.counts.handshakes.up();
         self.counts.sign_time.took(started.elapsed());

@@ -24,6 +24,7 @@ const INSTANCE: &str = "portcullis-host";
 pub(super) struct OwnIdentity {
     keeper: Arc<Keeper>,
     instance: InstanceId,
+    spiffe_id: SpiffeId,
     served: Mutex<Option<ServedIdentity>>,
 }
 
@@ -44,14 +45,20 @@ impl OwnIdentity {
             let (digest, component) = (String::new(), INSTANCE.to_owned());
             Workload { instance: instance.clone(), spiffe_id, digest, component, exportable: false }
         };
+        let spiffe_id = workload.spiffe_id.clone();
         let mut issuer = keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
         if issuer.workload(&instance).is_none() {
             issuer.admit(workload).map_err(|error| error.to_string())?;
         }
         drop(issuer);
-        let own = Arc::new(Self { keeper: Arc::clone(keeper), instance, served: Mutex::new(None) });
+        let own = Arc::new(Self { keeper: Arc::clone(keeper), instance, spiffe_id, served: Mutex::new(None) });
         tokio::spawn(Arc::clone(&own).keep());
         Ok(own)
+    }
+
+    /// Who the host is.
+    pub(super) fn spiffe_id(&self) -> &SpiffeId {
+        &self.spiffe_id
     }
 
     /// What to present now; `None` while there is no SVID that is valid.

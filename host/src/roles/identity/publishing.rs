@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use portcullis_identity::{BundleDocument, BundleSet, Issuer, SpiffeId};
+use portcullis_identity::{BundleDocument, BundleSet, Issuer, SpiffeId, TrustDomain};
 use tokio::sync::watch;
 
 use super::keeper::{Keeper, Stop, failed};
@@ -66,12 +66,21 @@ impl Keeper {
     /// Publishes the issuer's state and the foreign bundles of now, if that is anything new.
     pub(super) fn publish(&self) -> Result<(), Stop> {
         let _one_at_a_time = self.publishing.lock().map_err(|_| failed("internal", "poisoned"))?;
-        let fresh = {
+        let mut fresh = {
             let issuer = self.issuer()?;
             Published::of(&issuer).map_err(|why| failed("internal", &why))?
         };
+        let mut foreign = Arc::clone(&self.foreign.borrow());
+        if !self.issues_itself() {
+            // The site's bundles, as a whole: our own authority signs nothing then.
+            let known = self.identities.published().borrow().clone();
+            let bundles = known.bundles.map_or_else(|| nobody(fresh.bundles.trust_domain()), Ok);
+            fresh.bundles = bundles.map_err(|why| failed("internal", &why))?;
+            foreign = Arc::new(fresh.bundles.foreign().cloned().collect());
+            fresh.sequence = fresh.bundles.own().sequence().unwrap_or_default();
+            fresh.svid_epoch = fresh.svid_epoch.saturating_add(known.svid_epoch);
+        }
         let own = Arc::clone(fresh.bundles.own());
-        let foreign = Arc::clone(&self.foreign.borrow());
         let bundles = BundleSet::with_foreign(Arc::clone(&own), foreign.iter().cloned()).unwrap_or_else(|error| {
             // No half set: who is trusted must not depend on the order of documents.
             tracing::error!(%error, hint = error.hint(), "the federated bundles cannot be used, none of them is");
@@ -108,6 +117,12 @@ fn own(issuer: &Issuer) -> Result<Arc<BundleDocument>, String> {
     let json = issuer.bundle().to_json();
     let document = BundleDocument::parse(issuer.trust_domain(), json.as_bytes());
     document.map(Arc::new).map_err(|error| format!("our own bundle cannot be read: {error}"))
+}
+
+/// A bundle without keys: nobody of the trust domain is trusted (SPIFFE_Trust_Domain_and_Bundle section 4).
+fn nobody(trust_domain: &TrustDomain) -> Result<Arc<BundleSet>, String> {
+    let document = BundleDocument::parse(trust_domain, br#"{"keys": []}"#).map_err(|error| error.to_string())?;
+    Ok(Arc::new(BundleSet::new(Arc::new(document))))
 }
 
 fn same_documents(one: &BundleSet, other: &BundleSet) -> bool {

@@ -31,12 +31,12 @@ impl Keeper {
             // INVARIANT: whoever is admitted from here on meets the new list, since admission reads it under this lock.
             self.publish_revoked(revoked)?;
         }
-        let mut issuer = self.issuer()?;
         for name in &ended {
             if let Ok(id) = name.parse::<InstanceId>() {
-                issuer.stop(&id);
+                self.identities.stop(&id);
             }
         }
+        self.note_change();
         Ok(u64::try_from(ended.len()).unwrap_or(u64::MAX))
     }
 }

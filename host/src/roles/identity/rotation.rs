@@ -87,6 +87,7 @@ impl Keeper {
 
     /// New authorities, or new SVIDs for all, now.
     pub(super) async fn rotate(self: &Arc<Self>, request: RotateRequest) -> Result<Rotated, Stop> {
+        self.only_builtin()?;
         let started = Instant::now();
         let _one_at_a_time = self.rotating.lock().await;
         let now = clock::now();
@@ -96,6 +97,7 @@ impl Keeper {
 
     /// Distrusts an authority, now.
     pub(super) async fn taint(self: &Arc<Self>, request: TaintRequest) -> Result<Rotated, Stop> {
+        self.only_builtin()?;
         let started = Instant::now();
         let id: AuthorityId = request.authority.parse().map_err(|error: AuthorityIdError| {
             failed("invalid-argument", &format!("{error}; hint: {}", error.hint()))

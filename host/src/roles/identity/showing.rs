@@ -12,10 +12,16 @@ impl Keeper {
         let state = self.now_published();
         let (trust_domain, authorities, next) = {
             let issuer = self.issuer()?;
-            (issuer.trust_domain().to_string(), issuer.authorities(), issuer.next_actions(clock::now()))
+            // With a source outside of this host our own authorities sign nothing: they are not to be shown as if they did.
+            let builtin = self.issues_itself();
+            let authorities = if builtin { issuer.authorities() } else { Vec::new() };
+            let next = if builtin { issuer.next_actions(clock::now()) } else { Vec::new() };
+            (issuer.trust_domain().to_string(), authorities, next)
         };
         let mut identities: Vec<_> = self.table()?.iter().map(|(name, held)| identity(name, held)).collect();
         identities.sort_by(|one, other| (&one.component, &one.instance).cmp(&(&other.component, &other.instance)));
+        // Before the table below: what it locks stays locked to the end of that expression.
+        let problems = [self.problems(), self.peer_problems()].concat();
         let poisoned = |_| failed("internal", "poisoned");
         Ok(Shown {
             trust_domain,
@@ -28,23 +34,27 @@ impl Keeper {
             revoked: state.revoked.spiffe_ids.iter().map(ToString::to_string).collect(),
             peers: self.peers.lock().map_err(poisoned)?.clone(),
             source: self.source.lock().map_err(|_| failed("internal", "poisoned"))?.clone(),
-            problems: self.problems(),
+            problems,
         })
     }
 
-    /// What an operator must know, one line each.
+    /// What keeps this process from its work, one line each: a host with one of these is not ready.
     pub(super) fn problems(&self) -> Vec<String> {
         let trouble = self.trouble.lock().ok().and_then(|trouble| trouble.clone());
-        let peers = self.peers.lock().map(|peers| peers.clone()).unwrap_or_default();
         let source = self.source.lock().ok().and_then(|source| source.clone()).filter(|source| !source.up);
-        let peers = peers
-            .into_iter()
-            .filter(|peer| peer.sequence.is_none())
-            .filter_map(|peer| Some(format!("there is no bundle of {} yet: {}", peer.trust_domain, peer.problem?)));
         let source = source.map(|source| {
             format!("the source {} does not answer: {}", source.kind, source.problem.unwrap_or_default())
         });
-        trouble.into_iter().chain(peers).chain(source).collect()
+        trouble.into_iter().chain(source).collect()
+    }
+
+    /// Trust domains that cannot be verified. A host is ready without them: two that federate with each other could never start.
+    fn peer_problems(&self) -> Vec<String> {
+        let peers = self.peers.lock().map(|peers| peers.clone()).unwrap_or_default();
+        let without = peers.into_iter().filter(|peer| !peer.in_force);
+        without
+            .filter_map(|peer| Some(format!("there is no bundle of {} in force: {}", peer.trust_domain, peer.problem?)))
+            .collect()
     }
 }
 
