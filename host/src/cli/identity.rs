@@ -164,15 +164,14 @@ fn report<T: serde::de::DeserializeOwned>(reply: IdentityReply) -> Result<T, Cli
 }
 
 fn shown_text(shown: &Shown) -> String {
-    let mut text = table(&[
+    let mut rows = vec![
         vec!["trust domain".to_owned(), shown.trust_domain.clone()],
         vec!["bundle".to_owned(), format!("sequence {}", shown.bundle_sequence)],
         vec!["SVIDs".to_owned(), format!("epoch {}", shown.svid_epoch)],
         vec!["policy".to_owned(), format!("generation {}", shown.policy_generation)],
-    ]);
-    for problem in &shown.problems {
-        text.push_str(&format!("problem  {problem}\n"));
-    }
+    ];
+    rows.extend(shown.problems.iter().map(|problem| vec!["problem".to_owned(), problem.clone()]));
+    let mut text = table(&rows);
     let authorities = shown.authorities.iter().map(|one| {
         let slot = one.slot.clone().unwrap_or_else(|| "-".to_owned());
         let key = if one.key_present || one.key_place == "none" { "" } else { " (away)" };

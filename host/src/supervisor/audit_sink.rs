@@ -216,4 +216,4 @@ const TEXT_BYTES: usize = 512;
 /// Largest set of fields that the identity process may send.
 const FIELDS_BYTES: usize = 8 << 10;
 /// What the identity process may record.
-const KINDS: [&str; 6] = ["issuance", "denial", "authority", "signature", "key-export", "federation"];
+const KINDS: [&str; 7] = ["issuance", "denial", "authority", "signature", "key-export", "delivery", "federation"];
