@@ -100,7 +100,9 @@ pub struct PeerReport {
     pub profile: String,
     /// Its bundle endpoint.
     pub url: String,
-    /// Of the bundle that is held; absent: none is.
+    /// Whether a bundle is in force: without one, nobody of this trust domain is believed.
+    pub in_force: bool,
+    /// Of the bundle that is held; absent: none is, or it has none.
     pub sequence: Option<u64>,
     /// When it was last fetched.
     pub fetched_at: Option<i64>,

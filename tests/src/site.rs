@@ -18,6 +18,7 @@ pub struct Site {
     components: Vec<String>,
     routes: String,
     extra: String,
+    trust_domain: String,
     grants: String,
     damaged: Vec<(String, Option<Vec<u8>>)>,
 }
@@ -76,6 +77,7 @@ impl Site {
             components: Vec::new(),
             routes: String::new(),
             extra: String::new(),
+            trust_domain: TRUST_DOMAIN.to_owned(),
             grants: "version = 1\n".to_owned(),
             damaged: Vec::new(),
         };
@@ -120,6 +122,7 @@ impl Site {
             components: Vec::new(),
             routes: String::new(),
             extra: String::new(),
+            trust_domain: TRUST_DOMAIN.to_owned(),
             grants: String::new(),
             damaged: Vec::new(),
         }
@@ -228,15 +231,26 @@ impl Site {
         self.grants.push_str(text);
     }
 
+    /// Another trust domain than [`TRUST_DOMAIN`].
+    pub fn trust_domain(&mut self, name: &str) {
+        name.clone_into(&mut self.trust_domain);
+    }
+
     /// More configuration (TOML): sections such as `[limits]`.
     pub fn config(&mut self, text: &str) {
         self.extra.push_str(text);
     }
 
+    /// Leaves out the configuration that was added so far.
+    pub fn forget_config(&mut self) {
+        self.extra.clear();
+    }
+
     /// Writes the configuration and the grants; gives the configuration's path.
     pub fn write(&self) -> PathBuf {
         let mut text = format!(
-            "version = 1\ntrust_domain = \"{TRUST_DOMAIN}\"\ncluster = \"{CLUSTER}\"\nstate_dir = \"state\"\n\n"
+            "version = 1\ntrust_domain = \"{}\"\ncluster = \"{CLUSTER}\"\nstate_dir = \"state\"\n\n",
+            self.trust_domain
         );
         let _ = write!(text, "[trust]\npolicy = \"trust.signed.json\"\nroots = [\"{}\"]\n\n", self.public("root.key"));
         text.push_str("[policy]\ngrants = [\"grants.toml\"]\n\n");

@@ -68,7 +68,11 @@ impl Dial for Dialer {
 
 /// Follows every peer of the configuration; what is stored of others is removed.
 pub(super) fn start(keeper: &Arc<Keeper>, dials: &Arc<Dials>, config: &Federation, folder: &Path) -> io::Result<()> {
-    let store = FederationStore::open(&folder.join("federation")).map_err(io::Error::other)?;
+    let folder = folder.join("federation");
+    if config.peer.is_empty() && !folder.exists() {
+        return Ok(());
+    }
+    let store = FederationStore::open(&folder).map_err(io::Error::other)?;
     let removed = store.keep_only(config.peer.iter().map(|peer| &peer.trust_domain)).map_err(io::Error::other)?;
     if removed > 0 {
         tracing::info!(removed, "bundles of trust domains that are no longer federated with were removed");
@@ -165,6 +169,7 @@ impl State {
             trust_domain: self.peer.trust_domain().to_string(),
             profile: self.peer.profile().name().to_owned(),
             url: self.peer.url().to_string(),
+            in_force: self.fresh().is_some(),
             sequence: self.holding.as_ref().and_then(|holding| holding.document().sequence()),
             fetched_at: self.holding.as_ref().map(|holding| holding.confirmed().unix_timestamp()),
             next_at: self.next_at,
