@@ -219,6 +219,17 @@ fn a_forced_rotation_is_in_force_at_once_and_what_was_handed_out_stays_valid() {
 }
 
 #[test]
+fn a_forced_rotation_never_uses_what_ended_in_the_meantime() {
+    let mut site = Site::new();
+    site.issuer.tick(start() + HOUR * 12);
+    let late = start() + HOUR * 40;
+    let changes = site.issuer.rotate(X509, late).unwrap();
+    assert_eq!(changes_of(&changes, X509), [Pruned, Prepared, Retired, Activated]);
+    assert_eq!(site.in_state(X509, Active).not_after, late + HOUR * 24);
+    assert!(site.issuer.x509_svid(&one(), HOUR, late).is_ok());
+}
+
+#[test]
 fn prepare_and_activate_by_hand_refuse_what_makes_no_sense() {
     let mut site = Site::new();
     assert!(matches!(site.issuer.activate(X509, start()), Err(RotationError::NothingPrepared(X509))));

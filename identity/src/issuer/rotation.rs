@@ -54,6 +54,7 @@ impl Issuer {
     /// Makes and publishes the next authority of this kind now.
     pub fn prepare(&mut self, kind: AuthorityKind, now: OffsetDateTime) -> Result<Changes, RotationError> {
         let mut changes = Changes::default();
+        self.authorities.prune_due(kind, whole(now), &mut changes)?;
         self.authorities.prepare(kind, whole(now), &mut changes)?;
         Ok(changes)
     }
@@ -62,6 +63,7 @@ impl Issuer {
     /// of force.
     pub fn activate(&mut self, kind: AuthorityKind, now: OffsetDateTime) -> Result<Changes, RotationError> {
         let mut changes = Changes::default();
+        self.authorities.prune_due(kind, whole(now), &mut changes)?;
         self.authorities.activate(kind, whole(now), &mut changes)?;
         self.forget_tokens_after(&changes);
         Ok(changes)
@@ -70,6 +72,7 @@ impl Issuer {
     /// Prepares, unless one is prepared, and activates.
     pub fn rotate(&mut self, kind: AuthorityKind, now: OffsetDateTime) -> Result<Changes, RotationError> {
         let mut changes = Changes::default();
+        self.authorities.prune_due(kind, whole(now), &mut changes)?;
         match self.authorities.prepare(kind, whole(now), &mut changes) {
             Ok(()) | Err(RotationError::AlreadyPrepared { .. }) => {}
             Err(error) => return Err(error),
@@ -189,6 +192,23 @@ impl Authorities {
                 (RotationAction::Prune, Some(id)) => self.prune(&id, now, changes)?,
                 (RotationAction::Prune, None) => break,
             }
+        }
+        Ok(())
+    }
+
+    /// Forgets what is due to be: before something is done by force, so that nothing that ended is used or in the way.
+    fn prune_due(
+        &mut self,
+        kind: AuthorityKind,
+        now: OffsetDateTime,
+        changes: &mut Changes,
+    ) -> Result<(), RotationError> {
+        let due = |action: &NextAction| action.action == RotationAction::Prune && action.at <= now;
+        for _ in 0..MAX_AUTHORITIES {
+            let Some(NextAction { id: Some(id), .. }) = self.next_actions(kind, now).into_iter().find(due) else {
+                break;
+            };
+            self.prune(&id, now, changes)?;
         }
         Ok(())
     }
