@@ -37,7 +37,7 @@ fn site(more: &str) -> Site {
     ));
     site.sign_as("greeter", &guests::ours("greeter"), "ns/demo/sa/greeter");
     let welcome = format!(
-        "link = [\"portcullis:identity/*\"]\nidentity = [\"read\", \"x509\", \"validate\"]\ncallers = [\"{GREETER}\"]"
+        "link = [\"portcullis:identity/*\"]\nidentity = [\"read\", \"x509\", \"validate\", \"peer\"]\ncallers = [\"{GREETER}\"]"
     );
     site.guest("vault", &welcome);
     site.config(&format!(
@@ -46,6 +46,12 @@ fn site(more: &str) -> Site {
          [listen]\nhttp = \"127.0.0.1:0\"\nmtls = \"127.0.0.1:{port}\"\nmetrics = \"127.0.0.1:0\"\n{more}"
     ));
     site
+}
+
+/// The end of the host's log.
+fn log(host: &Host) -> String {
+    let log = host.log();
+    log.lines().rev().take(30).collect::<Vec<_>>().into_iter().rev().collect::<Vec<_>>().join("\n")
 }
 
 fn greet(host: &Host) -> Answer {
@@ -67,7 +73,7 @@ fn mint(host: &Host) -> Answer {
 
 fn token(host: &Host) -> String {
     let answer = mint(host);
-    answer.json()["token"].as_str().unwrap_or_else(|| panic!("no token: {answer:?}\n{}", host.log())).to_owned()
+    answer.json()["token"].as_str().unwrap_or_else(|| panic!("no token: {answer:?}\n{}", log(host))).to_owned()
 }
 
 fn kid(token: &str) -> String {
@@ -104,7 +110,7 @@ fn active(shown: &Value, kind: &str) -> String {
 fn until(what: &str, host: &Host, so: impl Fn() -> bool) -> Duration {
     let began = Instant::now();
     while !so() {
-        assert!(began.elapsed() < SOON, "{what}: not within {SOON:?}\n{}", host.log());
+        assert!(began.elapsed() < SOON, "{what}: not within {SOON:?}\n{}", log(host));
         std::thread::sleep(Duration::from_millis(5));
     }
     began.elapsed()
@@ -113,7 +119,7 @@ fn until(what: &str, host: &Host, so: impl Fn() -> bool) -> Duration {
 #[test]
 fn an_operator_sees_rotates_and_distrusts_what_signs() {
     let host = Host::ready(site(""));
-    assert!(greeted(&host), "{}", host.log());
+    assert!(greeted(&host), "{}\n{}", greet(&host).text(), log(&host));
     show_names_authorities_their_slots_and_ends_and_who_has_an_identity(&host);
     every_svid_is_replaced_and_recorded_and_calls_go_on(&host);
     a_forced_rotation_signs_with_new_keys_and_keeps_the_old_ones_published(&host);
@@ -155,7 +161,7 @@ fn every_svid_is_replaced_and_recorded_and_calls_go_on(host: &Host) {
     assert_eq!((&report["x509_svids"], &report["x509_failed"]), (&2.into(), &0.into()), "{report:#}");
     until("a new certificate", host, || {
         let answer = greet(host);
-        assert_eq!(answer.status, 200, "a call failed: {}\n{}", answer.text(), host.log());
+        assert_eq!(answer.status, 200, "a call failed: {}\n{}", answer.text(), log(host));
         answer.json()["certificate"] != before.as_str()
     });
     assert!(identity(&show(host), "test:greeter")["x509_minted"].as_u64() > Some(minted));
@@ -174,7 +180,7 @@ fn a_forced_rotation_signs_with_new_keys_and_keeps_the_old_ones_published(host: 
     assert_eq!(key_ids(&after).len(), key_ids(&before).len() + 2);
     assert!(after["spiffe_sequence"].as_u64() > before["spiffe_sequence"].as_u64());
     assert_eq!(kid(&token(host)), active(&show(host), "jwt"));
-    assert!(greeted(host), "{}", host.log());
+    assert!(greeted(host), "{}", log(host));
 }
 
 fn a_tainted_authority_is_trusted_by_nobody_any_more(host: &Host) {
@@ -275,7 +281,7 @@ fn the_audit_chain_holds(host: &Host) {
 #[test]
 fn a_revoked_identity_is_cut_off_at_once_and_does_not_come_back() {
     let host = Host::ready(site(""));
-    assert!(greeted(&host), "{}", host.log());
+    assert!(greeted(&host), "{}\n{}", greet(&host).text(), log(&host));
     let greeter = identity(&show(&host), "test:greeter")["instance"].as_str().unwrap().to_owned();
     an_instance_that_is_revoked_runs_on_without_an_identity(&host, &greeter);
     it_stays_so_when_the_identity_process_is_started_again(&host);
@@ -360,7 +366,7 @@ fn a_rotation_by_the_schedule_drops_no_call() {
                     answer.status == 200 && answer.json()["vault_status"] == 200,
                     "call {calls:?}: {}\n{}",
                     answer.text(),
-                    host.log()
+                    log(&host)
                 );
                 calls.fetch_add(1, Ordering::AcqRel);
                 std::thread::sleep(Duration::from_millis(20));
@@ -379,7 +385,7 @@ fn a_rotation_by_the_schedule_drops_no_call() {
         assert!(
             Instant::now() < end && !caller.is_finished(),
             "no rotation, or a call failed: {shown:#}\n{}",
-            host.log()
+            log(&host)
         );
         std::thread::sleep(Duration::from_millis(500));
     }

@@ -68,7 +68,7 @@ peer = "spiffe://{DOMAIN}/ns/bench/sa/vault"
 addresses = ["loopback"]''')}
 {self.grant("vault", f'''callers = ["spiffe://{DOMAIN}/ns/bench/sa/greeter"]
 link = ["portcullis:identity/*"]
-identity = ["read", "x509", "validate"]''')}
+identity = ["read", "x509", "validate", "peer"]''')}
 """)
         components = "".join(f'[[component]]\npath = "{name}.wasm"\n\n' for name in ("identity", "greeter", "vault"))
         self.write("portcullis.toml", f"""version = 1
