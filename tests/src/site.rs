@@ -17,10 +17,12 @@ pub struct Site {
     folder: tempfile::TempDir,
     components: Vec<String>,
     routes: String,
+    top: String,
     extra: String,
     trust_domain: String,
     grants: String,
     damaged: Vec<(String, Option<Vec<u8>>)>,
+    environment: Vec<(String, PathBuf)>,
 }
 
 /// How a command ended.
@@ -76,10 +78,12 @@ impl Site {
             folder,
             components: Vec::new(),
             routes: String::new(),
+            top: String::new(),
             extra: String::new(),
             trust_domain: TRUST_DOMAIN.to_owned(),
             grants: "version = 1\n".to_owned(),
             damaged: Vec::new(),
+            environment: Vec::new(),
         };
         site.run(["keys", "generate", "--kind", "root", "--out", "root.key"]).ok();
         site.run(["keys", "generate", "--kind", "signer", "--out", "signer.key"]).ok();
@@ -121,10 +125,12 @@ impl Site {
             folder,
             components: Vec::new(),
             routes: String::new(),
+            top: String::new(),
             extra: String::new(),
             trust_domain: TRUST_DOMAIN.to_owned(),
             grants: String::new(),
             damaged: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -246,12 +252,28 @@ impl Site {
         self.extra.clear();
     }
 
+    /// A variable of the host's environment that names a path.
+    pub fn environment(&mut self, name: &str, path: &Path) {
+        self.environment.push((name.to_owned(), path.to_owned()));
+    }
+
+    /// The variables that were added to the host's environment.
+    pub fn variables(&self) -> &[(String, PathBuf)] {
+        &self.environment
+    }
+
+    /// More keys (TOML) outside of any section.
+    pub fn top(&mut self, text: &str) {
+        self.top.push_str(text);
+    }
+
     /// Writes the configuration and the grants; gives the configuration's path.
     pub fn write(&self) -> PathBuf {
         let mut text = format!(
             "version = 1\ntrust_domain = \"{}\"\ncluster = \"{CLUSTER}\"\nstate_dir = \"state\"\n\n",
             self.trust_domain
         );
+        text.push_str(&self.top);
         let _ = write!(text, "[trust]\npolicy = \"trust.signed.json\"\nroots = [\"{}\"]\n\n", self.public("root.key"));
         text.push_str("[policy]\ngrants = [\"grants.toml\"]\n\n");
         if !self.extra.contains("[listen]") {
