@@ -31,15 +31,7 @@ pub fn strip_asserted_identity(headers: &mut HeaderMap) {
 }
 
 /// Exact names: Envoy and Istio, RFC 9440, Linkerd, nginx, HAProxy and Traefik recipes.
-const NAMES: &[&str] = &[
-    "x-forwarded-client-cert",
-    "client-cert",
-    "client-cert-chain",
-    "l5d-client-id",
-    "x-peer-id",
-    "x-client-id",
-    "x-client-identity",
-];
+const NAMES: &[&str] = &["x-forwarded-client-cert", "client-cert", "client-cert-chain", "l5d-client-id"];
 /// Beginnings of names: ours, SPIFFE's, and the families in which TLS terminators hand on what a certificate said.
 const PREFIXES: &[&str] = &[
     "x-portcullis-",
@@ -79,7 +71,8 @@ mod tests {
         "x-amzn-mtls-clientcert-leaf",
         "x-arr-clientcert",
     ];
-    const OTHERS: &[&str] = &["accept", "authorization", "x-request-id", "client", "x-forwarded-for", "x-vault-url", "host"];
+    const OTHERS: &[&str] =
+        &["accept", "authorization", "x-client-id", "x-request-id", "client", "x-forwarded-for", "x-vault-url", "host"];
 
     #[test]
     fn headers_that_assert_an_identity_are_known_by_name_and_others_pass() {

@@ -205,12 +205,7 @@ impl IdentityClient {
     }
 
     /// A JWT-SVID of an instance: one that is held for these audiences, under this generation of policy, or a new one.
-    pub async fn jwt(
-        &self,
-        instance: &str,
-        generation: u64,
-        audiences: Vec<String>,
-    ) -> Result<Token, IdentityError> {
+    pub async fn jwt(&self, instance: &str, generation: u64, audiences: Vec<String>) -> Result<Token, IdentityError> {
         let key = tokens::key(&audiences);
         let now = crate::clock::now();
         if let Some(token) = self.tokens.get(instance, &key, generation, self.epoch(), now) {

@@ -92,8 +92,8 @@ impl Live {
         let mut known = HashMap::new();
         let mut cut = Vec::new();
         for (number, instance, peer) in all {
-            let checked = own(&mut known, trust, &instance, &peer, now)
-                .and_then(|()| other(&mut known, trust, &peer, now));
+            let checked =
+                own(&mut known, trust, &instance, &peer, now).and_then(|()| other(&mut known, trust, &peer, now));
             if let Err(why) = checked {
                 cut.extend(self.end(number, why));
             }
@@ -218,5 +218,177 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Guarded<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use portcullis_identity::mtls::{self, HandshakeSigner, ServedIdentity, Svid};
+    use portcullis_identity::rpc::BundleUpdate;
+    use portcullis_identity::{Issuer, Lifetimes, TrustBundle, TrustDomain, Workload};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+    use super::*;
+
+    /// An issuer with `a` and `b`, and connections between them by real handshakes.
+    struct Site {
+        issuer: Arc<Mutex<Issuer>>,
+        live: Arc<Live>,
+        _folder: tempfile::TempDir,
+    }
+
+    #[derive(Debug)]
+    struct Signs(Arc<Mutex<Issuer>>, &'static str);
+
+    impl HandshakeSigner for Signs {
+        fn sign(&self, key_id: &str, message: &[u8]) -> Result<Vec<u8>, String> {
+            let issuer = self.0.lock().unwrap();
+            issuer.sign_handshake(&self.1.parse().unwrap(), key_id, message).map_err(|error| error.to_string())
+        }
+    }
+
+    impl Site {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let domain: TrustDomain = "example.org".parse().unwrap();
+            let now = crate::clock::now();
+            let mut issuer = Issuer::open(&folder.path().join("state"), &domain, Lifetimes::default(), now).unwrap();
+            for instance in ["a", "b"] {
+                let workload = Workload {
+                    instance: instance.parse().unwrap(),
+                    spiffe_id: format!("spiffe://example.org/{instance}").parse().unwrap(),
+                    digest: "sha256:00".to_owned(),
+                    component: instance.to_owned(),
+                    exportable: false,
+                };
+                issuer.admit(workload).unwrap();
+            }
+            Self { issuer: Arc::new(Mutex::new(issuer)), live: Arc::default(), _folder: folder }
+        }
+
+        fn svid(&self, instance: &str) -> Arc<Svid> {
+            let mut issuer = self.issuer.lock().unwrap();
+            let life = Duration::from_secs(600);
+            let svid = issuer.x509_svid(&instance.parse().unwrap(), life, crate::clock::now()).unwrap().svid;
+            let portcullis_identity::X509Svid { spiffe_id, chain, key_id, not_after, .. } = svid;
+            Arc::new(Svid { spiffe_id, chain, key_id, not_after })
+        }
+
+        fn update(&self) -> BundleUpdate {
+            let bundle = self.issuer.lock().unwrap().bundle();
+            BundleUpdate { bundle_json: bundle.to_json(), ..BundleUpdate::default() }
+        }
+
+        fn trust(&self, change: impl FnOnce(&mut BundleUpdate)) -> Trust {
+            let mut update = self.update();
+            change(&mut update);
+            Trust::parse(&"example.org".parse().unwrap(), update).unwrap()
+        }
+
+        /// A connection from `a` to `b`, entered at both ends: the client's stream and place, the server's stream and place.
+        async fn connect(&self) -> (mtls::TlsStream<DuplexStream>, Place, mtls::TlsStream<DuplexStream>, Place) {
+            let bundle = self.issuer.lock().unwrap().bundle();
+            let trust = TrustBundle::from_json(bundle.trust_domain(), bundle.to_json().as_bytes()).unwrap();
+            let trust = Arc::new(trust);
+            let served =
+                ServedIdentity { svid: self.svid("b"), signer: Arc::new(Signs(Arc::clone(&self.issuer), "b")) };
+            let theirs = Arc::clone(&trust);
+            let acceptor =
+                mtls::acceptor(Arc::new(move |_| Some(served.clone())), Arc::new(move || Arc::clone(&theirs))).unwrap();
+            let signer = Arc::new(Signs(Arc::clone(&self.issuer), "a"));
+            let peer = "spiffe://example.org/b".parse().unwrap();
+            let connector = mtls::connector(&self.svid("a"), signer, &trust, &peer).unwrap();
+            let (near, far) = duplex(1 << 16);
+            let (connected, accepted) = tokio::join!(connector.connect("b.example", near), acceptor.accept(far));
+            let ((near, server), (far, client)) = (connected.unwrap(), accepted.unwrap());
+            (near, self.live.enter("a", &server), far, self.live.enter("b", &client))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_still_holds_is_left_alone_and_an_entry_goes_with_its_connection() {
+        let site = Site::new();
+        let (_near, client, _far, server) = site.connect().await;
+        assert_eq!(site.live.len(), 2);
+        assert_eq!(site.live.review(&site.trust(|_| ()), crate::clock::now()), []);
+        drop(client);
+        assert_eq!(site.live.len(), 1);
+        drop(server);
+        assert!(site.live.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_bundle_without_the_authority_cuts_both_ends() {
+        let site = Site::new();
+        let (_near, mut client, _far, mut server) = site.connect().await;
+        let empty = site.trust(|update| update.bundle_json = "{\"keys\":[]}".to_owned());
+        let cut = site.live.review(&empty, crate::clock::now());
+        assert_eq!(cut.len(), 2);
+        assert!(cut.iter().all(|cut| matches!(cut.why, Unfit::Own(_))), "{cut:?}");
+        assert!(matches!(client.cut().await, Unfit::Own(_)));
+        assert!(matches!(server.cut().await, Unfit::Own(_)));
+        assert!(site.live.is_empty(), "an entry that was cut is gone");
+    }
+
+    #[tokio::test]
+    async fn a_revoked_id_cuts_at_both_ends_for_their_own_reasons() {
+        let site = Site::new();
+        let (_near, _client, _far, _server) = site.connect().await;
+        let trust = site.trust(|update| update.revoked = vec!["spiffe://example.org/a".to_owned()]);
+        let mut cut = site.live.review(&trust, crate::clock::now());
+        cut.sort_by_key(|cut| cut.inbound);
+        let [outbound, inbound] = cut.as_slice() else { panic!("{cut:?}") };
+        assert_eq!((outbound.instance.as_str(), &outbound.why), ("a", &Unfit::OwnRevoked));
+        assert_eq!((inbound.instance.as_str(), &inbound.why), ("b", &Unfit::PeerRevoked));
+        assert_eq!(inbound.peer.to_string(), "spiffe://example.org/a");
+    }
+
+    #[tokio::test]
+    async fn a_revoked_instance_cuts_its_own_end_and_a_stop_too() {
+        let site = Site::new();
+        let (_near, _client, _far, mut server) = site.connect().await;
+        let trust = site.trust(|update| update.revoked_instances = vec!["a".to_owned()]);
+        let cut = site.live.review(&trust, crate::clock::now());
+        assert_eq!(cut.iter().map(|cut| cut.instance.as_str()).collect::<Vec<_>>(), ["a"]);
+        assert_eq!((site.live.stop("c"), site.live.stop("b"), site.live.stop("b")), (0, 1, 0));
+        assert_eq!(server.cut().await, Unfit::Stopped);
+    }
+
+    #[tokio::test]
+    async fn svids_that_ended_are_found_by_a_review() {
+        let site = Site::new();
+        let (_near, client, _far, _server) = site.connect().await;
+        let cut = site.live.review(&site.trust(|_| ()), client.until() + Duration::from_secs(2));
+        assert_eq!(cut.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_guarded_stream_works_until_it_is_cut_and_wakes_whoever_reads() {
+        let site = Site::new();
+        let (near, client, mut far, _server) = site.connect().await;
+        let mut guarded = client.guard(near);
+        guarded.write_all(b"hello").await.unwrap();
+        guarded.flush().await.unwrap();
+        let mut read = [0; 5];
+        far.read_exact(&mut read).await.unwrap();
+        let reading = tokio::spawn(async move {
+            let error = guarded.read_u8().await.unwrap_err();
+            (error.kind(), guarded.write_all(b"x").await.is_err(), guarded.read_u8().await.is_err())
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(site.live.stop("a"), 1);
+        assert_eq!(reading.await.unwrap(), (io::ErrorKind::ConnectionAborted, true, true));
+    }
+
+    #[tokio::test]
+    async fn a_guarded_stream_ends_with_the_first_of_its_svids() {
+        let site = Site::new();
+        let (near, mut client, _far, _server) = site.connect().await;
+        client.until = crate::clock::now() + Duration::from_millis(50);
+        let mut guarded = client.guard(near);
+        let error = tokio::time::timeout(Duration::from_secs(10), guarded.read_u8()).await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionAborted);
     }
 }

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use portcullis_identity::rpc::WatchBundleRequest;
 
 use super::{IdentityError, unavailable};
+use crate::rpc::runtime::{Failure, event::What};
 use crate::runtime::component::Shared;
 use crate::runtime::live::Cut;
-use crate::rpc::runtime::{Failure, event::What};
 
 /// Follows bundles, epoch and revocations over the present connection until that ends. After each change every live connection
 /// is checked again; those that would not be made now are cut, and that is in the audit log.

@@ -76,7 +76,9 @@ impl wit::signing::Host for Ctx {
             return Err(wit::types::Error::InvalidArgument(format!("purpose: has 1 to {PURPOSE_BYTES} bytes")));
         }
         if data.len() > SIGN_DATA_BYTES {
-            return Err(wit::types::Error::InvalidArgument(format!("data: at most {SIGN_DATA_BYTES} bytes are signed")));
+            return Err(wit::types::Error::InvalidArgument(format!(
+                "data: at most {SIGN_DATA_BYTES} bytes are signed"
+            )));
         }
         let who = Arc::clone(self.who());
         running(&who)?;
