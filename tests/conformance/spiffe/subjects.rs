@@ -17,13 +17,24 @@ pub fn host() -> &'static Host {
     static HOST: LazyLock<Host> = LazyLock::new(|| {
         let mut site = Site::new();
         std::fs::write(site.file("partner.bundle.json"), foreign().bundle().to_string()).unwrap();
+        let entry = |name: &str, executable: &std::path::Path| {
+            format!(
+                "[[workload]]\nname = \"{name}\"\nspiffe_path = \"/ns/test/sa/{name}\"\nuid = {uid}\nexecutable = \"{executable}\"\n\
+                 audiences = [\"{AUDIENCE}\", \"{OTHER_AUDIENCE}\"]\nfederates_with = [\"{domain}\"]\n\n",
+                uid = this_user().rsplit(':').next().unwrap(),
+                executable = executable.display(),
+                domain = foreign::TRUST_DOMAIN,
+            )
+        };
+        site.config("[workload_api]\nsocket = \"workload.sock\"\nwit_svid = true\n\n");
+        site.config(&entry("suite", &std::env::current_exe().unwrap()));
+        if let Some(client) = crate::clients::program() {
+            site.config(&entry("suite-go", &client));
+        }
+        // Nobody listens there: what is believed of the domain is the bundle that was brought along.
         site.config(&format!(
-            "[workload_api]\nsocket = \"workload.sock\"\nwit_svid = true\n\n\
-             [[workload]]\nid = \"suite\"\nspiffe_path = \"ns/test/sa/suite\"\nuid = {uid}\nexecutable = \"{me}\"\naudiences = [\"{AUDIENCE}\", \"{OTHER_AUDIENCE}\"]\n\n\
-             [[federation.peer]]\ntrust_domain = \"{domain}\"\nurl = \"https://127.0.0.1:9/bundle\"\nprofile = \"https_spiffe\"\n\
-             endpoint_spiffe_id = \"spiffe://{domain}/bundle\"\nbootstrap_bundle = \"partner.bundle.json\"\n\n",
-            uid = this_user().rsplit(':').next().unwrap(),
-            me = std::env::current_exe().unwrap().display(),
+            "[[federation.peer]]\ntrust_domain = \"{domain}\"\nurl = \"https://127.0.0.1:9/bundle\"\nprofile = \"https_spiffe\"\n\
+             endpoint_spiffe_id = \"spiffe://{domain}/bundle\"\nbootstrap = \"partner.bundle.json\"\n\n",
             domain = foreign::TRUST_DOMAIN,
         ));
         Host::ready(site)
