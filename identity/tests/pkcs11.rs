@@ -176,6 +176,23 @@ fn rotation_makes_the_next_keys_in_the_token_and_destroys_the_old_ones() {
 }
 
 #[test]
+fn keys_that_no_journal_names_are_destroyed_and_those_of_another_directory_are_left() {
+    with_token("keys_that_no_journal_names_are_destroyed_and_those_of_another_directory_are_left", |site| {
+        let other = site.root.join("other");
+        let open_other = || Issuer::open_with(&other, &"example.org".parse().unwrap(), site.options(), at(0));
+        let bundle = open_other().unwrap().bundle();
+        drop(site.open(at(0)).unwrap());
+        assert_eq!(site.keys_in_token().unwrap_or(4), 4);
+        fs::remove_file(site.root.join("identity/journal.json")).unwrap();
+        let mut issuer = site.open(at(0)).unwrap();
+        assert!(token(&mut issuer, at(0)).is_ok());
+        drop(issuer);
+        assert_eq!(site.keys_in_token().unwrap_or(4), 4, "two of each directory");
+        assert_eq!(open_other().unwrap().bundle(), bundle);
+    });
+}
+
+#[test]
 fn rs256_keys_are_made_in_the_token() {
     with_token("rs256_keys_are_made_in_the_token", |site| {
         let mut options = site.options();

@@ -108,7 +108,7 @@ impl IssueError {
                 "see `portcullis identity show` and the identity process's log: a new authority could not be made"
             }
             Self::KeyUnavailable => "bring the PKCS#11 token back; it is tried again with each request",
-            Self::NoWit => "turn it on with wit_svid = true under [identity]",
+            Self::NoWit => "turn it on with wit_svid = true under [workload_api]",
             Self::NotExportable(_) => "let the host make the TLS connection, or mark the workload as exportable",
             Self::Minting(_) => "see the identity process's log; nothing was handed out",
         }
