@@ -10,15 +10,16 @@
 use std::fmt::Write;
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use portcullis_tests::guests;
 use portcullis_tests::host::Host;
 use portcullis_tests::http;
 use portcullis_tests::site::Site;
+use portcullis_tests::spire::{Settings, Spire};
 use portcullis_tests::web_pki::WebPki;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const A: &str = "a.example";
 const B: &str = "b.example";
@@ -298,6 +299,167 @@ fn refused(site: Site, why: &str, bootstrap: bool) {
     assert!(problem.contains(why), "{problem}");
     assert_eq!(foreign(&host, B).is_some(), bootstrap);
     assert!(!host.audit().iter().any(|record| record["kind"] == "federation"));
+}
+
+/// A server of the Web that others wrote, serving a file as it is, head and all.
+struct Liar {
+    child: Child,
+    port: u16,
+    pki: WebPki,
+}
+
+impl Liar {
+    fn start(answer: &str) -> Self {
+        let (port, pki) = (free_port(), WebPki::new());
+        let mut command = Command::new("openssl");
+        command.current_dir(pki.folder()).args(["s_server", "-quiet", "-HTTP", "-accept", &port.to_string()]);
+        command.args(["-cert", "server.pem", "-key", "server.key"]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let liar = Self { child, port, pki };
+        liar.say(answer);
+        liar
+    }
+
+    fn say(&self, answer: &str) {
+        let new = self.pki.folder().join("new");
+        std::fs::write(&new, answer).unwrap();
+        std::fs::rename(new, self.pki.folder().join("bundle")).unwrap();
+    }
+}
+
+impl Drop for Liar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn document(value: &Value) -> String {
+    format!("HTTP/1.0 200 OK\r\ncontent-type: application/json\r\n\r\n{value}")
+}
+
+#[test]
+fn a_peer_that_lies_changes_nothing() {
+    // Keys of the right shape: those of a host that runs for a moment.
+    let keys = |domain: &str| {
+        let mut site = Site::new();
+        site.trust_domain(domain);
+        bundle(&Host::ready(site))["keys"].clone()
+    };
+    let (theirs, others, ours) = (keys(B), keys(B), keys(A));
+    let said = |keys: &Value, sequence: u64| document(&json!({"keys": keys, "spiffe_sequence": sequence}));
+    let liar = Liar::start(&said(&theirs, 5));
+    let host = Host::ready(site(A, B, &format!("https://localhost:{}/bundle", liar.port), &web(&liar.pki)));
+    wait_for("the first bundle", &host, || foreign(&host, B).filter(|held| held["spiffe_sequence"] == 5));
+    for (answer, why) in [
+        (said(&others, 4), "its sequence 4 is lower than 5"),
+        (said(&others, 5), "its sequence is 5, as before, but its keys are others"),
+        (document(&json!({"keys": others})), "it has no sequence"),
+        (said(&ours, 6), "names another trust domain"),
+        (document(&json!({"keys": {}})), "no SPIFFE bundle document"),
+        (said(&theirs, 6).replace("\"keys\"", "\"keys\":[],\"keys\""), "duplicate field"),
+        (
+            "HTTP/1.0 302 Found\r\nlocation: https://127.0.0.1:1/\r\n\r\n".to_owned(),
+            "redirects to https://127.0.0.1:1/",
+        ),
+        (format!("HTTP/1.0 302 Found\r\nlocation: http://localhost:{}/bundle\r\n\r\n", liar.port), "no bundle URL"),
+        ("HTTP/1.0 301 Moved\r\nlocation: /bundle\r\n\r\n".to_owned(), "redirects for good"),
+        ("HTTP/1.0 307 Here\r\nlocation: /bundle\r\n\r\n".to_owned(), "redirects more than"),
+        ("HTTP/1.0 404 Gone\r\n\r\n".to_owned(), "404"),
+        (document(&json!("x".repeat(2 << 20))), "is larger than"),
+    ] {
+        liar.say(&answer);
+        let seen =
+            || peer_report(&host, B)["problem"].as_str().filter(|problem| problem.contains(why)).map(str::to_owned);
+        wait_for(why, &host, seen);
+        let held = foreign(&host, B).expect("the old bundle stays in force");
+        assert_eq!((&held["keys"], &held["spiffe_sequence"]), (&theirs, &json!(5)), "{why}");
+        assert_eq!(bundle(&host)["keys"].as_array().unwrap().len(), 2, "our own is untouched");
+    }
+    liar.say(&said(&others, 6));
+    let held = wait_for("the honest bundle", &host, || foreign(&host, B).filter(|held| held["spiffe_sequence"] == 6));
+    assert_eq!(held["keys"], others);
+    // Nobody's SVIDs are valid any more (section 4.1): that is said by a bundle without keys, and is followed.
+    liar.say(&said(&json!([]), 7));
+    wait_for("the empty bundle", &host, || foreign(&host, B).filter(|held| held["keys"] == json!([])));
+}
+
+#[test]
+fn a_bootstrap_bundle_that_the_operator_exchanged_begins_anew() {
+    let port = free_port();
+    let url = format!("https://localhost:{port}/");
+    let site = site(A, B, &url, &spiffe(B));
+    let write = |sequence: u64| json!({"keys": [], "spiffe_sequence": sequence}).to_string();
+    std::fs::write(site.file("bootstrap.json"), write(9)).unwrap();
+    let host = Host::ready(site);
+    assert_eq!(foreign(&host, B).unwrap()["spiffe_sequence"], 9);
+    let site = host.stop();
+    std::fs::write(site.file("bootstrap.json"), write(1)).unwrap();
+    let host = Host::ready(site);
+    assert_eq!(foreign(&host, B).unwrap()["spiffe_sequence"], 1);
+}
+
+#[test]
+fn spire_and_a_host_federate_with_each_other() {
+    let (theirs, ours) = (free_port(), free_port());
+    let settings = Settings { bundle_endpoint: Some(theirs), ..Settings::default() };
+    let Some(spire) = Spire::start_with("federation", settings) else { return };
+    let domain = portcullis_tests::spire::TRUST_DOMAIN;
+    let shown = || spire.server_says(["bundle", "show", "-format", "spiffe"]);
+    let endpoint = spiffe(domain).replace("/portcullis/host", "/spire/server");
+    let mut site = site(A, domain, &format!("https://127.0.0.1:{theirs}/"), &endpoint);
+    std::fs::write(site.file("bootstrap.json"), shown().to_string()).unwrap();
+    site.config(&serve_spiffe(ours));
+    let host = Host::ready(site);
+
+    // This host follows SPIRE.
+    wait_for("a fetch from SPIRE", &host, || Some(peer_report(&host, domain)).filter(|peer| peer["problem"].is_null()));
+    assert_eq!(foreign(&host, domain).unwrap()["keys"], shown()["keys"]);
+    spire.rotate_x509_authority();
+    let rotated = shown();
+    let held =
+        wait_for("SPIRE's rotation", &host, || foreign(&host, domain).filter(|held| held["keys"] == rotated["keys"]));
+    assert_eq!(held["spiffe_sequence"], rotated["spiffe_sequence"]);
+
+    // SPIRE follows this host.
+    let path = host.site().file("ours.json");
+    std::fs::write(&path, bundle(&host).to_string()).unwrap();
+    let (url, id) = (format!("https://127.0.0.1:{ours}/"), format!("spiffe://{A}/portcullis/host"));
+    spire.server_says([
+        "federation",
+        "create",
+        "-trustDomain",
+        A,
+        "-bundleEndpointURL",
+        &url,
+        "-bundleEndpointProfile",
+        "https_spiffe",
+        "-endpointSpiffeID",
+        &id,
+        "-trustDomainBundlePath",
+        path.to_str().unwrap(),
+        "-trustDomainBundleFormat",
+        "spiffe",
+    ]);
+    for kind in ["--x509", "--jwt"] {
+        host.run(["identity", "rotate", kind]).ok();
+    }
+    let own = format!("spiffe://{A}");
+    wait_for("our rotation in SPIRE", &host, || {
+        spire.server_says(["federation", "refresh", "-id", A]);
+        let held = spire.server_says(["bundle", "list", "-format", "spiffe", "-id", &own]);
+        let (held, now) = (key_names(&held), key_names(&bundle(&host)));
+        (held == now && !held.is_empty()).then_some(())
+    });
+}
+
+/// The certificates and key ids of a bundle, in order of themselves.
+fn key_names(bundle: &Value) -> Vec<String> {
+    let keys = bundle["keys"].as_array().cloned().unwrap_or_default();
+    let name = |key: &Value| key["kid"].as_str().or(key["x5c"][0].as_str()).unwrap_or_default().to_owned();
+    let mut names: Vec<_> = keys.iter().map(name).collect();
+    names.sort();
+    names
 }
 
 #[test]

@@ -16,7 +16,8 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme, SupportedProtocolVersion};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
@@ -107,23 +108,27 @@ pub fn ca_certificates(pem: &[u8]) -> Result<Vec<Vec<u8>>, CertificateError> {
 pub fn web_endpoint(
     certificate: impl Fn() -> Option<WebCertificate> + Send + Sync + 'static,
 ) -> Result<EndpointAcceptor, TlsError> {
-    endpoint(Resolver(Box::new(move || certificate().map(|found| found.0))))
+    endpoint(&[&TLS13, &TLS12], Resolver(Box::new(move || certificate().map(|found| found.0))))
 }
 
-/// An endpoint that shows an X.509-SVID. The closure is asked in each handshake, so rotation needs nothing more.
+/// An endpoint that shows an X.509-SVID. The closure is asked in each handshake, so rotation needs nothing more. TLS 1.3 only: the
+/// issuer signs the content of a TLS 1.3 CertificateVerify and nothing else.
 pub fn spiffe_endpoint(
     identity: impl Fn() -> Option<ServedIdentity> + Send + Sync + 'static,
 ) -> Result<EndpointAcceptor, TlsError> {
     // An SVID that cannot be used is like none: the handshake is refused.
-    endpoint(Resolver(Box::new(move || {
-        let identity = identity()?;
-        certified(&identity.svid, identity.signer).ok()
-    })))
+    endpoint(
+        &[&TLS13],
+        Resolver(Box::new(move || {
+            let identity = identity()?;
+            certified(&identity.svid, identity.signer).ok()
+        })),
+    )
 }
 
-fn endpoint(resolver: Resolver) -> Result<EndpointAcceptor, TlsError> {
+fn endpoint(versions: &[&'static SupportedProtocolVersion], resolver: Resolver) -> Result<EndpointAcceptor, TlsError> {
     let mut config = ServerConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(versions)
         .map_err(|error| TlsError::Handshake(error.to_string()))?
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(resolver));

@@ -13,17 +13,30 @@ pub struct Settings {
     pub jwt_ttl: &'static str,
     /// Serve the Broker API for the broker with this SPIFFE ID, with the attestor for components.
     pub broker: Option<String>,
+    /// Serve the bundle with profile `https_spiffe` on this port of the loopback.
+    pub bundle_endpoint: Option<u16>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { x509_ttl: "1h", jwt_ttl: "5m", broker: None }
+        Self { x509_ttl: "1h", jwt_ttl: "5m", broker: None, bundle_endpoint: None }
     }
 }
 
 impl Settings {
     pub(super) fn server(&self, folder: &Path, port: u16) -> String {
         let folder = folder.display();
+        let federation = self.bundle_endpoint.map(|port| {
+            format!(
+                r#"federation {{
+        bundle_endpoint {{
+            address = "127.0.0.1"
+            port = {port}
+            profile "https_spiffe" {{}}
+        }}
+    }}"#
+            )
+        });
         format!(
             r#"server {{
     bind_address = "127.0.0.1"
@@ -35,6 +48,7 @@ impl Settings {
     agent_ttl = "1h"
     default_x509_svid_ttl = "{}"
     default_jwt_svid_ttl = "{}"
+    {}
 }}
 plugins {{
     DataStore "sql" {{
@@ -47,7 +61,9 @@ plugins {{
     KeyManager "disk" {{ plugin_data {{ keys_path = "{folder}/keys.json" }} }}
 }}
 "#,
-            self.x509_ttl, self.jwt_ttl
+            self.x509_ttl,
+            self.jwt_ttl,
+            federation.unwrap_or_default()
         )
     }
 
