@@ -46,14 +46,14 @@ class Host(Portcullis):
         signer = self.key("signer", "signer.key")
         self.run("trust", "init", "--out", "trust.json", "--root", root, "--valid-for", "2d")
         self.run("trust", "add", "trust.json", "--signer", signer, "--name", "bench", "--names", "bench:*",
-                 "--identity-paths", "ns/bench/sa/*", "--audiences", "bench", "--imports", "wasi:*",
+                 "--identity-paths", "ns/demo/sa/*", "--audiences", "bench", "--imports", "wasi:*",
                  "--imports", "portcullis:identity/*", "--imports", "wasmcloud:*")
         self.run("trust", "sign", "trust.json", "--key", "root.key", "--out", "trust.signed.json")
         for name in ("identity", "greeter", "vault"):
             wasm = f"{name}.wasm"
             (self.folder / wasm).write_bytes((GUESTS / wasm).read_bytes())
             self.run("claims", "init", wasm, "--name", f"bench:{name}", "--version", "1.0.0", "--revision", "1",
-                     "--audience", "bench", "--identity-path", f"ns/bench/sa/{name}", "--valid-for", "24h",
+                     "--audience", "bench", "--identity-path", f"ns/demo/sa/{name}", "--valid-for", "24h",
                      "--out", f"{name}.json")
             self.run("sign", wasm, "--claims", f"{name}.json", "--key", "signer.key")
         audiences = json.dumps(["warm", *(f"cold{number}" for number in range(COLD_CALLS))])
@@ -64,9 +64,9 @@ link = ["portcullis:identity/*", "wasmcloud:identity/*"]
 identity = ["read", "x509"]
 audiences = ["vault"]
 http = ["https://{VAULT}:{self.mtls}"]
-peer = "spiffe://{DOMAIN}/ns/bench/sa/vault"
+peer = "spiffe://{DOMAIN}/ns/demo/sa/vault"
 addresses = ["loopback"]''')}
-{self.grant("vault", f'''callers = ["spiffe://{DOMAIN}/ns/bench/sa/greeter"]
+{self.grant("vault", f'''callers = ["spiffe://{DOMAIN}/ns/demo/sa/greeter"]
 link = ["portcullis:identity/*"]
 identity = ["read", "x509", "validate", "peer"]''')}
 """)
@@ -127,8 +127,11 @@ component = "bench:vault"
         finally:
             connection.close()
 
+    def greeting(self):
+        return self.json("/greeter", {"x-vault-url": f"https://{VAULT}:{self.mtls}/secret"})
+
     def greets(self):
-        status, body = self.json("/greeter", {"x-vault-url": f"https://{VAULT}:{self.mtls}/secret"})
+        status, body = self.greeting()
         return status == 200 and body["vault_status"] == 200
 
 
@@ -155,7 +158,7 @@ def rotations(host, count, rate):
     until = time.monotonic() + 30
     while not host.greets():
         if time.monotonic() > until:
-            raise Broken("the caller does not reach its vault")
+            raise Broken(f"the caller does not reach its vault: {host.greeting()}")
     due, over = queue.Queue(), threading.Event()
     done, failed, waits = [], [], []
 
@@ -224,7 +227,7 @@ def main():
     parser.add_argument("--rate", type=int, default=100, help="calls a second meanwhile (default 100)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="portcullis-bench-") as folder:
-        host = Host(Path(folder), options.portcullis)
+        host = Host(Path(folder), str(Path(options.portcullis).resolve()))
         try:
             host.start()
             report = {"jwt": tokens(host), "rotation": rotations(host, options.rotations, options.rate)}
