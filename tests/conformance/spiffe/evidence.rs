@@ -39,6 +39,8 @@ pub struct Subject {
 #[derive(Debug)]
 pub struct Evidence {
     pub name: &'static str,
+    /// Whether it is our own host: then our own parsers and tests stand for it, too.
+    pub is_ours: bool,
     pub trust_domain: String,
     pub is_unix_socket: bool,
     pub bundle_document: Option<Value>,
@@ -105,6 +107,7 @@ impl Evidence {
         }
         Self {
             name: subject.name,
+            is_ours: subject.name == "portcullis",
             x509_bundles: client.first("FetchX509Bundles", Header::Right, Empty {}).await,
             jwt_bundles: client.first("FetchJWTBundles", Header::Right, Empty {}).await,
             jwt_two_audiences: fetch_jwt(&client, &[AUDIENCE, OTHER_AUDIENCE], "").await,

@@ -38,12 +38,27 @@ pub enum Outcome {
     Fail(String),
     /// Nothing was there that it could be checked on, and why.
     NotApplicable(&'static str),
+    /// A test elsewhere shows it (`file::test`): it takes more than a Workload API socket.
+    Elsewhere(&'static str),
 }
 
 impl Outcome {
     /// Passes where there is nothing to say against it.
     pub fn unless(against: Vec<String>) -> Self {
         if against.is_empty() { Self::Pass } else { Self::Fail(against.join("; ")) }
+    }
+
+    /// Passes where there is such a test; what it finds, its own run says.
+    pub fn shown(evidence: &Evidence, test: &'static str) -> Self {
+        if !evidence.is_ours {
+            return Self::NotApplicable("not to be asked of a socket");
+        }
+        let (file, name) = test.split_once("::").expect("file::test");
+        let text = std::fs::read_to_string(portcullis_tests::root().join(file)).unwrap_or_default();
+        match text.contains(&format!("fn {name}(")) {
+            true => Self::Elsewhere(test),
+            false => Self::Fail(format!("there is no test {test}")),
+        }
     }
 
     /// Passes where it holds.
@@ -57,6 +72,7 @@ impl Outcome {
             Self::Pass => "pass",
             Self::Fail(_) => "FAIL",
             Self::NotApplicable(_) => "n/a",
+            Self::Elsewhere(_) => "pass",
         }
     }
 }

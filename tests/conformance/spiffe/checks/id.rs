@@ -5,6 +5,9 @@ use portcullis_identity::{SpiffeId, TrustDomain};
 use crate::evidence::Evidence;
 use crate::item::Outcome;
 
+/// What a socket says nothing about.
+const PARSER: Outcome = Outcome::NotApplicable("a rule for parsers");
+
 /// Scheme, trust domain, path of an ID as it stands.
 fn parts(id: &str) -> Option<(&str, &str, &str)> {
     let (scheme, rest) = id.split_once("://")?;
@@ -45,7 +48,10 @@ pub fn id_02(evidence: &Evidence) -> Outcome {
     })
 }
 
-pub fn id_03(_: &Evidence) -> Outcome {
+pub fn id_03(evidence: &Evidence) -> Outcome {
+    if !evidence.is_ours {
+        return PARSER;
+    }
     let like = ["spiffe://10.0.0.1/a", "spiffe://localhost/a", "spiffe://example.com/a", "spiffe://1.2.3/a"];
     Outcome::unless(
         like.iter().filter(|id| id.parse::<SpiffeId>().is_err()).map(|id| format!("{id} is refused")).collect(),
@@ -63,7 +69,7 @@ pub fn id_04(evidence: &Evidence) -> Outcome {
         });
         (!fine).then_some("a path that is not allowed")
     });
-    if issued != Outcome::Pass {
+    if issued != Outcome::Pass || !evidence.is_ours {
         return issued;
     }
     let bad = ["//a", "/a/", "/a//b", "/a/./b", "/a/../b", "/a%20b", "/a b", "/ä", "/a?b", "/a#b", "/a:b", "/"];
@@ -75,6 +81,9 @@ pub fn id_04(evidence: &Evidence) -> Outcome {
 }
 
 pub fn id_05(evidence: &Evidence) -> Outcome {
+    if !evidence.is_ours {
+        return PARSER;
+    }
     let long = format!("spiffe://test.example/{}", "a".repeat(2048 - 22));
     let longer = format!("{long}a");
     let domain = format!("spiffe://{}/a", "d".repeat(256));
@@ -92,7 +101,10 @@ pub fn id_05(evidence: &Evidence) -> Outcome {
     Outcome::unless(against)
 }
 
-pub fn id_06(_: &Evidence) -> Outcome {
+pub fn id_06(evidence: &Evidence) -> Outcome {
+    if !evidence.is_ours {
+        return PARSER;
+    }
     let upper: Result<SpiffeId, _> = "SPIFFE://Test.Example/Path".parse();
     match upper {
         Ok(id) if id.to_string() == "spiffe://test.example/Path" => Outcome::Pass,
