@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use time::OffsetDateTime;
 
 use super::minting::IssueError;
-use crate::authority::{AuthorityId, AuthorityKind, AuthorityStatus};
+use crate::authority::{AuthorityId, AuthorityKind, AuthorityState, AuthorityStatus};
 use crate::authority_key::{AuthorityKey, KeyAlgorithm};
 use crate::bundle::{Bundle, X509BundleKey};
 use crate::issuer_error::IssuerError;
@@ -26,6 +26,8 @@ pub(super) struct Authorities {
     pub(super) journal: Journal,
     pub(super) signers: Signers,
     pub(super) published: Published,
+    /// Tainted, but the disk does not know yet: they sign nothing and verify nothing.
+    pub(super) refused: Vec<AuthorityId>,
     /// The highest sequence that was ever tried: one that may have reached the disk is not used for another content.
     floor: u64,
     /// The last write failed, so the disk may be ahead of what is in force.
@@ -50,7 +52,7 @@ pub(super) struct Published {
 
 impl Authorities {
     pub(super) fn new(trust_domain: &TrustDomain, options: IssuerOptions, vault: Vault, journal: Journal) -> Self {
-        let published = Published::of(&journal, &options);
+        let published = Published::of(&journal, &options, &[]);
         let floor = journal.sequence;
         Self {
             trust_domain: trust_domain.clone(),
@@ -59,6 +61,7 @@ impl Authorities {
             journal,
             signers: Signers::default(),
             published,
+            refused: Vec::new(),
             floor,
             unsettled: false,
             leftovers: true,
@@ -84,7 +87,7 @@ impl Authorities {
         self.unsettled = false;
         let before = std::mem::replace(&mut self.journal, next);
         self.signers.keep(&self.journal);
-        self.published = Published::of(&self.journal, &self.options);
+        self.published = Published::of(&self.journal, &self.options, &self.refused);
         for name in before.entries.iter().filter_map(|entry| entry.key.as_ref()) {
             let named = self.journal.entries.iter().any(|entry| entry.key.as_ref() == Some(name));
             // What cannot be destroyed now is swept at the next tick.
@@ -93,6 +96,15 @@ impl Authorities {
             }
         }
         Ok(changed)
+    }
+
+    /// Treats an authority as tainted although that could not be written: the bundle is as it was, for its sequence is on
+    /// disk, but here it signs nothing and verifies nothing.
+    pub(super) fn refuse(&mut self, id: &AuthorityId) {
+        if !self.refused.contains(id) {
+            self.refused.push(id.clone());
+        }
+        self.published = Published::of(&self.journal, &self.options, &self.refused);
     }
 
     /// Brings the disk to what is in force, after a write that failed, and destroys what is wanted no more.
@@ -143,7 +155,7 @@ impl Authorities {
         let entry = Entry {
             kind,
             slot: None,
-            state: crate::authority::AuthorityState::Prepared,
+            state: AuthorityState::Prepared,
             id: signer.id()?,
             algorithm,
             key: Some(name),
@@ -201,7 +213,8 @@ impl Authorities {
     }
 
     fn active(&self, kind: AuthorityKind, now: OffsetDateTime) -> Result<&Entry, IssueError> {
-        self.journal.active(kind).filter(|entry| now < entry.not_after).ok_or(IssueError::AuthorityExpired)
+        let active = self.journal.active(kind).filter(|entry| now < entry.not_after);
+        active.filter(|entry| !self.refused.contains(&entry.id)).ok_or(IssueError::AuthorityExpired)
     }
 
     pub(super) fn statuses(&self) -> Vec<AuthorityStatus> {
@@ -214,7 +227,7 @@ impl Authorities {
         AuthorityStatus {
             kind: entry.kind,
             slot: entry.slot,
-            state: entry.state,
+            state: if self.refused.contains(&entry.id) { AuthorityState::Tainted } else { entry.state },
             id: entry.id.clone(),
             algorithm: match entry.algorithm {
                 KeyAlgorithm::Es256 => "ES256",
@@ -282,7 +295,7 @@ impl Signers {
 }
 
 impl Published {
-    fn of(journal: &Journal, options: &IssuerOptions) -> Self {
+    fn of(journal: &Journal, options: &IssuerOptions, refused: &[AuthorityId]) -> Self {
         let of = |kind| journal.of(kind).filter(|entry| entry.state.is_published());
         let tokens =
             |kind| of(kind).map(|entry| JwtKey::own(entry.public.clone(), entry.algorithm.jws())).collect::<Vec<_>>();
@@ -297,7 +310,10 @@ impl Published {
             jwt: tokens(AuthorityKind::Jwt),
             wit: tokens(AuthorityKind::Wit),
         };
-        let keys = |keys: &[JwtKey]| JwtKeys::new(journal.trust_domain.clone(), keys.to_vec());
+        let keys = |keys: &[JwtKey]| {
+            let trusted = keys.iter().filter(|key| refused.iter().all(|id| id.as_str() != key.kid()));
+            JwtKeys::new(journal.trust_domain.clone(), trusted.cloned().collect())
+        };
         Self { jwt: keys(&bundle.jwt), wit: keys(&bundle.wit), bundle }
     }
 }

@@ -94,10 +94,8 @@ struct Scenario {
 }
 
 fn scenarios() -> Vec<Scenario> {
-    let taint = |issuer: &mut Issuer, now| {
-        let active = issuer.authorities().into_iter().find(|status| status.state == AuthorityState::Active);
-        drop(issuer.taint(&active.unwrap().id, now));
-    };
+    let taint = |issuer: &mut Issuer, now| taint(issuer, AuthorityKind::X509, now);
+    let taint_jwt = |issuer: &mut Issuer, now| super::crashes::taint(issuer, AuthorityKind::Jwt, now);
     vec![
         Scenario { name: "prepare", before: |_| (), now: 12.0, act: |issuer, now| drop(issuer.tick(now)) },
         Scenario {
@@ -122,6 +120,7 @@ fn scenarios() -> Vec<Scenario> {
             act: |issuer, now| AuthorityKind::ALL.into_iter().for_each(|kind| drop(issuer.rotate(kind, now))),
         },
         Scenario { name: "taint", before: |_| (), now: 1.0, act: taint },
+        Scenario { name: "taint of the JWT authority", before: |_| (), now: 1.0, act: taint_jwt },
         Scenario {
             name: "taint with a successor prepared",
             before: |issuer| drop(issuer.tick(at(12.0))),
@@ -129,6 +128,15 @@ fn scenarios() -> Vec<Scenario> {
             act: taint,
         },
     ]
+}
+
+fn taint(issuer: &mut Issuer, kind: AuthorityKind, now: OffsetDateTime) {
+    let active = issuer.authorities().into_iter();
+    let active = active.filter(|status| status.kind == kind).find(|status| status.state == AuthorityState::Active);
+    let active = active.unwrap().id;
+    issuer.taint(&active, now).unwrap();
+    let shown = issuer.authorities().into_iter().find(|status| status.id == active).unwrap();
+    assert_eq!(shown.state, AuthorityState::Tainted, "in force, whatever the disk did");
 }
 
 fn copy(from: &Path, to: &Path) {
@@ -229,14 +237,23 @@ fn each_step(works: &(impl Fn(usize, usize) -> bool + Sync)) {
             }));
             (scenario.act)(&mut issuer, at(scenario.now));
             let failed = counter.lock().unwrap().1;
-            // What is in force in memory must be fit to be seen; a taint does not wait for a successor that cannot be made.
-            let signing = issuer.authorities.journal.active(AuthorityKind::X509).is_some();
-            if signing {
-                seen.look(&mut issuer, at(scenario.now), &why);
-            } else {
-                assert_eq!(scenario.name, "taint");
-                let denied = issuer.x509_svid(&one(), HOUR, at(scenario.now));
-                assert_eq!(denied.err(), Some(super::minting::IssueError::AuthorityExpired));
+            // What is in force in memory must be fit to be seen; a taint waits neither for a successor nor for the disk.
+            let audience = ["vault".parse().unwrap()];
+            let jwt = issuer.jwt_svid(&one(), &audience, Duration::from_secs(300), at(scenario.now)).map(drop);
+            match issuer.x509_svid(&one(), HOUR, at(scenario.now)).map(drop).and(jwt) {
+                Ok(()) => seen.look(&mut issuer, at(scenario.now), &why),
+                Err(denied) => {
+                    assert!(scenario.name.starts_with("taint"), "{why}");
+                    assert_eq!(denied, super::minting::IssueError::AuthorityExpired);
+                    let statuses = issuer.authorities();
+                    let tainted: Vec<_> =
+                        statuses.iter().filter(|status| status.state == AuthorityState::Tainted).collect();
+                    assert!(!tainted.is_empty(), "{why}");
+                    for (kid, token, _) in &seen.tokens {
+                        let valid = issuer.validate_jwt(token, "vault", at(scenario.now)).is_ok();
+                        assert!(!valid || tainted.iter().all(|status| status.id.as_str() != kid), "{why}");
+                    }
+                }
             }
             if !failed {
                 break;

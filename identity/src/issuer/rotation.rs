@@ -22,6 +22,7 @@ impl Issuer {
         if let Err(error) = self.authorities.settle() {
             changes.failed(None, error);
         }
+        self.settle_taints(now, &mut changes);
         self.authorities.load_missing(now, &mut changes);
         for kind in AuthorityKind::ALL {
             if let Err(error) = self.authorities.follow_schedule(kind, now, &mut changes) {
@@ -87,15 +88,42 @@ impl Issuer {
 
     /// Treats an authority as known to others: its key is destroyed, it is out of the bundle, its SVIDs are invalid and
     /// forgotten here. If it was the one that signs, the prepared or a new one signs from now on; if none can be made, this
-    /// kind of SVID is denied until one can.
+    /// kind of SVID is denied until one can. When the taint itself cannot be written it is in force in this process all the
+    /// same, is among the failures, and is written at a later tick.
     pub fn taint(&mut self, id: &AuthorityId, now: OffsetDateTime) -> Result<Changes, RotationError> {
         let mut changes = Changes::default();
-        self.authorities.taint(id, whole(now), &mut changes)?;
+        match self.authorities.taint(id, whole(now), &mut changes) {
+            Ok(()) => {}
+            // INVARIANT: a taint does not wait for the disk. It is in force here now and written at a later tick.
+            Err(error @ RotationError::State(_)) => {
+                let kind = self.authorities.journal.entry(id).map(|entry| entry.kind);
+                self.authorities.refuse(id);
+                changes.failed(kind, error);
+            }
+            Err(error) => return Err(error),
+        }
+        self.forget_svids_of(id, &mut changes);
+        Ok(changes)
+    }
+
+    fn forget_svids_of(&mut self, id: &AuthorityId, changes: &mut Changes) {
         self.registry.forget_authority(id);
-        self.forget_tokens_after(&changes);
+        self.forget_tokens_after(changes);
         self.svid_epoch = self.svid_epoch.saturating_add(1);
         changes.svids = true;
-        Ok(changes)
+    }
+
+    /// Writes the taints that could not be written.
+    fn settle_taints(&mut self, now: OffsetDateTime, changes: &mut Changes) {
+        for id in self.authorities.refused.clone() {
+            match self.authorities.taint(&id, now, changes) {
+                Ok(()) | Err(RotationError::Unknown(_) | RotationError::AlreadyTainted(_)) => {
+                    self.authorities.refused.retain(|other| *other != id);
+                    self.forget_svids_of(&id, changes);
+                }
+                Err(error) => changes.failed(None, error),
+            }
+        }
     }
 
     /// Forgets every SVID and token that was minted, so that each is minted anew when it is asked for. Keys stay until their
