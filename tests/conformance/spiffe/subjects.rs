@@ -1,6 +1,6 @@
 //! The servers that the suite is run against: started once, asked once.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
@@ -57,6 +57,7 @@ fn foreign() -> Foreign {
 /// What the host under test was seen to do.
 pub fn portcullis() -> Option<&'static Evidence> {
     static SEEN: LazyLock<Evidence> = LazyLock::new(|| {
+        wait_for(&socket(), || host().log());
         let bundle = host().run(["identity", "bundle"]).ok().json();
         Evidence::gather(Subject {
             name: "portcullis",
@@ -80,7 +81,7 @@ pub fn spire() -> Option<&'static Evidence> {
         spire.server_says(["bundle", "set", "-format", "spiffe", "-id", &domain, "-path", file.to_str().unwrap()]);
         spire.register_with("/ns/test/sa/suite", &[&this_user()], &["-federatesWith", &domain]);
         let bundle = spire.server_says(["bundle", "show", "-format", "spiffe"]);
-        wait_for(&spire);
+        wait_for(&spire.workload_socket(), || spire.log());
         let seen = Evidence::gather(Subject {
             name: "spire",
             socket: spire.workload_socket(),
@@ -121,13 +122,13 @@ pub fn known(subject: &str, id: &str) -> Option<&'static str> {
     known.iter().find(|(of, item, _)| *of == subject && *item == id).map(|(_, _, why)| *why)
 }
 
-/// Waits until the agent knows of the entry.
-fn wait_for(spire: &Spire) {
+/// Waits until the server has the suite's entry, and the bundle of the federated domain with it.
+fn wait_for(socket: &Path, log: impl Fn() -> String) {
     let until = Instant::now() + Duration::from_secs(60);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     while Instant::now() < until {
         let there = runtime.block_on(async {
-            let client = crate::wire::Client::connect(&spire.workload_socket()).await.ok()?;
+            let client = crate::wire::Client::connect(socket).await.ok()?;
             let answer: crate::wire::X509SvidResponse =
                 client.first("FetchX509SVID", crate::wire::Header::Right, crate::wire::Empty {}).await.ok()?;
             (!answer.federated_bundles.is_empty()).then_some(())
@@ -137,5 +138,5 @@ fn wait_for(spire: &Spire) {
         }
         std::thread::sleep(Duration::from_millis(200));
     }
-    panic!("the agent never got the entry:\n{}", spire.log());
+    panic!("the entry never came into force:\n{}", log());
 }

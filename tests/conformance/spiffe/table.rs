@@ -38,6 +38,7 @@ fn the_table_in_the_docs_is_what_the_suite_finds() {
         );
     }
     let _ = write!(text, "\nPortcullis: {passed} pass, {failed} fail, {not} not applicable.\n");
+    assert_eq!(failed, 0, "a table with failures is not written:\n{text}");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, &text).unwrap();
         return;
