@@ -17,6 +17,6 @@ pub use crate::protocols::{broker as pb, component_reference};
 pub use allowed::{AllowList, AllowListError, AllowedBroker};
 pub use brokered::Brokered;
 pub use client::{BrokerUpstream, broker};
-pub use reference::{COMPONENT_REFERENCE, Named};
+pub use reference::{COMPONENT_REFERENCE, Named, packed, read_reference};
 pub use refusal::BrokerRefusal;
 pub use serve::{BrokerServer, serve};

@@ -9,6 +9,10 @@ use portcullis_identity::mtls::{HandshakeSigner, ServedIdentity, Svid};
 use portcullis_identity::source::{IdentitySource, SourceError, SourceKind, Vouched};
 use portcullis_identity::spire::{SocketPath, delegated, workload_api};
 use portcullis_identity::{Audience, Clock, InstanceId, SpiffeId, Upstream, Workload};
+use portcullis_tests::guests;
+use portcullis_tests::host::Host;
+use portcullis_tests::http::{self, Answer};
+use portcullis_tests::site::Site;
 use portcullis_tests::spire::{DELEGATE, Settings, Spire, TRUST_DOMAIN};
 use spiffe::WorkloadApiClient;
 use time::OffsetDateTime;
@@ -392,4 +396,132 @@ async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
         assert!(tokio::time::Instant::now() < until, "it never came");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
+}
+
+/// A real host whose components are somebody at the site: both sides of a call know one another by SVIDs of SPIRE.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn components_of_a_host_call_one_another_with_identities_of_spire() {
+    let test = "components_of_a_host_call_one_another_with_identities_of_spire";
+    let Some(spire) = start(test).await else { return };
+    spire.register_this_user(DELEGATE);
+    spire.register("/ns/demo/sa/greeter", &["portcullis:component:test:greeter"]);
+    let vault = spire.register("/ns/test/sa/vault", &["portcullis:component:test:vault"]);
+    let source = format!(
+        "source = \"spire-delegated\"\n\n[identity.spire]\nadmin_socket = \"{}\"\n",
+        spire.admin_socket().display()
+    );
+    let (host, port) = tokio::task::spawn_blocking(move || demo_host(&source)).await.unwrap();
+    let greeted = greeted(&host, port).await;
+    let greeter = id("/ns/demo/sa/greeter");
+    for pointer in ["/spiffe_id", "/vault/caller", "/vault/token_subject"] {
+        assert_eq!(greeted.pointer(pointer), Some(&greeter.clone().into()), "{pointer}: {greeted:#}");
+    }
+    // Whoever checks the token outside asks SPIRE, whose Workload API agrees.
+    let minted = http::get(host.http(), "/greeter/mint?aud=vault", &[]).json();
+    let token = minted["token"].as_str().unwrap_or_else(|| panic!("{minted}")).to_owned();
+    spire.register_this_user("/checker");
+    let client = WorkloadApiClient::connect_to(spire.workload_api()).await.unwrap();
+    let svid = eventually(async || client.validate_jwt_token("vault", &token).await.ok()).await;
+    assert_eq!(svid.spiffe_id().to_string(), greeter);
+    let record = host.record(&[("kind", "issuance"), ("svid", "x509"), ("component", "test:vault")]);
+    assert!(record["serial"].as_str().is_some_and(|serial| !serial.is_empty()), "{record}");
+    let shown = host.run(["identity", "show"]).ok().json();
+    assert_eq!(
+        (&shown["source"]["kind"], &shown["source"]["up"]),
+        (&"spire-delegated".into(), &true.into()),
+        "{shown:#}"
+    );
+    assert_eq!(shown["authorities"], serde_json::json!([]), "our own authority signs nothing: {shown:#}");
+    let bundle = host.run(["identity", "bundle"]).ok().json();
+    assert!(bundle["keys"].as_array().is_some_and(|keys| keys.len() >= 2), "{bundle:#}");
+    // What only an authority of this host could do.
+    for refused in [host.run(["identity", "rotate"]), host.run(["identity", "taint", &"a".repeat(40)])] {
+        assert!(refused.exit != 0 && (refused.out + &refused.err).contains("spire-delegated"), "not refused");
+    }
+    // SPIRE takes one identity away: the vault is nobody from then on.
+    spire.unregister(&vault);
+    eventually(async || (ask_greeter(&host, port).json()["vault_status"] != 200).then_some(())).await;
+}
+
+/// The same through the Broker API, with our attestor in the agent; and what an outage of the agent is to a running host.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_host_that_is_a_broker_of_spire_serves_through_an_outage_of_the_agent() {
+    let test = "a_host_that_is_a_broker_of_spire_serves_through_an_outage_of_the_agent";
+    let settings = Settings { broker: Some(id("/portcullis/host")), ..Settings::default() };
+    let Some(spire) = start_with(test, settings).await else { return };
+    spire.register_this_user("/portcullis/host");
+    spire.register("/ns/demo/sa/greeter", &["portcullis:component:test:greeter"]);
+    spire.register("/ns/test/sa/vault", &["portcullis:component:test:vault"]);
+    let source = format!(
+        "source = \"broker\"\n\n[identity.spire]\nworkload_socket = \"{}\"\nbroker_socket = \"{}\"\nbroker_id = \"{}\"\n",
+        spire.workload_socket().display(),
+        spire.broker_socket().display(),
+        spire.agent_id()
+    );
+    let (host, port) = tokio::task::spawn_blocking(move || demo_host(&source)).await.unwrap();
+    greeted(&host, port).await;
+    let shown = host.run(["identity", "show"]).ok().json();
+    assert_eq!((&shown["source"]["kind"], &shown["source"]["up"]), (&"broker".into(), &true.into()), "{shown:#}");
+    let mut spire = spire;
+    spire.stop_agent();
+    eventually(async || (host.run(["identity", "show"]).ok().json()["source"]["up"] == false).then_some(())).await;
+    let shown = host.run(["identity", "show"]).ok().json();
+    assert!(shown["problems"].to_string().contains("the identity source broker does not answer"), "{shown:#}");
+    assert_eq!(host.ask_status(0)["ready"], true, "an outage is no reason to send it no requests");
+    for _ in 0..5 {
+        let answer = ask_greeter(&host, port).json();
+        assert_eq!(answer["vault_status"], 200, "what is held serves on: {answer:#}\n{}", host.log());
+    }
+    spire.start_agent();
+    eventually(async || (host.run(["identity", "show"]).ok().json()["source"]["up"] == true).then_some(())).await;
+}
+
+/// The greeter and the vault of the demo on a host with this `[identity]`, and the port of its mTLS.
+fn demo_host(identity: &str) -> (Host, u16) {
+    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let mut site = Site::new();
+    site.trust_domain(TRUST_DOMAIN);
+    let link = "link = [\"portcullis:identity/*\", \"wasmcloud:identity/*\"]";
+    let greeter = id("/ns/demo/sa/greeter");
+    let may = format!("{link}\nidentity = [\"read\", \"x509\"]\naudiences = [\"vault\"]");
+    site.component("greeter", &guests::ours("greeter"), &may);
+    site.sign_as("greeter", &guests::ours("greeter"), "ns/demo/sa/greeter");
+    site.grants(&format!(
+        "\n[[grant]]\nid = \"greeter-vault\"\nreason = \"a test\"\nowner = \"tests\"\ncomponent = \"test:greeter\"\n\
+         http = [\"https://{VAULT}:{port}\"]\npeer = \"{}\"\naddresses = [\"loopback\"]\n",
+        id("/ns/test/sa/vault")
+    ));
+    let may = "link = [\"portcullis:identity/*\"]\nidentity = [\"read\", \"peer\", \"x509\", \"validate\"]";
+    site.guest("vault", &format!("{may}\ncallers = [\"{greeter}\"]"));
+    site.config(&format!(
+        "[[route]]\nhost = \"{VAULT}\"\ncomponent = \"test:vault\"\n\n[names]\n\"{VAULT}\" = [\"127.0.0.1\"]\n\n\
+         [listen]\nhttp = \"127.0.0.1:0\"\nmtls = \"127.0.0.1:{port}\"\n\n[identity]\n{identity}\n"
+    ));
+    let host = Host::start(site);
+    // Ready is who has heard of the site.
+    let status = host.ask_status(60);
+    assert_eq!(status["ready"], true, "{status:#}\n{}", host.log());
+    (host, port)
+}
+
+const VAULT: &str = "vault.test.internal";
+
+fn ask_greeter(host: &Host, port: u16) -> Answer {
+    let request = format!(
+        "GET /greeter HTTP/1.1\r\nhost: any\r\nx-vault-url: https://{VAULT}:{port}/secret\r\nconnection: close\r\n\r\n"
+    );
+    http::raw(host.http(), request.as_bytes())
+}
+
+/// The answer once SPIRE's agent has learned of both.
+async fn greeted(host: &Host, port: u16) -> serde_json::Value {
+    let mut last = serde_json::Value::Null;
+    for _ in 0..100 {
+        last = ask_greeter(host, port).json();
+        if last["vault_status"] == 200 {
+            return last;
+        }
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    panic!("the vault never welcomed the greeter: {last:#}\n{}", host.log());
 }

@@ -26,6 +26,16 @@ pub struct Named {
     pub signer: Option<String>,
 }
 
+/// A reference of this type, as it travels.
+pub fn packed(type_url: &str, value: Vec<u8>) -> prost_types::Any {
+    prost_types::Any { type_url: type_url.to_owned(), value }
+}
+
+/// The component that the packed reference names, if it is one of this host.
+pub fn read_reference(any: prost_types::Any, host: &SpiffeId) -> Result<Named, BrokerRefusal> {
+    read(Some(WorkloadReference { reference: Some(any) }), host)
+}
+
 /// The component that the reference names, if it is one of this host.
 pub(super) fn read(reference: Option<WorkloadReference>, host: &SpiffeId) -> Result<Named, BrokerRefusal> {
     let any = reference.and_then(|reference| reference.reference).ok_or(BrokerRefusal::Reference("it is missing"))?;
@@ -78,12 +88,11 @@ mod tests {
             ..ComponentReference::default()
         };
         change(&mut reference);
-        packed(COMPONENT_REFERENCE, reference.encode_to_vec())
+        sent(COMPONENT_REFERENCE, reference.encode_to_vec())
     }
 
-    fn packed(type_url: &str, value: Vec<u8>) -> Result<Named, BrokerRefusal> {
-        let any = prost_types::Any { type_url: type_url.to_owned(), value };
-        read(Some(WorkloadReference { reference: Some(any) }), &HOST.parse().unwrap())
+    fn sent(type_url: &str, value: Vec<u8>) -> Result<Named, BrokerRefusal> {
+        read_reference(packed(type_url, value), &HOST.parse().unwrap())
     }
 
     #[test]
@@ -108,7 +117,7 @@ mod tests {
             "evil.example/portcullis.broker.v1.ComponentReference",
             "",
         ] {
-            assert!(matches!(packed(type_url, good.encode_to_vec()), Err(BrokerRefusal::Reference(_))), "{type_url}");
+            assert!(matches!(sent(type_url, good.encode_to_vec()), Err(BrokerRefusal::Reference(_))), "{type_url}");
         }
         assert!(matches!(read(None, &HOST.parse().unwrap()), Err(BrokerRefusal::Reference(_))));
         let empty = WorkloadReference { reference: None };
@@ -117,9 +126,9 @@ mod tests {
 
     #[test]
     fn malformed_and_large_references_are_refused() {
-        assert!(matches!(packed(COMPONENT_REFERENCE, vec![0xff]), Err(BrokerRefusal::Reference(_))));
+        assert!(matches!(sent(COMPONENT_REFERENCE, vec![0xff]), Err(BrokerRefusal::Reference(_))));
         let long = vec![0; MAX_BROKER_REFERENCE_BYTES + 1];
-        assert!(matches!(packed(COMPONENT_REFERENCE, long), Err(BrokerRefusal::Reference("it is too large"))));
+        assert!(matches!(sent(COMPONENT_REFERENCE, long), Err(BrokerRefusal::Reference("it is too large"))));
         assert!(matches!(reference(|r| r.host_spiffe_id.clear()), Err(BrokerRefusal::Reference(_))));
         assert!(matches!(reference(|r| r.instance_id.clear()), Err(BrokerRefusal::Reference(_))));
         assert!(matches!(reference(|r| r.instance_id = "../one".to_owned()), Err(BrokerRefusal::Reference(_))));

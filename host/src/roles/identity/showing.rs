@@ -1,5 +1,6 @@
 //! What an operator may see: authorities, identities, peers. Nothing of it is secret, and nothing of it is decided here.
 
+use portcullis_identity::source::SourceStatus;
 use portcullis_identity::{AuthorityStatus, NextAction};
 
 use super::keeper::{Instance, Keeper, Stop, failed};
@@ -21,7 +22,13 @@ impl Keeper {
         let mut identities: Vec<_> = self.table()?.iter().map(|(name, held)| identity(name, held)).collect();
         identities.sort_by(|one, other| (&one.component, &one.instance).cmp(&(&other.component, &other.instance)));
         // Before the table below: what it locks stays locked to the end of that expression.
-        let problems = [self.problems(), self.peer_problems()].concat();
+        let mut problems = [self.problems(), self.peer_problems()].concat();
+        let outside = self.outside();
+        problems.extend(outside.as_ref().and_then(source_problem));
+        problems.dedup();
+        if let Some(status) = &outside {
+            self.report(status);
+        }
         let poisoned = |_| failed("internal", "poisoned");
         Ok(Shown {
             trust_domain,
@@ -41,11 +48,14 @@ impl Keeper {
     /// What keeps this process from its work, one line each: a host with one of these is not ready.
     pub(super) fn problems(&self) -> Vec<String> {
         let trouble = self.trouble.lock().ok().and_then(|trouble| trouble.clone());
-        let source = self.source.lock().ok().and_then(|source| source.clone()).filter(|source| !source.up);
-        let source = source.map(|source| {
-            format!("the source {} does not answer: {}", source.kind, source.problem.unwrap_or_default())
-        });
+        // Through an outage what is held serves on; without anything that serves the host is not ready.
+        let source = self.outside().filter(|status| status.held == 0).and_then(|status| source_problem(&status));
         trouble.into_iter().chain(source).collect()
+    }
+
+    /// How a source outside of this host does. INVARIANT: asks nothing of the built-in issuer, whose lock the caller may hold.
+    fn outside(&self) -> Option<SourceStatus> {
+        (!self.issues_itself()).then(|| self.identities.status())
     }
 
     /// Trust domains that cannot be verified. A host is ready without them: two that federate with each other could never start.
@@ -56,6 +66,12 @@ impl Keeper {
             .filter_map(|peer| Some(format!("there is no bundle of {} in force: {}", peer.trust_domain, peer.problem?)))
             .collect()
     }
+}
+
+/// Why a source outside of this host does not answer, if it does not.
+fn source_problem(status: &SourceStatus) -> Option<String> {
+    let why = status.problem.as_deref().unwrap_or("nothing was heard of it yet");
+    (!status.connected).then(|| format!("the identity source {} does not answer: {why}", status.kind))
 }
 
 fn authority(status: &AuthorityStatus) -> AuthorityReport {

@@ -101,7 +101,8 @@ impl Keeper {
         Err(failed("not-served", &text))
     }
 
-    fn report(&self, status: &SourceStatus) {
+    /// Keeps the report of the source current.
+    pub(super) fn report(&self, status: &SourceStatus) {
         let Ok(mut report) = self.source.lock() else { return };
         let same = report.as_ref().filter(|before| before.up == status.connected);
         let since = same.map_or_else(|| clock::now().unix_timestamp(), |before| before.since);
