@@ -139,6 +139,8 @@ pub const WORKLOAD_REQUEST_BYTES: usize = 16 * 1024;
 pub const WORKLOAD_HEADER_BYTES: u32 = 16 * 1024;
 /// Calls and streams at once on one connection.
 pub const WORKLOAD_STREAMS: u32 = 64;
+/// How long a client may take to begin to speak.
+pub const WORKLOAD_PREFACE: Duration = Duration::from_secs(10);
 /// How long a connection may be silent before the client is pinged.
 pub const WORKLOAD_KEEPALIVE: Duration = Duration::from_secs(30);
 /// How long it may take to answer a ping.

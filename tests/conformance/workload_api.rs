@@ -384,3 +384,94 @@ async fn wit_svids_come_with_the_key_that_they_are_bound_to() {
     let status = refused.next().await.unwrap().unwrap_err();
     assert_eq!((status.code(), status.message()), (Code::PermissionDenied, "no identity issued"));
 }
+
+/// Another trust domain: an authority made by openssl, whose key signs tokens, too.
+struct Foreign {
+    key: ring::signature::EcdsaKeyPair,
+    bundle: Value,
+    authority: Vec<u8>,
+}
+
+impl Foreign {
+    fn new() -> Self {
+        use base64::Engine;
+        use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+        use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+        let random = ring::rand::SystemRandom::new();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref(), &random).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("key.der"), pkcs8.as_ref()).unwrap();
+        let made = Command::new("openssl")
+            .args(["req", "-x509", "-new", "-key", "key.der", "-keyform", "der", "-outform", "der", "-out", "ca.der"])
+            .args(["-subj", "/O=other", "-days", "1", "-addext", "subjectAltName=URI:spiffe://other.example"])
+            .args(["-addext", "keyUsage=critical,keyCertSign"])
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let authority = std::fs::read(folder.path().join("ca.der")).unwrap();
+        let (x, y) = key.public_key().as_ref()[1..].split_at(32);
+        let (x, y) = (URL_SAFE_NO_PAD.encode(x), URL_SAFE_NO_PAD.encode(y));
+        let bundle = serde_json::json!({"spiffe_sequence": 1, "keys": [
+            {"use": "x509-svid", "kty": "EC", "crv": "P-256", "x": x, "y": y, "x5c": [STANDARD.encode(&authority)]},
+            {"use": "jwt-svid", "kty": "EC", "crv": "P-256", "x": x, "y": y, "kid": "k1"},
+        ]});
+        Self { key, bundle, authority }
+    }
+
+    /// A token of this trust domain's key for a subject.
+    fn token(&self, subject: &str) -> String {
+        use base64::Engine;
+        use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+        let end = time::OffsetDateTime::now_utc().unix_timestamp() + 60;
+        let header = serde_json::json!({"alg": "ES256", "kid": "k1", "typ": "JWT"});
+        let claims = serde_json::json!({"sub": subject, "aud": "vault", "exp": end, "extra": {"a": [1]}});
+        let signed = [header, claims].map(|part| URL_SAFE_NO_PAD.encode(part.to_string())).join(".");
+        let signature = self.key.sign(&ring::rand::SystemRandom::new(), signed.as_bytes()).unwrap();
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_bundles_go_to_those_entries_that_name_their_trust_domain() {
+    let foreign = Foreign::new();
+    for federates in [true, false] {
+        let more = if federates { "federates_with = [\"other.example\"]" } else { "" };
+        let mut site = workload::site("", &workload::own_entry("own", more));
+        std::fs::write(site.file("other.json"), foreign.bundle.to_string()).unwrap();
+        // Nobody answers there: the host goes on with what the operator gave it.
+        site.config(
+            "\n[[federation.peer]]\ntrust_domain = \"other.example\"\nurl = \"https://127.0.0.1:9/\"\n\
+             profile = \"https_spiffe\"\nendpoint_spiffe_id = \"spiffe://other.example/endpoint\"\nbootstrap = \"other.json\"\n",
+        );
+        let host = Host::ready(site);
+        let mut client = SpiffeWorkloadApiClient::new(channel(&host).await);
+        let mut svids = client.fetch_x509svid(call(X509svidRequest {})).await.unwrap().into_inner();
+        let svids = svids.next().await.unwrap().unwrap();
+        let mut x509 = client.fetch_x509_bundles(call(X509BundlesRequest {})).await.unwrap().into_inner();
+        let x509 = x509.next().await.unwrap().unwrap().bundles;
+        let mut jwt = client.fetch_jwt_bundles(call(JwtBundlesRequest {})).await.unwrap().into_inner();
+        let jwt = jwt.next().await.unwrap().unwrap().bundles;
+        let other = "spiffe://other.example";
+        let wanted = federates.then_some(&foreign.authority);
+        assert_eq!(svids.federated_bundles.get(other), wanted);
+        assert_eq!(x509.get(other), wanted);
+        assert_eq!(jwt.contains_key(other), federates);
+        assert!(x509["spiffe://test.example"] == svids.svids[0].bundle, "the own bundle is the own one alone");
+        let validate = |svid: String| call(ValidateJwtsvidRequest { audience: "vault".to_owned(), svid });
+        let valid = client.validate_jwtsvid(validate(foreign.token("spiffe://other.example/a"))).await;
+        match valid {
+            Ok(valid) if federates => {
+                let valid = valid.into_inner();
+                assert_eq!(valid.spiffe_id, "spiffe://other.example/a");
+                assert!(valid.claims.unwrap().fields.contains_key("extra"), "claims are not filtered");
+            }
+            Err(status) if !federates => assert_eq!(status.code(), Code::InvalidArgument, "{status}"),
+            other => panic!("{federates}: {other:?}"),
+        }
+        // A foreign key vouches for nobody of ours.
+        let status = client.validate_jwtsvid(validate(foreign.token(OWN))).await.unwrap_err();
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+}

@@ -59,21 +59,25 @@ impl AuthorityFilter {
         }
         let mut at = new;
         while at < octets.len() {
-            match self.step(octets, at) {
-                Ok(steps) => at = at.saturating_add(steps.max(1)),
-                Err(Lost) => {
-                    self.frame = Frame::Lost;
-                    return octets.len();
-                }
+            let followed = self.step(octets, at).and_then(|steps| {
+                at = at.saturating_add(steps.max(1));
+                // Looked at after each step, so that it makes no difference in which pieces the octets come.
+                let held = at.saturating_sub(self.block.first_held().unwrap_or(at));
+                if held > AUTHORITY_HOLD_BYTES { Err(Lost) } else { Ok(()) }
+            });
+            if followed.is_err() {
+                self.frame = Frame::Lost;
+                return octets.len();
             }
         }
         let final_octets = self.block.first_held().unwrap_or(octets.len()).min(octets.len());
-        if octets.len() - final_octets > AUTHORITY_HOLD_BYTES {
-            self.frame = Frame::Lost;
-            return octets.len();
-        }
         self.block.moved(final_octets);
         final_octets
+    }
+
+    /// Whether the client has begun to speak: its whole preface came, or something else.
+    pub fn has_begun(&self) -> bool {
+        !matches!(self.frame, Frame::Preface(_))
     }
 
     /// Whether rewriting has ended for good.

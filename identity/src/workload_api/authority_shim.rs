@@ -2,6 +2,8 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,12 +22,19 @@ pub struct AuthorityShim<T> {
     /// How many of those were given out.
     given: usize,
     ended: bool,
+    begun: Arc<AtomicBool>,
 }
 
 impl<T> AuthorityShim<T> {
     /// Wraps a connection of which nothing was read yet.
     pub fn new(inner: T) -> Self {
-        Self { inner, filter: AuthorityFilter::new(), octets: Vec::new(), done: 0, given: 0, ended: false }
+        let (filter, begun) = (AuthorityFilter::new(), Arc::default());
+        Self { inner, filter, octets: Vec::new(), done: 0, given: 0, ended: false, begun }
+    }
+
+    /// Turns true once the client has begun to speak.
+    pub fn begun(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.begun)
     }
 }
 
@@ -53,6 +62,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for AuthorityShim<T> {
                 this.done = this.octets.len();
             } else {
                 this.done = this.filter.follow(&mut this.octets, held);
+                if this.filter.has_begun() {
+                    this.begun.store(true, Ordering::Relaxed);
+                }
             }
         }
         let ready = this.octets.get(this.given..this.done).unwrap_or_default();

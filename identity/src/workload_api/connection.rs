@@ -1,6 +1,7 @@
 //! Serves the Workload API and gRPC reflection on one connected socket, until the client goes, its right to be here ends, or
 //! the server does.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 
 use hyper::server::conn::http2;
@@ -20,8 +21,8 @@ use super::pb::spiffe_workload_api_server::SpiffeWorkloadApiServer;
 use super::refusal::Refusal;
 use super::service::Service;
 use crate::limits::{
-    WORKLOAD_DRAIN, WORKLOAD_HEADER_BYTES, WORKLOAD_KEEPALIVE, WORKLOAD_KEEPALIVE_TIMEOUT, WORKLOAD_REQUEST_BYTES,
-    WORKLOAD_STREAMS,
+    WORKLOAD_DRAIN, WORKLOAD_HEADER_BYTES, WORKLOAD_KEEPALIVE, WORKLOAD_KEEPALIVE_TIMEOUT, WORKLOAD_PREFACE,
+    WORKLOAD_REQUEST_BYTES, WORKLOAD_STREAMS,
 };
 
 /// Serves one caller. When `cut` is ready the connection is dropped as it is; when `stopping` turns true its streams end with
@@ -35,6 +36,15 @@ where
     let service = SpiffeWorkloadApiServer::new(Service::new(entitlement, wakers))
         .max_decoding_message_size(WORKLOAD_REQUEST_BYTES);
     let routes = REFLECTION.clone().add_service(InterceptedService::new(service, security_header));
+    let io = AuthorityShim::new(io);
+    let begun = io.begun();
+    // Pings begin with the connection, so a client that says nothing at all is waited for apart from them.
+    let silent = async move {
+        tokio::time::sleep(WORKLOAD_PREFACE).await;
+        if begun.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
     let mut connection = std::pin::pin!(
         http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -42,12 +52,13 @@ where
             .keep_alive_timeout(WORKLOAD_KEEPALIVE_TIMEOUT)
             .max_concurrent_streams(WORKLOAD_STREAMS)
             .max_header_list_size(WORKLOAD_HEADER_BYTES)
-            .serve_connection(TokioIo::new(AuthorityShim::new(io)), TowerToHyperService::new(routes))
+            .serve_connection(TokioIo::new(io), TowerToHyperService::new(routes))
     );
     let mut cut = std::pin::pin!(cut);
     tokio::select! {
         biased;
         () = &mut cut => return,
+        () = silent => return,
         served = &mut connection => {
             if let Err(error) = served {
                 tracing::debug!(%error, "a connection of the Workload API ended");
