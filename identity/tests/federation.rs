@@ -126,9 +126,12 @@ fn nobody() -> WebTrust {
 #[derive(Clone)]
 struct Net(Arc<Served>);
 
+/// What is answered at a path.
+type Answer = dyn Fn(&str) -> Vec<u8> + Send + Sync;
+
 struct Served {
     acceptor: EndpointAcceptor,
-    answer: Box<dyn Fn(&str) -> Vec<u8> + Send + Sync>,
+    answer: Box<Answer>,
     dialled: Mutex<Vec<String>>,
 }
 

@@ -144,3 +144,68 @@ impl std::fmt::Debug for OwnSigner {
 
 const RETRY_MIN: Duration = Duration::from_secs(1);
 const RETRY_MAX: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use portcullis_identity::rpc::{AdmitRequest, FetchX509SvidRequest, SignHandshakeRequest};
+
+    use super::*;
+    use crate::roles::identity::keeper::Stop;
+    use crate::roles::identity::rig::Rig;
+
+    async fn served(own: &OwnIdentity, other_than: &str) -> Option<ServedIdentity> {
+        let until = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < until {
+            if let Some(served) = own.served().filter(|served| served.svid.key_id != other_than) {
+                return Some(served);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        None
+    }
+
+    fn kind<T>(result: Result<T, Stop>) -> String {
+        match result {
+            Err(Stop::Failed(failed)) => failed.kind,
+            _ => String::new(),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_hosts_svid_is_recorded_and_replaced_when_those_of_before_must_not_be_used() {
+        let rig = Rig::new().await;
+        tokio::spawn(crate::roles::identity::rotation::follow(Arc::clone(&rig.keeper)));
+        let own = OwnIdentity::start(&rig.keeper).unwrap();
+        let first = served(&own, "").await.unwrap();
+        assert_eq!(first.svid.spiffe_id.to_string(), "spiffe://example.org/portcullis/host");
+        let records = rig.records("issuance");
+        assert!(
+            records.iter().any(|record| record["instance"] == INSTANCE && record["serial"].is_string()),
+            "{records:?}"
+        );
+        rig.keeper.issuer.lock().unwrap().rotate_svids();
+        assert!(rig.keeper.publish().is_ok());
+        assert!(served(&own, &first.svid.key_id).await.is_some(), "another key");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_else_gets_the_hosts_identity_or_has_its_key_sign() {
+        let rig = Rig::new().await;
+        let own = OwnIdentity::start(&rig.keeper).unwrap();
+        let key_id = served(&own, "").await.unwrap().svid.key_id.clone();
+        let fetch = FetchX509SvidRequest { instance: INSTANCE.to_owned() };
+        assert_eq!(kind(rig.keeper.mint_x509(fetch).await), "unknown-instance");
+        let sign = SignHandshakeRequest { instance: INSTANCE.to_owned(), key_id, message: vec![0; 130] };
+        assert_eq!(kind(rig.keeper.sign(sign).await), "unknown-instance");
+        for path in [PATH, "/portcullis/", "/portcullis/other"] {
+            let request = AdmitRequest {
+                instance: "one".to_owned(),
+                spiffe_id: format!("spiffe://example.org{path}"),
+                ..AdmitRequest::default()
+            };
+            assert_eq!(kind(rig.keeper.admit(request)), "not-admitted", "{path}");
+        }
+    }
+}
