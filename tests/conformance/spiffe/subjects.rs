@@ -129,9 +129,9 @@ fn wait_for(socket: &Path, log: impl Fn() -> String) {
     while Instant::now() < until {
         let there = runtime.block_on(async {
             let client = crate::wire::Client::connect(socket).await.ok()?;
-            let answer: crate::wire::X509SvidResponse =
-                client.first("FetchX509SVID", crate::wire::Header::Right, crate::wire::Empty {}).await.ok()?;
-            (!answer.federated_bundles.is_empty()).then_some(())
+            let answer: crate::wire::JwtBundlesResponse =
+                client.first("FetchJWTBundles", crate::wire::Header::Right, crate::wire::Empty {}).await.ok()?;
+            (answer.bundles.len() > 1).then_some(())
         });
         if there.is_some() {
             return;
