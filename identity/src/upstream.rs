@@ -454,3 +454,6 @@ impl fmt::Debug for Upstream {
         f.debug_struct("Upstream").field("wire", &self.shared.wire).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;

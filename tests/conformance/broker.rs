@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use portcullis_identity::broker::component_reference::ComponentReference;
 use portcullis_identity::broker::{COMPONENT_REFERENCE, pb as ours};
+use portcullis_identity::limits::BROKER_REQUEST_BYTES;
 use portcullis_identity::mtls::{HandshakeSigner, Svid, connector};
 use portcullis_identity::{BundleDocument, BundleSet};
 use portcullis_tests::host::Host;
@@ -171,6 +172,7 @@ async fn br_03_references_are_resolved_by_the_host_alone(host: &Host, mesh: &Bro
         ),
         (Some(changed(&|r| r.instance_id = "../x".into())), Code::InvalidArgument, "WORKLOAD_REFERENCE_INVALID"),
         (Some(changed(&|r| r.host_spiffe_id = "x".into())), Code::InvalidArgument, "WORKLOAD_REFERENCE_INVALID"),
+        (Some(changed(&|r| r.signer = "x".repeat(9000))), Code::InvalidArgument, "WORKLOAD_REFERENCE_INVALID"),
         (Some(changed(&|r| r.instance_id = "nobody".into())), Code::NotFound, "WORKLOAD_NOT_FOUND"),
         (Some(changed(&|r| r.component = "test:plain".into())), Code::NotFound, "WORKLOAD_NOT_FOUND"),
         (
@@ -227,6 +229,9 @@ async fn br_04_what_was_not_granted_is_not_given(host: &Host, mesh: &Broker) {
         let refused = client.fetch_jwtsvid(jwt("test:greeter", bad, "")).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{bad:?}: {refused}");
     }
+    let huge = "x".repeat(BROKER_REQUEST_BYTES);
+    let refused = client.fetch_jwtsvid(jwt("test:greeter", &[&huge], "")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
     assert!(client.fetch_jwtsvid(jwt("test:plain", &["vault"], "")).await.is_ok());
     // Its key was not granted to leave, whatever the broker may have.
     let request = SubscribeToX509svidRequest { reference: Some(mesh.reference(host, "test:plain")) };

@@ -87,3 +87,82 @@ impl<P> Stage<P> {
 }
 
 const STOPPING: BrokerRefusal = BrokerRefusal::Unavailable("the server ends");
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use futures::{FutureExt as _, StreamExt as _};
+    use tonic::Code;
+
+    use super::*;
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Bytes {
+        #[prost(bytes, tag = "1")]
+        value: Vec<u8>,
+    }
+
+    struct Server {
+        changes: watch::Sender<u64>,
+        stopping: watch::Sender<bool>,
+        size: Arc<AtomicUsize>,
+    }
+
+    impl Server {
+        fn say(&self, size: usize) {
+            self.size.store(size, Ordering::Relaxed);
+            self.changes.send_modify(|version| *version += 1);
+        }
+    }
+
+    /// A stream of so many bytes; none stands for a workload that ended.
+    fn server() -> (Server, Following<Bytes>) {
+        let (changes, stopping) = (watch::Sender::new(0), watch::Sender::new(false));
+        let server = Server { changes, stopping, size: Arc::new(AtomicUsize::new(1)) };
+        let wakers = Wakers { changes: server.changes.subscribe(), stopping: server.stopping.subscribe() };
+        let size = Arc::clone(&server.size);
+        let stream = follow(wakers, move || {
+            let size = size.load(Ordering::Relaxed);
+            async move {
+                let answer = Bytes { value: vec![7; size] };
+                if size == 0 { Err(BrokerRefusal::NotFound) } else { Ok(Due { answer, again: None }) }
+            }
+        });
+        (server, stream)
+    }
+
+    #[tokio::test]
+    async fn the_state_comes_at_once_and_again_only_when_it_changed() {
+        let (server, mut stream) = server();
+        assert_eq!(stream.next().await.unwrap().unwrap().value.len(), 1);
+        server.say(1);
+        assert!(stream.next().now_or_never().is_none());
+        server.say(2);
+        assert_eq!(stream.next().await.unwrap().unwrap().value.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn br_05_it_ends_with_an_error_when_the_workload_or_the_server_does() {
+        let (server, mut stream) = server();
+        stream.next().await.unwrap().unwrap();
+        server.say(0);
+        assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::NotFound);
+        assert!(stream.next().await.is_none());
+        let (server, mut stream) = self::server();
+        stream.next().await.unwrap().unwrap();
+        server.stopping.send_replace(true);
+        assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
+    }
+
+    #[tokio::test]
+    async fn the_largest_message_is_sent_and_a_larger_one_is_not() {
+        let (server, mut stream) = server();
+        // Tag and length take five bytes.
+        server.say(BROKER_MESSAGE_BYTES - 5);
+        assert!(stream.next().await.unwrap().is_ok());
+        server.say(BROKER_MESSAGE_BYTES - 4);
+        assert_eq!(stream.next().await.unwrap().unwrap_err().code(), Code::Unavailable);
+    }
+}

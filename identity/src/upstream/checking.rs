@@ -135,3 +135,169 @@ pub(super) fn jwt(
     claims.issued_at.get_or_insert(now);
     Ok(JwtSvid { token: found.token, claims })
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::KeyPair;
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::bundle_document::BundleDocument;
+    use crate::issuer::Issuer;
+    use crate::lifetimes::Lifetimes;
+    use crate::limits::MAX_CERTIFICATE_BYTES;
+    use crate::workload::{InstanceId, Workload};
+
+    const CART: &str = "spiffe://example.org/cart";
+
+    /// Another authority for the same trust domain is as good as SPIRE.
+    struct Site {
+        issuer: Issuer,
+        bundles: BundleSet,
+        _folder: tempfile::TempDir,
+    }
+
+    fn now() -> OffsetDateTime {
+        OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
+    }
+
+    fn site() -> Site {
+        let folder = tempfile::tempdir().unwrap();
+        let domain = "example.org".parse().unwrap();
+        let mut issuer = Issuer::open(&folder.path().join("state"), &domain, Lifetimes::default(), now()).unwrap();
+        for name in ["cart", "other"] {
+            issuer
+                .admit(Workload {
+                    instance: name.parse().unwrap(),
+                    spiffe_id: format!("spiffe://example.org/{name}").parse().unwrap(),
+                    digest: String::new(),
+                    component: String::new(),
+                    exportable: true,
+                })
+                .unwrap();
+        }
+        let own = BundleDocument::parse(&domain, issuer.bundle().to_json().as_bytes()).unwrap();
+        Site { issuer, bundles: BundleSet::new(Arc::new(own)), _folder: folder }
+    }
+
+    impl Site {
+        fn x509(&mut self, name: &str) -> HandedX509 {
+            let instance: InstanceId = name.parse().unwrap();
+            let exported = self.issuer.export_x509(&instance, Duration::from_secs(600), now()).unwrap().svid;
+            HandedX509 {
+                spiffe_id: exported.svid.spiffe_id.to_string(),
+                chain: exported.svid.chain.clone(),
+                pkcs8: Zeroizing::new(exported.pkcs8().to_vec()),
+            }
+        }
+
+        fn jwt(&mut self, name: &str, audiences: &[&str]) -> HandedJwt {
+            let audiences: Vec<Audience> = audiences.iter().map(|name| name.parse().unwrap()).collect();
+            let minted =
+                self.issuer.jwt_svid(&name.parse().unwrap(), &audiences, Duration::from_secs(60), now()).unwrap();
+            let token = Zeroizing::new(minted.svid.token().to_owned());
+            HandedJwt { spiffe_id: minted.svid.spiffe_id().to_string(), token }
+        }
+
+        fn check(&self, handed: &[HandedX509]) -> Result<HeldKey, Unfit> {
+            x509(&CART.parse().unwrap(), handed, Some(&self.bundles), now())
+        }
+
+        fn check_jwt(&self, audiences: &[&str], handed: Vec<HandedJwt>) -> Result<JwtSvid, Unfit> {
+            let audiences: Vec<Audience> = audiences.iter().map(|name| name.parse().unwrap()).collect();
+            jwt(&CART.parse().unwrap(), &audiences, handed, Some(&self.bundles), now())
+        }
+    }
+
+    #[test]
+    fn the_right_one_of_several_is_taken_and_signs_with_its_own_key() {
+        let mut site = site();
+        let handed = [site.x509("other"), site.x509("cart")];
+        let held = site.check(&handed).unwrap_or_else(|why| panic!("{why:?}"));
+        assert_eq!(held.svid.spiffe_id.to_string(), CART);
+        let leaf = Leaf::parse(&held.svid.chain[0]).unwrap();
+        let signature = held.key.sign(b"message").unwrap();
+        ring::signature::UnparsedPublicKey::new(&ring::signature::ECDSA_P256_SHA256_ASN1, leaf.public_key)
+            .verify(b"message", &signature)
+            .unwrap();
+    }
+
+    #[test]
+    fn another_identity_is_refused_whatever_the_name_beside_it_says() {
+        let mut site = site();
+        assert_eq!(site.check(&[]).err(), Some(Unfit::Nothing));
+        let other = site.x509("other");
+        assert_eq!(site.check(&[other]).err(), Some(Unfit::Other("spiffe://example.org/other".to_owned())));
+        let lie = HandedX509 { spiffe_id: CART.to_owned(), ..site.x509("other") };
+        assert_eq!(site.check(&[lie]).err(), Some(Unfit::Other("spiffe://example.org/other".to_owned())));
+    }
+
+    #[test]
+    fn a_key_that_is_not_the_certificates_is_refused() {
+        let mut site = site();
+        let other = site.x509("other").pkcs8;
+        let wrong = HandedX509 { pkcs8: other, ..site.x509("cart") };
+        assert!(
+            matches!(site.check(&[wrong]).err(), Some(Unfit::Invalid(why)) if why.contains("not that of the certificate"))
+        );
+        let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap().serialize_der();
+        let wrong = HandedX509 { pkcs8: Zeroizing::new(p384), ..site.x509("cart") };
+        assert!(matches!(site.check(&[wrong]).err(), Some(Unfit::Invalid(why)) if why.contains("P-256")));
+        let none = HandedX509 { pkcs8: Zeroizing::default(), ..site.x509("cart") };
+        assert!(matches!(site.check(&[none]).err(), Some(Unfit::Invalid(_))));
+    }
+
+    #[test]
+    fn chains_that_the_bundle_does_not_verify_are_refused() {
+        let (mut ours, mut theirs) = (site(), site());
+        let foreign = theirs.x509("cart");
+        assert!(matches!(ours.check(&[foreign]).err(), Some(Unfit::Unverified(_))), "an authority of the same name");
+        let good = ours.x509("cart");
+        let id: SpiffeId = CART.parse().unwrap();
+        let at = |seconds| verify(&id, &good.chain, Some(&ours.bundles), now() + Duration::from_secs(seconds));
+        assert_eq!(at(0), Ok(()));
+        assert!(matches!(at(601), Err(Unfit::Unverified(_))), "expired");
+        assert!(matches!(verify(&id, &good.chain, None, now()), Err(Unfit::Unverified(_))), "no bundle yet");
+        let other: SpiffeId = "spiffe://other.example/cart".parse().unwrap();
+        assert!(matches!(verify(&other, &good.chain, Some(&ours.bundles), now()), Err(Unfit::Unverified(_))));
+        let long = vec![good.chain[0].clone(); MAX_CHAIN_CERTIFICATES + 1];
+        assert!(matches!(verify(&id, &long, Some(&ours.bundles), now()), Err(Unfit::Invalid(_))));
+        let empty = HandedX509 { chain: Vec::new(), ..ours.x509("cart") };
+        assert!(matches!(ours.check(&[empty]).err(), Some(Unfit::Invalid(_))));
+        let junk = HandedX509 { chain: vec![vec![0x30; MAX_CERTIFICATE_BYTES + 1]], ..ours.x509("cart") };
+        assert!(matches!(ours.check(&[junk]).err(), Some(Unfit::Invalid(_))));
+    }
+
+    #[test]
+    fn tokens_have_exactly_the_audiences_that_were_asked_for() {
+        let mut site = site();
+        let token = site.jwt("cart", &["vault"]);
+        assert_eq!(site.check_jwt(&["vault"], vec![token]).unwrap().spiffe_id().to_string(), CART);
+        for (given, asked) in
+            [(&["vault", "bank"][..], &["vault"][..]), (&["vault"], &["bank", "vault"]), (&["bank"], &["vault"])]
+        {
+            let token = site.jwt("cart", given);
+            assert!(matches!(site.check_jwt(asked, vec![token]), Err(Unfit::Invalid(_))), "{given:?} for {asked:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_of_somebody_else_or_of_another_authority_are_refused() {
+        let (mut ours, mut theirs) = (site(), site());
+        assert_eq!(ours.check_jwt(&["vault"], Vec::new()).err(), Some(Unfit::Nothing));
+        let other = ours.jwt("other", &["vault"]);
+        assert!(matches!(ours.check_jwt(&["vault"], vec![other]), Err(Unfit::Other(_))));
+        let lie = HandedJwt { spiffe_id: CART.to_owned(), ..ours.jwt("other", &["vault"]) };
+        assert!(matches!(ours.check_jwt(&["vault"], vec![lie]), Err(Unfit::Other(_))));
+        let foreign = theirs.jwt("cart", &["vault"]);
+        assert!(matches!(ours.check_jwt(&["vault"], vec![foreign]), Err(Unfit::Unverified(_))), "an unknown key");
+        let mut cut = ours.jwt("cart", &["vault"]);
+        cut.token.pop();
+        assert!(matches!(ours.check_jwt(&["vault"], vec![cut]), Err(Unfit::Invalid(_))));
+        let late = ours.jwt("cart", &["vault"]);
+        let audiences = ["vault".parse().unwrap()];
+        let after = now() + Duration::from_secs(61);
+        let refused = jwt(&CART.parse().unwrap(), &audiences, vec![late], Some(&ours.bundles), after);
+        assert!(matches!(refused, Err(Unfit::Invalid(_))));
+    }
+}
