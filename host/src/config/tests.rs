@@ -60,3 +60,17 @@ fn routes_that_could_be_read_in_two_ways_are_refused() {
         assert!(check_route(&Route { host: None, path: path.to_owned(), component: "a:b".to_owned() }).is_ok());
     }
 }
+
+#[test]
+fn keys_may_be_exported_by_components_that_are_named_and_by_no_pattern() {
+    let with =
+        |names: &str| minimal().replace("version = 1", &format!("version = 1\ndanger_exportable_keys = {names}"));
+    let config = parse(&with("[\"shop:legacy-tls\"]")).unwrap();
+    assert_eq!(config.dangers.exportable_keys, ["shop:legacy-tls"]);
+    assert_eq!(config.dangers.on(), ["danger_exportable_keys"]);
+    assert!(parse(&with("[]")).unwrap().dangers.on().is_empty());
+    for names in ["[\"*\"]", "[\"shop:*\"]", "[\"\"]", "[\"shop\"]", "true"] {
+        let error = parse(&with(names)).unwrap_err().to_string();
+        assert!(error.contains("danger_exportable_keys"), "{names}: {error}");
+    }
+}

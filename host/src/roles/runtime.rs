@@ -40,7 +40,7 @@ use crate::runtime::events::Events;
 use crate::runtime::gateway::Gateway;
 use crate::runtime::guest::Lanes;
 use crate::runtime::handshake::{RemoteSigner, SignerThread};
-use crate::runtime::identity::{IdentityClient, following};
+use crate::runtime::identity::{IdentityClient, IdentityError, following};
 use crate::runtime::linking;
 use crate::runtime::live::Live;
 use crate::runtime::resolve::Resolver;
@@ -290,6 +290,10 @@ async fn keep_svid(who: Arc<Loaded>) {
             Err(_) => SVID_POLL,
             Ok(_grant) => match who.shared().identity.svid(who.instance()).await {
                 Ok(_) => SVID_POLL,
+                // Nothing that asking soon again would change; a change wakes this up.
+                Err(IdentityError::Failed { kind, .. }) if ["revoked", "rate-limited"].contains(&kind.as_str()) => {
+                    SVID_POLL
+                }
                 Err(error) => {
                     tracing::debug!(component = who.name(), ?error, "no X.509-SVID yet");
                     SVID_RETRY

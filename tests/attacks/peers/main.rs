@@ -66,7 +66,7 @@ fn federated(also: &[&Partner], ledger_port: Option<u16>, partner: Partner) -> F
         ));
     }
     site.config(&format!(
-        "[[route]]\nhost = \"{INNER}\"\ncomponent = \"test:inner\"\n\n[[route]]\nhost = \"other.example\"\ncomponent = \"test:other\"\n\n\
+        "[[route]]\nhost = \"{INNER}\"\ncomponent = \"test:inner\"\n\n[[route]]\nhost = \"{INNER}\"\npath = \"/elsewhere\"\ncomponent = \"test:other\"\n\n[[route]]\nhost = \"other.example\"\ncomponent = \"test:other\"\n\n\
          [names]\n\"{INNER}\" = [\"127.0.0.1\"]\n\"ledger.example\" = [\"127.0.0.1\"]\n\n\
          [listen]\nhttp = \"127.0.0.1:0\"\nmtls = \"127.0.0.1:{mtls}\"\n\n"
     ));
@@ -199,8 +199,10 @@ fn a_request_for_another_component_than_the_one_shown_is_misdirected(site: &Fede
     let misdirected = client.ask("GET /inner/caller HTTP/1.1\r\nhost: other.example", b"").unwrap();
     assert_eq!(misdirected.status, 421, "{misdirected:?}");
     // The right name, but a path that another component answers.
-    let misdirected = client.ask(&format!("GET /inner/caller HTTP/1.1\r\nhost: {INNER}:443"), b"").unwrap();
-    assert_eq!(misdirected.status, 200, "{misdirected:?}");
+    let misdirected = client.ask(&format!("GET /elsewhere/caller HTTP/1.1\r\nhost: {INNER}"), b"").unwrap();
+    assert_eq!(misdirected.status, 421, "{misdirected:?}");
+    let right = client.ask(&format!("GET /inner/caller HTTP/1.1\r\nhost: {INNER}:443"), b"").unwrap();
+    assert_eq!(right.status, 200, "{right:?}");
     let unknown =
         tls::get(site.host.mtls(), "nobody.example", "/inner/caller", Some(site.partner.leaf(LEDGER, |_| ())));
     assert!(unknown.is_err(), "{unknown:?}");

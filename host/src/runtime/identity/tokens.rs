@@ -30,8 +30,11 @@ pub struct Token {
 /// All tokens that are kept, by instance and audiences.
 #[derive(Default)]
 pub struct Tokens {
-    kept: Mutex<HashMap<String, HashMap<Vec<String>, (Token, OffsetDateTime)>>>,
+    kept: Mutex<HashMap<String, OfInstance>>,
 }
+
+/// By audiences; each with the time from which it is not given again.
+type OfInstance = HashMap<Vec<String>, (Token, OffsetDateTime)>;
 
 /// Audiences as a key: order and repetition do not matter.
 pub fn key(audiences: &[String]) -> Vec<String> {
