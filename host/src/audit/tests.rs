@@ -133,3 +133,29 @@ fn a_line_without_an_end_is_found_out_and_not_read_whole() {
     let then_endless = BufReader::new(whole.as_slice().chain(std::io::repeat(b'x')));
     assert_eq!(verify(then_endless).unwrap_err().line, 3);
 }
+
+#[test]
+fn a_batch_goes_on_with_the_chain_and_an_empty_one_is_none() {
+    let (_temp, path) = log(1);
+    let mut log = AuditLog::open(&path, NOW).unwrap();
+    let batch: Vec<_> = (0..300).map(|n| Record::new("issuance").field("n", n)).collect();
+    let receipt = log.append_many(NOW, &batch, Durability::Durable).unwrap();
+    assert_eq!(receipt.seq, 301);
+    assert!(log.append_many(NOW, &[], Durability::Durable).is_err());
+    assert_eq!(log.append(NOW, Record::new("stop"), Durability::Durable).unwrap().seq, 302);
+    let lines = lines(&path);
+    assert_eq!(check(&lines).unwrap().by_kind.get("issuance"), Some(&300));
+    assert!(lines[301].contains(&receipt.hash) && lines[302].contains(&receipt.hash), "the receipt is the last one's");
+}
+
+#[test]
+fn a_batch_that_cannot_be_written_leaves_nothing_of_itself() {
+    let (_temp, path) = log(1);
+    let before = std::fs::read(&path).unwrap();
+    let mut log = AuditLog::open(&path, NOW).unwrap();
+    log.file = File::open(&path).unwrap();
+    let batch: Vec<_> = (0..3).map(|n| Record::new("issuance").field("n", n)).collect();
+    assert!(log.append_many(NOW, &batch, Durability::Durable).is_err());
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+    assert_eq!(check(&lines(&path)).unwrap().records, 2);
+}

@@ -217,3 +217,32 @@ const TEXT_BYTES: usize = 512;
 const FIELDS_BYTES: usize = 8 << 10;
 /// What the identity process may record.
 const KINDS: [&str; 7] = ["issuance", "denial", "authority", "signature", "key-export", "delivery", "federation"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(kind: &str, fields_json: &str) -> AppendRequest {
+        AppendRequest { kind: kind.to_owned(), reference: String::new(), fields_json: fields_json.to_owned() }
+    }
+
+    #[test]
+    fn the_identity_process_records_its_own_kinds_and_no_others() {
+        for kind in KINDS {
+            assert!(taken(request(kind, "{\"a\":1}")).is_ok(), "{kind}");
+        }
+        for kind in ["", "genesis", "control", "admission", "start", "stop", "policy", "lost", "Issuance"] {
+            assert!(taken(request(kind, "{}")).is_err(), "{kind} passed");
+        }
+    }
+
+    #[test]
+    fn fields_that_are_no_object_or_too_large_are_refused() {
+        for fields in ["", "[]", "1", "{", "null", "{} {}"] {
+            assert!(taken(request("issuance", fields)).is_err(), "{fields} passed");
+        }
+        let fields = |size: usize| format!("{{\"a\":\"{}\"}}", "x".repeat(size - 8));
+        assert!(taken(request("issuance", &fields(FIELDS_BYTES))).is_ok());
+        assert!(taken(request("issuance", &fields(FIELDS_BYTES + 1))).is_err());
+    }
+}

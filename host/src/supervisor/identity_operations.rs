@@ -1,5 +1,6 @@
-//! What an operator does about identities: look, rotate, taint, revoke. Recorded before it has an effect; a revocation that the
-//! identity process does not take ends that process, which comes back without the identity.
+//! What an operator does about identities: look, rotate, taint, revoke. Recorded before it has an effect; what takes rights away
+//! goes on without that. A revocation that the identity process does not take ends that process, which comes back without the
+//! identity.
 
 use std::sync::Arc;
 
@@ -42,7 +43,8 @@ impl Host {
     /// Distrusts an authority.
     pub async fn identity_taint(self: &Arc<Self>, request: TaintRequest) -> Result<String, Refused> {
         let authority = crate::runtime::stdio::escape(request.authority.as_bytes(), false);
-        self.control_record("identity.taint", |record| record.field("authority", authority))?;
+        let recorded = self.control_record("identity.taint", |record| record.field("authority", authority));
+        goes_on("a taint", recorded);
         self.identity.taint(request).await.map_err(|error| operation_failed(&error))
     }
 
@@ -52,9 +54,14 @@ impl Host {
         // Nothing starts or stops meanwhile: whoever is admitted after this meets the new list.
         let _one_at_a_time = self.starting.lock().await;
         let instances = self.meant(&named, lift)?;
-        self.control_record("identity.revoke", |record| {
+        let recorded = self.control_record("identity.revoke", |record| {
             record.field("target", target).field("lift", lift).field("instances", instances.clone())
-        })?;
+        });
+        if lift {
+            recorded?;
+        } else {
+            goes_on("a revocation", recorded);
+        }
         self.change_revocations(&named, lift)?;
         self.send_revocations().await;
         Ok(Revoked { target: target.to_owned(), lifted: lift, instances })
@@ -135,6 +142,13 @@ impl Host {
                 Err(Refused::internal(format!("it could not be recorded: {error}")))
             }
         }
+    }
+}
+
+/// What takes rights away does not wait for the audit log.
+fn goes_on(what: &str, recorded: Result<(), Refused>) {
+    if let Err(refused) = recorded {
+        tracing::error!(what, "it could not be recorded and goes on, since it takes rights away: {}", refused.message);
     }
 }
 
