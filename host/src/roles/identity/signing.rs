@@ -5,9 +5,7 @@
 
 use std::time::Duration;
 
-use portcullis_identity::rpc::{
-    ExportX509Request, ExportedX509, FetchX509SvidRequest, SignDataRequest, SignedData,
-};
+use portcullis_identity::rpc::{ExportX509Request, ExportedX509, FetchX509SvidRequest, SignDataRequest, SignedData};
 use portcullis_identity::{IssueError, signed_message};
 use portcullis_policies::{ComponentFacts, IdentityAction};
 use serde_json::json;
