@@ -3,7 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portcullis_identity::{IssuerError, IssuerOptions, JwtAlgorithm, JwtIssuer, KeyPlace, Lifetimes, Pkcs11Options, TrustDomain};
+use portcullis_identity::{
+    IssuerError, IssuerOptions, JwtAlgorithm, JwtIssuer, KeyPlace, Lifetimes, Pkcs11Options, TrustDomain,
+};
 use serde::{Deserialize, Serialize};
 
 use super::identity_source::{Outside, Source, Spire};

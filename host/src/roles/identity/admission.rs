@@ -42,8 +42,7 @@ impl Keeper {
         let mut instances = self.table()?;
         let revoked = self.now_published().revoked.hold(&request.instance, &workload.spiffe_id);
         if !revoked {
-            let vouched =
-                Vouched { workload, signer: facts.signer.clone(), signer_group: facts.signer_group.clone() };
+            let vouched = Vouched { workload, signer: facts.signer.clone(), signer_group: facts.signer_group.clone() };
             self.identities.admit(vouched).map_err(|error| refuse(error.to_string()))?;
         }
         let slice = policy.slice(&facts);
