@@ -132,3 +132,8 @@ pub const WORKLOAD_DIGESTS: usize = 256;
 pub const WORKLOAD_RECORD: Duration = Duration::from_secs(10);
 /// Users whose refusals are counted apart.
 pub const WORKLOAD_RECORD_USERS: usize = 256;
+/// Largest update about whom to trust that the identity process sends the runtime: every bundle at its largest, every revocation
+/// at its longest. One that were too large would leave the runtime with an older state, so nothing that may come is.
+pub const BUNDLE_UPDATE_BYTES: usize = (portcullis_identity::limits::MAX_TRUST_DOMAINS + 1)
+    * (portcullis_identity::limits::MAX_BUNDLE_BYTES + 4096)
+    + 2 * REVOKED * 4096;

@@ -65,6 +65,8 @@ pub struct Host {
     policy: RwLock<Policy>,
     high_water: Mutex<Result<HighWater, Refused>>,
     revocations: Mutex<Revocations>,
+    /// One tells the identity process what is revoked at a time, so that no older list follows a newer one.
+    telling: tokio::sync::Mutex<()>,
     identity: Identity,
     identity_process: Kept<IdentityUp>,
     runtime_process: Kept<RuntimeUp>,
@@ -186,6 +188,7 @@ impl Host {
             audit_broken: AtomicBool::new(false),
             high_water: Mutex::new(high_water),
             revocations,
+            telling: tokio::sync::Mutex::new(()),
             identity: Identity::default(),
             identity_process: Kept::new(Role::Identity),
             runtime_process: Kept::new(Role::Runtime),

@@ -24,8 +24,12 @@ pub const MAX_CACHED_TOKENS: usize = 64;
 /// How far a clock may be wrong when a JWT-SVID is checked. Issuer and validator share a clock, so not at all.
 pub const JWT_CLOCK_SKEW: Duration = Duration::ZERO;
 
-/// X.509 keys kept for one instance; the one that ends first makes room.
-pub const MAX_X509_KEYS: usize = 4;
+/// X.509 keys of one instance that are kept until their SVIDs end, the newest first.
+pub const KEPT_X509_KEYS: usize = 4;
+/// X.509 keys kept for one instance where many SVIDs were replaced one after the other; the oldest makes room.
+pub const MAX_X509_KEYS: usize = 64;
+/// How long further keys of SVIDs that were replaced still sign: for handshakes that are under way.
+pub const REPLACED_KEY_LIFE: Duration = Duration::from_secs(60);
 /// How far `notBefore` lies in the past, for peers whose clock is behind.
 pub const X509_BACKDATE: Duration = Duration::from_secs(30);
 /// Certificates of a chain that a peer may present.

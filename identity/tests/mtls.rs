@@ -2,15 +2,20 @@
 //! must be refused. Peers that misbehave are plain `rustls` with certificates made for the purpose.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use portcullis_identity::broker::{AllowedBroker, BrokerRefusal, BrokerServer, Brokered, Named, serve as serve_broker};
 use portcullis_identity::limits::MAX_CHAIN_CERTIFICATES;
 use portcullis_identity::mtls::{
     Acceptor, HandshakeSigner, Peer, PeerError, ServedIdentity, Svid, TlsError, TlsStream, acceptor, connector,
 };
-use portcullis_identity::{InstanceId, Issuer, LeafError, Lifetimes, SpiffeId, TrustBundle, TrustDomain, Workload};
+use portcullis_identity::workload_api::{Due, Token, X509Svids};
+use portcullis_identity::{
+    Audience, InstanceId, Issuer, LeafError, Lifetimes, SpiffeId, TrustBundle, TrustDomain, Workload,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose, SanType,
@@ -702,4 +707,64 @@ async fn an_authority_with_uri_name_constraints_is_refused_with_a_hint() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+/// Has nobody to give an identity of.
+struct NoComponents(tokio::sync::watch::Sender<u64>);
+
+#[tonic::async_trait]
+impl Brokered for NoComponents {
+    fn changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.0.subscribe()
+    }
+
+    fn resolve(&self, _: &AllowedBroker, _: &Named) -> Result<InstanceId, BrokerRefusal> {
+        Err(BrokerRefusal::NotFound)
+    }
+
+    async fn x509_svids(&self, _: &AllowedBroker, _: &InstanceId) -> Result<Due<X509Svids>, BrokerRefusal> {
+        Err(BrokerRefusal::NotFound)
+    }
+
+    async fn jwt_svids(
+        &self,
+        _: &AllowedBroker,
+        _: &InstanceId,
+        _: Vec<Audience>,
+        _: Option<SpiffeId>,
+    ) -> Result<Vec<Token>, BrokerRefusal> {
+        Err(BrokerRefusal::NotFound)
+    }
+
+    async fn x509_bundles(&self, _: &InstanceId) -> Result<BTreeMap<TrustDomain, Vec<Vec<u8>>>, BrokerRefusal> {
+        Err(BrokerRefusal::NotFound)
+    }
+
+    async fn jwt_bundles(&self, _: &InstanceId) -> Result<BTreeMap<TrustDomain, String>, BrokerRefusal> {
+        Err(BrokerRefusal::NotFound)
+    }
+}
+
+/// How a new connection of `cart` to the Broker API of `vault` ends, within half a second.
+async fn broker_connects(trusted: bool) -> Option<Result<SpiffeId, TlsError>> {
+    let site = Site::new();
+    let client = connector(&site.svid("cart"), site.signer("cart"), &site.bundle(), &id("vault")).unwrap();
+    let (near, far) = duplex(1 << 16);
+    let server = BrokerServer {
+        acceptor: site.acceptor(site.bundle()).with_protocols(&[b"h2"]),
+        host: id("vault"),
+        allowed: Arc::default(),
+        brokered: Arc::new(NoComponents(tokio::sync::watch::Sender::new(0))),
+        clock: Arc::new(OffsetDateTime::now_utc),
+    };
+    let (_running, stopping) = tokio::sync::watch::channel(false);
+    let served = tokio::spawn(async move { serve_broker(server, far, stopping, |_| trusted).await });
+    let _connected = client.with_protocols(&[b"h2"]).connect("vault.internal", near).await.unwrap();
+    tokio::time::timeout(Duration::from_millis(500), served).await.ok().map(Result::unwrap)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_was_revoked_before_it_connects_is_not_served() {
+    assert!(broker_connects(true).await.is_none(), "one that is trusted stays");
+    assert!(matches!(broker_connects(false).await, Some(Err(TlsError::Handshake(_)))));
 }

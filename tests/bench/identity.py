@@ -166,10 +166,15 @@ def rotations(host, count, rate):
         while (at := due.get()) is not None:
             began = time.perf_counter()
             try:
-                good = host.greets()
-            except (OSError, ValueError, KeyError, http.client.HTTPException):
-                good = False
-            (done if good else failed).append(at)
+                status, body = host.greeting()
+                good = status == 200 and body["vault_status"] == 200
+                said = f"{status}: {body}"
+            except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
+                good, said = False, repr(error)
+            if good:
+                done.append(at)
+            else:
+                failed.append(said[:400])
             waits.append(time.perf_counter() - began)
 
     def clock():
@@ -199,7 +204,7 @@ def rotations(host, count, rate):
     times.sort()
     return {
         "rotations": count, "seconds": round(took, 1), "rotation_ms_p50": times[len(times) // 2],
-        "rotation_ms_max": times[-1], "requests": len(done) + len(failed), "failed": len(failed),
+        "rotation_ms_max": times[-1], "requests": len(done) + len(failed), "failed": len(failed), "first_failures": failed[:3],
         "requests_per_second": round((len(done) + len(failed)) / took, 1),
         "request_ms_p50": round(waits[len(waits) // 2] * 1e3, 2),
         "request_ms_p99": round(waits[len(waits) * 99 // 100] * 1e3, 2),

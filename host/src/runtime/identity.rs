@@ -14,7 +14,7 @@ use portcullis_identity::mtls::{Peer, Svid};
 use portcullis_identity::rpc::workloads_client::WorkloadsClient;
 use portcullis_identity::rpc::{
     BundleUpdate, Denied, ExportX509Request, ExportedX509, Failed, FetchX509SvidRequest, MintJwtSvidRequest,
-    SignDataRequest, SignedData, ValidJwtSvid, ValidateJwtSvidRequest, export_x509_reply, fetch_x509_svid_reply,
+    SignDataRequest, SignedData, ValidJwtSvid, ValidateJwtSvidRequest, WatchBundleRequest, export_x509_reply, fetch_x509_svid_reply,
     mint_jwt_svid_reply, sign_data_reply, validate_jwt_svid_reply,
 };
 use portcullis_identity::{BundleSet, SpiffeId, TrustDomain};
@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-use crate::limits::RPC_TIMEOUT;
+use crate::limits::{BUNDLE_UPDATE_BYTES, RPC_TIMEOUT};
 
 pub mod following;
 pub mod interfaces;
@@ -274,6 +274,12 @@ impl IdentityClient {
             Some(export_x509_reply::Result::Failed(failed)) => Err(failed.into()),
             None => Err(empty()),
         }
+    }
+
+    /// What the identity process says about whom to trust, from the state of now on.
+    pub async fn updates(&self) -> Result<tonic::Streaming<BundleUpdate>, IdentityError> {
+        let mut client = self.client()?.max_decoding_message_size(BUNDLE_UPDATE_BYTES);
+        Ok(client.watch_bundle(WatchBundleRequest {}).await.map_err(unavailable)?.into_inner())
     }
 
     /// A client over the present connection.

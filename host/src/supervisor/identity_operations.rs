@@ -51,8 +51,8 @@ impl Host {
     /// Takes an identity away, or gives a SPIFFE ID back.
     pub async fn identity_revoke(self: &Arc<Self>, target: &str, lift: bool) -> Result<Revoked, Refused> {
         let named = parse(target, lift)?;
-        // Nothing starts or stops meanwhile: whoever is admitted after this meets the new list.
-        let _one_at_a_time = self.starting.lock().await;
+        // INVARIANT: does not wait for a start, which may take minutes. Who is being started has its identity from the identity
+        // process, which looks at the list once more.
         let instances = self.meant(&named, lift)?;
         let recorded = self.control_record("identity.revoke", |record| {
             record.field("target", target).field("lift", lift).field("instances", instances.clone())
@@ -62,8 +62,10 @@ impl Host {
         } else {
             goes_on("a revocation", recorded);
         }
-        self.change_revocations(&named, lift)?;
+        let changed = self.change_revocations(&named, lift);
+        // Also one that could not be written: it is in force from now on.
         self.send_revocations().await;
+        changed?;
         Ok(Revoked { target: target.to_owned(), lifted: lift, instances })
     }
 
@@ -96,6 +98,10 @@ impl Host {
             Target::Id(id) => list.revoke_id(id.clone()).map_err(Refused::internal),
             Target::Instance(instance) => {
                 list.revoke_instance(instance);
+                // It may have ended meanwhile.
+                if !self.running().iter().any(|component| component.admitted.facts().instance == *instance) {
+                    list.ended(instance);
+                }
                 Ok(())
             }
         }
@@ -113,6 +119,7 @@ impl Host {
 
     /// Tells the identity process what is revoked.
     pub(super) async fn tell_revocations(&self) -> Result<u64, IdentityError> {
+        let _one_at_a_time = self.telling.lock().await;
         let all = self.revocations.lock().map(|list| list.all());
         let (instances, spiffe_ids) = all.map_err(|_| IdentityError::internal("poisoned"))?;
         self.identity.set_revoked(instances, spiffe_ids).await

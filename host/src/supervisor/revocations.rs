@@ -1,7 +1,8 @@
 //! What is revoked on this host: instances for as long as they run, SPIFFE IDs until the operator lifts it.
 //!
-//! SPIFFE IDs are on disk before the revocation has an effect, so that a restart gives nobody an identity back. A file that
-//! cannot be read is not an empty list: the host does not start with it.
+//! SPIFFE IDs are on disk when a revocation is reported as done, so that a restart gives nobody an identity back. One that the disk
+//! does not take is in force all the same, for as long as the host runs, and is reported as that. A file that cannot be read is
+//! not an empty list: the host does not start with it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -61,7 +62,7 @@ impl Revocations {
         self.spiffe_ids.contains(spiffe_id)
     }
 
-    /// Revokes a SPIFFE ID; on disk when this returns.
+    /// Revokes a SPIFFE ID; on disk when this returns `Ok`. Where the disk does not take it, it is in force without.
     pub fn revoke_id(&mut self, spiffe_id: SpiffeId) -> io::Result<()> {
         let mut ids = self.spiffe_ids.clone();
         ids.insert(spiffe_id);
@@ -69,7 +70,12 @@ impl Revocations {
             let why = format!("{} SPIFFE IDs are revoked already: lift some", limits::REVOKED);
             return Err(io::Error::new(io::ErrorKind::QuotaExceeded, why));
         }
-        self.keep(ids)
+        // INVARIANT: what takes rights away does not wait for the disk.
+        self.spiffe_ids.clone_from(&ids);
+        self.keep(ids).map_err(|error| {
+            let why = format!("it is revoked until this host ends, and not beyond: it cannot be written: {error}");
+            io::Error::new(error.kind(), why)
+        })
     }
 
     /// Lifts the revocation of a SPIFFE ID; says whether there was one.
@@ -145,6 +151,21 @@ mod tests {
             std::fs::write(&path, damaged).unwrap();
             assert!(Revocations::open(&path).is_err(), "{damaged} passed");
         }
+    }
+
+    #[test]
+    fn an_id_that_the_disk_does_not_take_is_revoked_all_the_same_and_said_to_be_so_until_the_end() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = temp.path().join("gone");
+        let mut list = Revocations::open(&folder.join("revoked.json")).unwrap();
+        let error = list.revoke_id(id("a")).unwrap_err();
+        assert!(error.to_string().contains("until this host ends"), "{error}");
+        assert!(list.has_id(&id("a")));
+        assert!(list.lift_id(&id("a")).is_err(), "given back without a record of it");
+        assert!(list.has_id(&id("a")));
+        std::fs::create_dir(&folder).unwrap();
+        list.revoke_id(id("a")).unwrap();
+        assert!(Revocations::open(&folder.join("revoked.json")).unwrap().has_id(&id("a")));
     }
 
     #[test]

@@ -39,7 +39,8 @@ pub struct BrokerServer<B> {
     pub clock: Clock,
 }
 
-/// Serves one connection; gives the broker's ID when it is over. `still_trusted` is asked again after each change.
+/// Serves one connection; gives the broker's ID when it is over. `still_trusted` is asked before anything is served, since a
+/// handshake knows nothing of revocations, and again after each change.
 pub async fn serve<T, B>(
     server: BrokerServer<B>,
     io: T,
@@ -57,6 +58,10 @@ where
     // A broker that is not listed gets an answer, too: each call says that it is not allowed.
     let broker = allowed.get(peer.spiffe_id()).cloned().map(Arc::new);
     let mut changes = brokered.changes();
+    // INVARIANT: after the subscription, so that what changes from here on is seen below.
+    if !still_trusted(&peer) {
+        return Err(TlsError::Handshake(format!("{} is revoked, or not trusted any more", peer.spiffe_id())));
+    }
     let wakers = Wakers { changes: changes.clone(), stopping: stopping.clone() };
     let service =
         ApiServer::new(Service { broker, host, brokered, wakers }).max_decoding_message_size(BROKER_REQUEST_BYTES);

@@ -30,6 +30,8 @@ pub(super) struct Authorities {
     pub(super) refused: Vec<AuthorityId>,
     /// The highest sequence that was ever tried: one that may have reached the disk is not used for another content.
     floor: u64,
+    /// The sequence of the bundle without those that are refused.
+    without_refused: u64,
     /// The last write failed, so the disk may be ahead of what is in force.
     unsettled: bool,
     /// A key that is wanted no more could not be destroyed.
@@ -52,7 +54,7 @@ pub(super) struct Published {
 
 impl Authorities {
     pub(super) fn new(trust_domain: &TrustDomain, options: IssuerOptions, vault: Vault, journal: Journal) -> Self {
-        let published = Published::of(&journal, &options, &[]);
+        let published = Published::of(&journal, &options, &[], 0);
         let floor = journal.sequence;
         Self {
             trust_domain: trust_domain.clone(),
@@ -63,6 +65,7 @@ impl Authorities {
             published,
             refused: Vec::new(),
             floor,
+            without_refused: 0,
             unsettled: false,
             leftovers: true,
         }
@@ -76,10 +79,9 @@ impl Authorities {
         let changed = next.content != self.journal.content;
         if changed {
             // INVARIANT: no sequence is ever used for two contents. The clock makes it grow even when the state was restored.
-            let clock = u64::try_from(now.unix_timestamp()).unwrap_or(0);
-            let after = self.floor.max(self.journal.sequence).checked_add(1);
-            next.sequence =
-                after.ok_or_else(|| self.vault.damaged(JOURNAL_FILE, "its sequence is at its end"))?.max(clock);
+            next.sequence = self
+                .unused_sequence(now)
+                .ok_or_else(|| self.vault.damaged(JOURNAL_FILE, "its sequence is at its end"))?;
             self.floor = next.sequence;
         }
         self.unsettled = true;
@@ -87,7 +89,7 @@ impl Authorities {
         self.unsettled = false;
         let before = std::mem::replace(&mut self.journal, next);
         self.signers.keep(&self.journal);
-        self.published = Published::of(&self.journal, &self.options, &self.refused);
+        self.published = Published::of(&self.journal, &self.options, &self.refused, self.without_refused);
         for name in before.entries.iter().filter_map(|entry| entry.key.as_ref()) {
             let named = self.journal.entries.iter().any(|entry| entry.key.as_ref() == Some(name));
             // What cannot be destroyed now is swept at the next tick.
@@ -98,13 +100,21 @@ impl Authorities {
         Ok(changed)
     }
 
-    /// Treats an authority as tainted although that could not be written: the bundle is as it was, for its sequence is on
-    /// disk, but here it signs nothing and verifies nothing.
-    pub(super) fn refuse(&mut self, id: &AuthorityId) {
+    /// Treats an authority as tainted although that could not be written: it signs nothing and verifies nothing, and is out of the
+    /// bundle, which gets a sequence that was never used, so that nobody goes on with the one of before.
+    pub(super) fn refuse(&mut self, id: &AuthorityId, now: OffsetDateTime) {
         if !self.refused.contains(id) {
             self.refused.push(id.clone());
         }
-        self.published = Published::of(&self.journal, &self.options, &self.refused);
+        self.floor = self.unused_sequence(now).unwrap_or(self.floor);
+        self.without_refused = self.floor;
+        self.published = Published::of(&self.journal, &self.options, &self.refused, self.without_refused);
+    }
+
+    /// A sequence that no bundle ever had; `None` at the end of all numbers.
+    fn unused_sequence(&self, now: OffsetDateTime) -> Option<u64> {
+        let clock = u64::try_from(now.unix_timestamp()).unwrap_or(0);
+        Some(self.floor.max(self.journal.sequence).checked_add(1)?.max(clock))
     }
 
     /// Brings the disk to what is in force, after a write that failed, and destroys what is wanted no more.
@@ -295,8 +305,10 @@ impl Signers {
 }
 
 impl Published {
-    fn of(journal: &Journal, options: &IssuerOptions, refused: &[AuthorityId]) -> Self {
-        let of = |kind| journal.of(kind).filter(|entry| entry.state.is_published());
+    /// Those of the authorities that are not refused. The sequence is at least `sequence`.
+    fn of(journal: &Journal, options: &IssuerOptions, refused: &[AuthorityId], sequence: u64) -> Self {
+        let trusted = |entry: &&Entry| entry.state.is_published() && !refused.contains(&entry.id);
+        let of = |kind| journal.of(kind).filter(trusted);
         let tokens =
             |kind| of(kind).map(|entry| JwtKey::own(entry.public.clone(), entry.algorithm.jws())).collect::<Vec<_>>();
         let x509 = of(AuthorityKind::X509)
@@ -304,16 +316,13 @@ impl Published {
             .collect();
         let bundle = Bundle {
             trust_domain: journal.trust_domain.clone(),
-            sequence: journal.sequence,
+            sequence: journal.sequence.max(sequence),
             refresh_hint: options.lifetimes.refresh_hint(),
             x509,
             jwt: tokens(AuthorityKind::Jwt),
             wit: tokens(AuthorityKind::Wit),
         };
-        let keys = |keys: &[JwtKey]| {
-            let trusted = keys.iter().filter(|key| refused.iter().all(|id| id.as_str() != key.kid()));
-            JwtKeys::new(journal.trust_domain.clone(), trusted.cloned().collect())
-        };
+        let keys = |keys: &[JwtKey]| JwtKeys::new(journal.trust_domain.clone(), keys.to_vec());
         Self { jwt: keys(&bundle.jwt), wit: keys(&bundle.wit), bundle }
     }
 }

@@ -240,6 +240,8 @@ fn each_step(works: &(impl Fn(usize, usize) -> bool + Sync)) {
             // What is in force in memory must be fit to be seen; a taint waits neither for a successor nor for the disk.
             let audience = ["vault".parse().unwrap()];
             let jwt = issuer.jwt_svid(&one(), &audience, Duration::from_secs(300), at(scenario.now)).map(drop);
+            // What a process shows without its disk is known to itself alone: a crash forgets it.
+            let mut unwritten = None;
             match issuer.x509_svid(&one(), HOUR, at(scenario.now)).map(drop).and(jwt) {
                 Ok(()) => seen.look(&mut issuer, at(scenario.now), &why),
                 Err(denied) => {
@@ -249,6 +251,16 @@ fn each_step(works: &(impl Fn(usize, usize) -> bool + Sync)) {
                     let tainted: Vec<_> =
                         statuses.iter().filter(|status| status.state == AuthorityState::Tainted).collect();
                     assert!(!tainted.is_empty(), "{why}");
+                    let bundle = issuer.bundle();
+                    let trusted = statuses.iter().filter(|status| status.state != AuthorityState::Tainted);
+                    let trusted = trusted.filter(|status| status.kind == AuthorityKind::X509).count();
+                    assert_eq!(bundle.x509_authorities().len(), trusted, "{why}: a tainted authority is in the bundle");
+                    let json = bundle.to_json();
+                    assert!(tainted.iter().all(|status| !json.contains(status.id.as_str())), "{why}");
+                    let (last, before) = seen.bundles.last_key_value().unwrap();
+                    assert!(*last <= bundle.sequence(), "{why}: the sequence went back");
+                    assert!(*last < bundle.sequence() || *before == json, "{why}: one sequence, two contents");
+                    unwritten = Some((bundle.sequence(), json));
                     for (kid, token, _) in &seen.tokens {
                         let valid = issuer.validate_jwt(token, "vault", at(scenario.now)).is_ok();
                         assert!(!valid || tainted.iter().all(|status| status.id.as_str() != kid), "{why}");
@@ -261,6 +273,7 @@ fn each_step(works: &(impl Fn(usize, usize) -> bool + Sync)) {
             // The same process goes on once the disk works again.
             *issuer.authorities.vault.store.watch.borrow_mut() = None;
             let mut later = seen.clone();
+            later.bundles.extend(unwritten);
             let crashed = temporary.path().join("crashed");
             copy(&dir, &crashed);
             issuer.tick(at(scenario.now));

@@ -178,7 +178,8 @@ impl Issuer {
             not_after,
         };
         let (authority, epoch) = (entry.id.clone(), self.svid_epoch);
-        let held = HeldX509 { svid: svid.clone(), key: minted.key, issued_at, wanted, authority, epoch };
+        let held =
+            HeldX509 { replaced_at: None, svid: svid.clone(), key: minted.key, issued_at, wanted, authority, epoch };
         registration.keep_x509(held, now);
         Ok(Minted { svid, fresh: true })
     }
@@ -278,7 +279,7 @@ fn second(now: OffsetDateTime) -> Result<OffsetDateTime, IssueError> {
 mod tests {
     use super::*;
     use crate::lifetimes::Lifetimes;
-    use crate::limits::{MAX_CACHED_TOKENS, MAX_X509_KEYS};
+    use crate::limits::{KEPT_X509_KEYS, MAX_CACHED_TOKENS, MAX_X509_KEYS, REPLACED_KEY_LIFE};
     use crate::workload::Workload;
 
     #[test]
@@ -309,5 +310,9 @@ mod tests {
             issuer.x509_svid(&instance, Duration::from_secs(3600 - less), now).unwrap();
         }
         assert_eq!(issuer.registry.get(&instance).unwrap().held(), (MAX_X509_KEYS, MAX_CACHED_TOKENS));
+        let later = now + REPLACED_KEY_LIFE;
+        issuer.x509_svid(&instance, Duration::from_secs(60), later).unwrap();
+        let kept = issuer.registry.get(&instance).unwrap().held().0;
+        assert_eq!(kept, KEPT_X509_KEYS, "further keys are kept for a while only");
     }
 }

@@ -10,7 +10,9 @@ use super::minting::X509Svid;
 use crate::audience::Audience;
 use crate::authority::AuthorityId;
 use crate::jwt_svid::JwtSvid;
-use crate::limits::{MAX_CACHED_TOKENS, MAX_INSTANCES, MAX_WORKLOAD_TEXT_BYTES, MAX_X509_KEYS};
+use crate::limits::{
+    KEPT_X509_KEYS, MAX_CACHED_TOKENS, MAX_INSTANCES, MAX_WORKLOAD_TEXT_BYTES, MAX_X509_KEYS, REPLACED_KEY_LIFE,
+};
 use crate::p256_key::P256Key;
 use crate::spiffe_id::SpiffeId;
 use crate::trust_domain::TrustDomain;
@@ -71,6 +73,8 @@ pub(super) struct Registration {
 pub(super) struct HeldX509 {
     pub(super) svid: X509Svid,
     pub(super) key: P256Key,
+    /// When a newer one took its place.
+    pub(super) replaced_at: Option<OffsetDateTime>,
     pub(super) issued_at: OffsetDateTime,
     pub(super) wanted: Duration,
     pub(super) authority: AuthorityId,
@@ -177,9 +181,21 @@ impl Registration {
         (held.wanted == wanted && held.epoch == epoch && young).then_some(&held.svid)
     }
 
-    /// Keeps a new X.509-SVID. Older ones stay usable until they end: handshakes with them may be under way.
+    /// Keeps a new X.509-SVID. A few of those before stay usable until they end, further ones for a while: handshakes with them
+    /// may be under way.
     pub(super) fn keep_x509(&mut self, held: HeldX509, now: OffsetDateTime) {
+        if let Some(before) = self.x509.last_mut() {
+            before.replaced_at = Some(now);
+        }
         self.x509.retain(|old| old.svid.not_after > now);
+        let mut further = self.x509.len().saturating_sub(KEPT_X509_KEYS - 1);
+        // A clock that was set back must not keep a key.
+        let lately = |at: OffsetDateTime| at <= now && now - at < REPLACED_KEY_LIFE;
+        self.x509.retain(|old| {
+            let kept = further == 0 || old.replaced_at.is_none_or(lately);
+            further = further.saturating_sub(1);
+            kept
+        });
         if self.x509.len() >= MAX_X509_KEYS {
             self.x509.remove(0);
         }

@@ -97,7 +97,8 @@ impl Issuer {
             // INVARIANT: a taint does not wait for the disk. It is in force here now and written at a later tick.
             Err(error @ RotationError::State(_)) => {
                 let kind = self.authorities.journal.entry(id).map(|entry| entry.kind);
-                self.authorities.refuse(id);
+                self.authorities.refuse(id, whole(now));
+                changes.bundle = true;
                 changes.failed(kind, error);
             }
             Err(error) => return Err(error),

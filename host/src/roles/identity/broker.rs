@@ -276,7 +276,7 @@ impl Brokered for Components {
             authorities: own.x509_authorities().to_vec(),
             hint: String::new(),
         };
-        let federated = foreign.iter().map(|document| authorities(document)).collect();
+        let federated = foreign.iter().map(authorities).collect();
         let again = Some(until_half(svid.not_before, svid.not_after, now));
         Ok(Due { answer: X509Svids { svids: vec![keyed], federated }, again })
     }
@@ -321,7 +321,7 @@ impl Brokered for Components {
 
     async fn x509_bundles(&self, instance: &InstanceId) -> Result<BTreeMap<TrustDomain, Vec<Vec<u8>>>, BrokerRefusal> {
         self.asked(instance)?;
-        Ok(self.documents().iter().map(|document| authorities(document)).collect())
+        Ok(self.documents().iter().map(authorities).collect())
     }
 
     async fn jwt_bundles(&self, instance: &InstanceId) -> Result<BTreeMap<TrustDomain, String>, BrokerRefusal> {

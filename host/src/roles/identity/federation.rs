@@ -162,6 +162,13 @@ impl State {
         holding.is_fresh(self.peer.max_age(), clock::now()).then(|| holding.document())
     }
 
+    /// How long what is held stays in force without another fetch; `None` where nothing is.
+    fn left(&self) -> Option<Duration> {
+        let holding = self.holding.as_ref()?;
+        let left = Duration::try_from(holding.confirmed() + self.peer.max_age() - clock::now()).ok()?;
+        Some(left + Duration::from_secs(1))
+    }
+
     fn report(&self) -> PeerReport {
         let stale = self.holding.is_some() && self.fresh().is_none();
         let problem = self.problem.clone().or_else(|| stale.then(String::new));
@@ -182,6 +189,8 @@ impl Followed {
     async fn follow(self: Arc<Self>, follow: Follow) {
         let domain = follow.peer.trust_domain().clone();
         loop {
+            // An attempt may take its time; what is too old is not trusted meanwhile.
+            self.publish();
             let outcome = self.attempt(&follow).await;
             if let Err(why) = &outcome {
                 tracing::warn!(trust_domain = %domain, why, "a federated bundle was not fetched");
@@ -253,6 +262,8 @@ impl Followed {
             // Without any bundle there is nothing to go on with until the next interval.
             let poll = poll.min(follow.peer.max_age() / 2);
             wait = if state.holding.is_none() { poll.min(MIN_POLL) } else { poll };
+            // Out of force as soon as it is too old, not at the first look after that.
+            wait = state.left().map_or(wait, |left| wait.min(left));
             state.next_at = Some((clock::now() + wait).unix_timestamp());
             state.problem = problem;
         }
@@ -321,3 +332,43 @@ const SYSTEM_ROOTS: [&str; 5] = [
     "/usr/share/ca-certificates",
     "/usr/local/share/ca-certificates",
 ];
+
+#[cfg(test)]
+mod tests {
+    use portcullis_identity::federation::Profile;
+
+    use super::*;
+    use crate::roles::identity::rig::Rig;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_bundle_is_looked_at_again_as_soon_as_it_is_too_old_and_is_out_of_force_then() {
+        let rig = Rig::new().await;
+        let domain: TrustDomain = "partner.example".parse().unwrap();
+        let url = "https://partner.example/".parse().unwrap();
+        let hour = Duration::from_secs(3600);
+        let own = "example.org".parse().unwrap();
+        let peer = Arc::new(Peer::new(&own, domain.clone(), url, Profile::Web, Vec::new(), hour).unwrap());
+        let document = Arc::new(BundleDocument::parse(&domain, br#"{"keys":[],"spiffe_sequence":1}"#).unwrap());
+        let folder = tempfile::tempdir().unwrap();
+        let store = FederationStore::open(&folder.path().join("federation")).unwrap();
+        let held = |age: Duration| {
+            let holding = Some(Holding::first(Arc::clone(&document), clock::now() - age));
+            let peer = Arc::clone(&peer);
+            BTreeMap::from([(domain.clone(), State { peer, bootstrap: None, holding, next_at: None, problem: None })])
+        };
+        let followed = Followed {
+            keeper: Arc::clone(&rig.keeper),
+            dialer: Dialer(Arc::clone(&rig.keeper.dials)),
+            store,
+            state: Mutex::new(held(hour - Duration::from_secs(10))),
+        };
+        let follow = Follow { peer: Arc::clone(&peer), web: Err("none".to_owned()), poll: None };
+        let wait = followed.settle(&follow, Some("away".to_owned()));
+        assert!(wait <= Duration::from_secs(11), "{wait:?}");
+        assert_eq!(rig.keeper.foreign.borrow().len(), 1);
+        *followed.state.lock().unwrap() = held(hour + Duration::from_secs(1));
+        let wait = followed.settle(&follow, Some("away".to_owned()));
+        assert!(wait > Duration::from_secs(11), "tried again without a pause");
+        assert_eq!(rig.keeper.foreign.borrow().len(), 0);
+    }
+}

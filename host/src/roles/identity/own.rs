@@ -61,8 +61,11 @@ impl OwnIdentity {
         &self.spiffe_id
     }
 
-    /// What to present now; `None` while there is no SVID that is valid.
+    /// What to present now; `None` while there is no SVID that is valid, and when the host's ID is revoked.
     pub(super) fn served(&self) -> Option<ServedIdentity> {
+        if self.keeper.now_published().revoked.hold(INSTANCE, &self.spiffe_id) {
+            return None;
+        }
         let served = self.served.lock().ok()?.clone()?;
         (served.svid.not_after > clock::now()).then_some(served)
     }
@@ -188,6 +191,21 @@ mod tests {
         rig.keeper.issuer.lock().unwrap().rotate_svids();
         assert!(rig.keeper.publish().is_ok());
         assert!(served(&own, &first.svid.key_id).await.is_some(), "another key");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_host_whose_id_is_revoked_shows_it_to_nobody() {
+        let rig = Rig::new().await;
+        let own = OwnIdentity::start(&rig.keeper).unwrap();
+        assert!(served(&own, "").await.is_some());
+        let revoke = |spiffe_ids| {
+            let request = portcullis_identity::rpc::SetRevokedRequest { instances: Vec::new(), spiffe_ids };
+            assert!(rig.keeper.set_revoked(request).is_ok());
+        };
+        revoke(vec![own.spiffe_id().to_string()]);
+        assert!(own.served().is_none());
+        revoke(Vec::new());
+        assert!(own.served().is_some());
     }
 
     #[tokio::test(flavor = "multi_thread")]

@@ -69,6 +69,12 @@ impl Rig {
         })
     }
 
+    /// Takes the folder of the keys away: nothing can be written there any more.
+    pub(super) fn lose_keys(&self) {
+        let keys = self.folder.path().join("keys");
+        std::fs::rename(&keys, self.folder.path().join("away")).unwrap();
+    }
+
     /// The records of a kind.
     pub(super) fn records(&self, kind: &str) -> Vec<Value> {
         let text = std::fs::read_to_string(self.log_path()).unwrap();

@@ -141,6 +141,53 @@ async fn the_runtime_is_told_at_once_of_revocations_and_new_epochs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn large_bundles_of_others_keep_no_revocation_from_the_runtime() {
+    let rig = Rig::new().await;
+    let (ours, theirs) = crate::rpc::pair().unwrap();
+    let service = WorkloadsServer::new(ForRuntime(Arc::clone(&rig.keeper)));
+    tokio::spawn(crate::rpc::serve(theirs, tonic::service::Routes::new(service)));
+    let client = crate::runtime::identity::IdentityClient::new("example.org".parse().unwrap());
+    client.connect(crate::rpc::client(ours).await.unwrap());
+    let mut updates = client.updates().await.unwrap();
+    next(&mut updates).await;
+    // Each as large as a bundle may be, in what a reader has to ignore.
+    let head = r#"{"keys":[],"spiffe_sequence":1,"other":""#;
+    let most = portcullis_identity::limits::MAX_BUNDLE_BYTES;
+    let json = format!("{head}{}\"}}", "x".repeat(most - head.len() - 2));
+    let document = |n: usize| {
+        let domain = format!("d{n}.example").parse().unwrap();
+        Arc::new(portcullis_identity::BundleDocument::parse(&domain, json.as_bytes()).unwrap())
+    };
+    let all: Vec<_> = (0..limits::FEDERATION_PEERS).map(document).collect();
+    rig.keeper.foreign.send_replace(Arc::new(all));
+    assert!(rig.keeper.publish().is_ok());
+    assert_eq!(next(&mut updates).await.federated.len(), limits::FEDERATION_PEERS);
+    revoke(&rig, &["a"], &[]);
+    assert_eq!(next(&mut updates).await.revoked_instances, ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taint_that_the_disk_does_not_take_is_told_to_everybody_all_the_same() {
+    let rig = Rig::new().await;
+    ok(rig.admit("a"));
+    let token = ok(jwt(&rig, "a", "vault").await).token;
+    let shown = rig.keeper.show().ok().unwrap();
+    let active = shown.authorities.iter().filter(|one| one.state == "active");
+    let active: Vec<_> = active.filter(|one| one.kind != "wit").map(|one| one.id.clone()).collect();
+    assert_eq!(active.len(), 2);
+    rig.lose_keys();
+    for authority in active {
+        let before = rig.keeper.now_published();
+        assert_ne!(kind(rig.keeper.taint(TaintRequest { authority }).await), "ok", "it could not be written");
+        let now = rig.keeper.now_published();
+        assert!(now.sequence > before.sequence && now.svid_epoch > before.svid_epoch);
+        assert!(!now.bundles.own().same_keys(before.bundles.own()), "it is trusted still");
+    }
+    let request = ValidateJwtSvidRequest { instance: "a".to_owned(), token, audience: "vault".to_owned() };
+    assert_eq!(kind(rig.keeper.validate(request).await), "invalid-token");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tainted_authority_is_out_of_the_bundle_and_its_svids_are_issued_anew() {
     let rig = Rig::new().await;
     ok(rig.admit("a"));

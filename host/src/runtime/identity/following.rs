@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use portcullis_identity::rpc::WatchBundleRequest;
-
 use super::{IdentityError, unavailable};
 use crate::rpc::runtime::{Failure, event::What};
 use crate::runtime::component::Shared;
@@ -12,8 +10,7 @@ use crate::runtime::live::Cut;
 /// Follows bundles, epoch and revocations over the present connection until that ends. After each change every live connection
 /// is checked again; those that would not be made now are cut, and that is in the audit log.
 pub async fn follow(shared: &Arc<Shared>) -> Result<(), IdentityError> {
-    let mut updates =
-        shared.identity.client()?.watch_bundle(WatchBundleRequest {}).await.map_err(unavailable)?.into_inner();
+    let mut updates = shared.identity.updates().await?;
     while let Some(update) = updates.message().await.map_err(unavailable)? {
         let own = Arc::clone(shared);
         // One after the other: an older view must not judge connections that a newer one let in.
