@@ -11,9 +11,15 @@ pub mod host;
 pub mod inspect;
 pub mod keys;
 pub mod locate;
+pub mod located;
+pub mod moment;
 pub mod output;
 pub mod policy;
+pub mod presented;
+pub mod pull;
+pub mod push;
 pub mod remote;
+pub mod sbom;
 pub mod sign;
 pub mod trust;
 pub mod verify;
@@ -54,6 +60,10 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Claims, signers, verdict and imports of a component.
     Inspect(inspect::InspectArgs),
+    /// Push a component and its evidence to an OCI registry.
+    Push(push::PushArgs),
+    /// Fetch a component and its evidence from an OCI registry.
+    Pull(pull::PullArgs),
     /// The signed trust policy: who may sign what.
     #[command(subcommand)]
     Trust(trust::TrustCommand),
@@ -127,6 +137,8 @@ fn run(command: Command, out: &mut Output) -> Result<(), CliError> {
         Command::Sign(args) => sign::run(args, out),
         Command::Verify(args) => verify::run(args, out),
         Command::Inspect(args) => inspect::run(args, out),
+        Command::Push(args) => push::run(&args, out),
+        Command::Pull(args) => pull::run(&args, out),
         Command::Trust(command) => trust::run(command, out),
         Command::Run(args) => host::run_one(args, out),
         Command::Host(args) => host::run(args, out),

@@ -8,6 +8,8 @@ pub const CONFIG_BYTES: u64 = 4 << 20;
 pub const COMPONENT_BYTES: u64 = 256 << 20;
 /// Largest evidence file.
 pub const EVIDENCE_BYTES: u64 = 1 << 20;
+/// Largest SBOM.
+pub const SBOM_BYTES: u64 = 64 << 20;
 /// Largest native code that a compile process may hand back.
 pub const NATIVE_BYTES: u64 = 1 << 30;
 /// Largest packet on a handover socket, header and payload.
@@ -56,3 +58,23 @@ pub const DRAIN: Duration = Duration::from_secs(20);
 pub const EPOCH_TICK: Duration = Duration::from_millis(2);
 /// Chunk of a memory scan.
 pub const SCAN_CHUNK: usize = 64 << 10;
+/// How long one call to a registry may take, its answer included; blobs have none but [`REGISTRY_IDLE`].
+pub const REGISTRY_CALL: Duration = Duration::from_secs(30);
+/// How long a connection to a registry may take.
+pub const REGISTRY_CONNECT: Duration = Duration::from_secs(10);
+/// How long a blob may come without a byte.
+pub const REGISTRY_IDLE: Duration = Duration::from_secs(30);
+/// Redirects that are followed for a manifest.
+pub const REGISTRY_REDIRECTS: usize = 4;
+/// How long a credential helper may take.
+pub const CREDENTIAL_HELPER: Duration = Duration::from_secs(30);
+/// Pages of a list of referrers that are read.
+pub const REFERRER_PAGES: usize = 8;
+/// Times that the list of referrers is written, where others write it too.
+pub const REFERRER_TRIES: usize = 4;
+/// Connections in a row that may break off without a new byte of a blob.
+pub const BLOB_TRIES: u32 = 5;
+/// Pause before a blob is taken up again; grows with each try.
+pub const BLOB_PAUSE: Duration = Duration::from_millis(200);
+/// Pieces in which a blob is handed to the upload.
+pub const PUSH_CHUNK: usize = 64 << 10;

@@ -9,6 +9,7 @@ mod clock;
 mod config;
 mod limits;
 mod logging;
+mod oci;
 mod policy;
 mod process;
 mod roles;

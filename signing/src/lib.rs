@@ -36,6 +36,7 @@ mod verifier;
 pub mod bundle;
 pub mod envelope;
 pub mod limits;
+pub mod oci;
 pub mod statement;
 pub mod timestamp;
 pub mod trust;

@@ -14,6 +14,8 @@ pub const EVIDENCE_COUNT: usize = 64;
 pub const CLAIMS_BYTES: usize = 1 << 20;
 /// Largest trust policy, signed or not.
 pub const TRUST_BYTES: usize = 4 << 20;
+/// Largest manifest or index of a registry that is read.
+pub const OCI_MANIFEST_BYTES: usize = 4 << 20;
 /// Deepest nesting of JSON.
 pub const JSON_DEPTH: usize = 16;
 /// Values in one JSON document.

@@ -1,5 +1,6 @@
 //! `portcullis claims init`: claims derived from a component, to be completed by hand or by options and then signed.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use portcullis_signing::{
@@ -99,13 +100,13 @@ fn draft(args: &InitArgs, interfaces: &Interfaces) -> ClaimsDraft {
 /// Reads a component of the user's own and what it imports and exports.
 pub fn read_component(path: &Path) -> Result<(ComponentBytes, Interfaces), CliError> {
     let component = files::read_component(path)?;
-    let interfaces = read_interfaces(component.bytes()).map_err(|error| not_a_component(path, &error))?;
+    let interfaces = read_interfaces(component.bytes()).map_err(|error| not_a_component(path.display(), &error))?;
     Ok((component, interfaces))
 }
 
 /// A file that is not a component that can be admitted.
-pub fn not_a_component(path: &Path, error: &ComponentError) -> CliError {
-    CliError::new(exit::CLAIMS, "claims.not-component", format!("{}: {error}", path.display())).with_hint(error.hint())
+pub fn not_a_component(what: impl Display, error: &ComponentError) -> CliError {
+    CliError::new(exit::CLAIMS, "claims.not-component", format!("{what}: {error}")).with_hint(error.hint())
 }
 
 #[cfg(test)]

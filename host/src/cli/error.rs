@@ -9,6 +9,8 @@ pub mod exit {
     pub const INTERNAL: u8 = 1;
     /// The command line or a file given to it is wrong.
     pub const USAGE: u8 = 2;
+    /// No evidence.
+    pub const EVIDENCE: u8 = 10;
     /// Claims do not match.
     pub const CLAIMS: u8 = 13;
     /// Expired or not yet valid.

@@ -6,6 +6,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt
 use std::path::{Path, PathBuf};
 
 use portcullis_signing::ComponentBytes;
+use portcullis_signing::limits::EVIDENCE_COUNT;
 
 use super::error::{CliError, exit};
 use crate::limits;
@@ -49,15 +50,33 @@ pub fn read_component(path: &Path) -> Result<ComponentBytes, CliError> {
     })
 }
 
-/// Reads the evidence of a component: the files named, else the one beside it if it is there.
+/// Reads the evidence of a component: the files named, else those beside it that are there.
 pub fn read_evidence(component: &Path, named: &[PathBuf]) -> Result<Vec<Vec<u8>>, CliError> {
-    if !named.is_empty() {
-        return named.iter().map(|path| read_bytes(path, limits::EVIDENCE_BYTES, "evidence")).collect();
-    }
-    let beside = evidence_beside(component);
-    match std::fs::symlink_metadata(&beside) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        _ => Ok(vec![read_bytes(&beside, limits::EVIDENCE_BYTES, "evidence")?]),
+    let beside = if named.is_empty() { all_evidence_beside(component) } else { Vec::new() };
+    let paths = if named.is_empty() { &beside } else { named };
+    paths.iter().map(|path| read_bytes(path, limits::EVIDENCE_BYTES, "evidence")).collect()
+}
+
+/// The evidence files beside a component that are there: `PATH.sigstore.json`, and those of further signers and statements,
+/// `PATH.2.sigstore.json` and on without a gap.
+pub fn all_evidence_beside(component: &Path) -> Vec<PathBuf> {
+    (0..=EVIDENCE_COUNT).map(|number| evidence_number(component, number)).take_while(|path| !is_missing(path)).collect()
+}
+
+/// Whether there is nothing of this name. What cannot be looked at is there: reading it will say why it cannot be read.
+fn is_missing(path: &Path) -> bool {
+    matches!(std::fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
+}
+
+/// The evidence file with this number beside a component, from 0.
+pub fn evidence_number(component: &Path, number: usize) -> PathBuf {
+    match number {
+        0 => evidence_beside(component),
+        _ => {
+            let mut name = component.as_os_str().to_owned();
+            name.push(format!(".{}.sigstore.json", number.saturating_add(1)));
+            PathBuf::from(name)
+        }
     }
 }
 

@@ -72,7 +72,7 @@ fn claims_error(path: &Path, error: &ClaimsError) -> CliError {
 fn sign_error(component: &Path, error: &SignError) -> CliError {
     let (exit, code) = match error {
         SignError::Key(_) => (exit::USAGE, "usage"),
-        SignError::Component(error) => return super::claims::not_a_component(component, error),
+        SignError::Component(error) => return super::claims::not_a_component(component.display(), error),
         SignError::HiddenImports { .. } => (exit::CLAIMS, "claims.imports"),
         SignError::Expired { .. } => (exit::TIME, "time.expired"),
         SignError::Internal(_) => (exit::INTERNAL, "internal"),

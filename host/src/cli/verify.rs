@@ -3,7 +3,7 @@
 //! Trust starts at root keys that the caller names, on the command line or in the configuration. Without them there is no
 //! verdict: nothing is trusted on first use.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use portcullis_signing::{
     Audience, Claims, ComponentBytes, Context, DecisionRecord, HighWaterError, KeyKind, Refusal, TrustPolicy, Verified,
@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 use super::error::{CliError, exit};
 use super::keys::PublicKeyArg;
+use super::located::{Located, RegistryArgs};
 use super::output::{Output, table};
 use super::{files, locate};
 use crate::clock;
@@ -23,13 +24,15 @@ use crate::supervisor::high_water::HighWater;
 /// `portcullis verify`.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// The component.
-    component: PathBuf,
-    /// Evidence; by default the file with `.sigstore.json` beside the component. May be given several times.
+    /// The component: a file, or oci://HOST/REPOSITORY:TAG.
+    component: Located,
+    /// Evidence; by default the files with `.sigstore.json` beside the component, or what refers to it. May be given several times.
     #[arg(long = "bundle", value_name = "FILE")]
     bundles: Vec<PathBuf>,
     #[command(flatten)]
     trust: TrustArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 /// Where a verdict takes its trust from.
@@ -66,30 +69,18 @@ pub struct Trusted {
 /// Runs the command.
 pub fn run(args: VerifyArgs, out: &mut Output) -> Result<(), CliError> {
     let trusted = args.trust.read(clock::now())?;
-    let component = files::read_component(&args.component)?;
-    let verdict = verify_file(&component, &args.component, &args.bundles, &trusted)?;
-    let refused = |refusal| CliError::from(refusal).about(files::with_evidence(&args.component, &args.bundles));
-    let verified = verdict.map_err(refused)?;
+    let found = args.component.read(&args.bundles, &args.registry, out)?;
+    let evidence: Vec<&[u8]> = found.evidence.iter().map(Vec::as_slice).collect();
+    let refused = |refusal| CliError::from(refusal).about(&found.label);
+    let verified = trusted.verify(&found.component, &evidence).map_err(refused)?;
     let json = serde_json::to_value(DecisionRecord::new(Ok(&verified))).map_err(CliError::internal)?;
-    out.result(format!("verified\n{}", table(&rows(&args.component, &verified, &trusted)).trim_end()), &json)?;
+    out.result(format!("verified\n{}", table(&rows(&found.label, &verified, &trusted)).trim_end()), &json)?;
     if trusted.seen.is_none() {
         out.note(
             "rollback was checked against the floors of the trust policy only; --config adds what a host has seen",
         );
     }
     Ok(())
-}
-
-/// The verdict on a component that was read from `path`. The outer error is about files, the inner one is the verdict.
-pub fn verify_file(
-    component: &ComponentBytes,
-    path: &Path,
-    bundles: &[PathBuf],
-    trusted: &Trusted,
-) -> Result<Result<Verified<Claims>, Refusal>, CliError> {
-    let evidence = files::read_evidence(path, bundles)?;
-    let evidence: Vec<&[u8]> = evidence.iter().map(Vec::as_slice).collect();
-    Ok(trusted.verify(component, &evidence))
 }
 
 impl TrustArgs {
@@ -164,12 +155,12 @@ impl Trusted {
     }
 }
 
-fn rows(path: &Path, verified: &Verified<Claims>, trusted: &Trusted) -> Vec<Vec<String>> {
+fn rows(label: &str, verified: &Verified<Claims>, trusted: &Trusted) -> Vec<Vec<String>> {
     let (claims, signer) = (verified.claims(), verified.signer());
     let interfaces = verified.interfaces();
     let row = |name: &str, value: String| vec![format!("  {name}"), value];
     vec![
-        row("file", path.display().to_string()),
+        row("file", label.to_owned()),
         row("digest", verified.digest().to_string()),
         row("component", format!("{} {}, revision {}", claims.name(), claims.version(), claims.revision())),
         row("signer", format!("{} ({}), group {}", signer.name(), signer.key(), signer.group())),
@@ -232,7 +223,9 @@ mod tests {
     }
 
     fn verdict(temp: &tempfile::TempDir, trust: TrustArgs) -> Result<(), CliError> {
-        run(VerifyArgs { component: temp.path().join("app.wasm"), bundles: Vec::new(), trust }, &mut Output::new(true))
+        let component = Located::File(temp.path().join("app.wasm"));
+        let args = VerifyArgs { component, bundles: Vec::new(), trust, registry: RegistryArgs::default() };
+        run(args, &mut Output::new(true))
     }
 
     fn configured(temp: &tempfile::TempDir) -> TrustArgs {
