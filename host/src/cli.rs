@@ -16,6 +16,7 @@ pub mod moment;
 pub mod output;
 pub mod policy;
 pub mod presented;
+pub mod provenance;
 pub mod pull;
 pub mod push;
 pub mod remote;

@@ -9,7 +9,7 @@ pub const COMPONENT_BYTES: u64 = 256 << 20;
 /// Largest evidence file.
 pub const EVIDENCE_BYTES: u64 = 1 << 20;
 /// Largest SBOM.
-pub const SBOM_BYTES: u64 = 64 << 20;
+pub const SBOM_BYTES: u64 = 16 << 20;
 /// Largest native code that a compile process may hand back.
 pub const NATIVE_BYTES: u64 = 1 << 30;
 /// Largest packet on a handover socket, header and payload.
@@ -78,3 +78,7 @@ pub const BLOB_TRIES: u32 = 5;
 pub const BLOB_PAUSE: Duration = Duration::from_millis(200);
 /// Pieces in which a blob is handed to the upload.
 pub const PUSH_CHUNK: usize = 64 << 10;
+/// How long a signing command may take.
+pub const SIGNER_DEADLINE: Duration = Duration::from_secs(60);
+/// Largest answer of a signing command.
+pub const SIGNER_ANSWER: u64 = 16 << 10;

@@ -15,6 +15,7 @@ mod process;
 mod roles;
 mod rpc;
 mod runtime;
+mod signer;
 mod state;
 mod supervisor;
 

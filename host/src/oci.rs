@@ -16,4 +16,13 @@ mod registry;
 pub use download::Resume;
 pub use error::RegistryError;
 pub use push::{Attachment, Pushed};
-pub use registry::{Fetched, Options, Registry};
+pub use registry::{Fetched, Options, Piece, Registry};
+
+/// Media type of an SPDX document.
+pub const SPDX: &str = "application/spdx+json";
+/// Media type of a CycloneDX document.
+pub const CYCLONE_DX: &str = "application/vnd.cyclonedx+json";
+/// Media type of what cosign 2 signs: a small document that names a manifest.
+const SIMPLE_SIGNING: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
+/// The annotation with the signature of it.
+const SIMPLE_SIGNATURE: &str = "dev.cosignproject.cosign/signature";

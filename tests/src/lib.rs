@@ -15,6 +15,7 @@ pub mod host;
 pub mod http;
 mod janitor;
 pub mod processes;
+pub mod registry;
 pub mod server;
 pub mod site;
 

@@ -11,6 +11,8 @@ pub mod exit {
     pub const USAGE: u8 = 2;
     /// No evidence.
     pub const EVIDENCE: u8 = 10;
+    /// Bad signature.
+    pub const SIGNATURE: u8 = 11;
     /// Claims do not match.
     pub const CLAIMS: u8 = 13;
     /// Expired or not yet valid.

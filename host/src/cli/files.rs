@@ -57,27 +57,60 @@ pub fn read_evidence(component: &Path, named: &[PathBuf]) -> Result<Vec<Vec<u8>>
     paths.iter().map(|path| read_bytes(path, limits::EVIDENCE_BYTES, "evidence")).collect()
 }
 
-/// The evidence files beside a component that are there: `PATH.sigstore.json`, and those of further signers and statements,
-/// `PATH.2.sigstore.json` and on without a gap.
+/// The evidence files beside a component that are there: `PATH.sigstore.json`, `PATH.provenance.sigstore.json`, those of further
+/// signers and statements, `PATH.2.sigstore.json` and on without a gap, and SBOMs, `PATH.sbom.json` and on likewise.
 pub fn all_evidence_beside(component: &Path) -> Vec<PathBuf> {
-    (0..=EVIDENCE_COUNT).map(|number| evidence_number(component, number)).take_while(|path| !is_missing(path)).collect()
+    let numbered = |name: fn(&Path, usize) -> PathBuf| {
+        (0..=EVIDENCE_COUNT).map(move |number| name(component, number)).take_while(|path| !is_missing(path))
+    };
+    let provenance = Some(provenance_beside(component)).filter(|path| !is_missing(path));
+    let mut found: Vec<PathBuf> = numbered(evidence_number).collect();
+    found.splice(found.len().min(1)..found.len().min(1), provenance);
+    found.extend(numbered(sbom_number));
+    found
+}
+
+/// The evidence file with this number beside a component, from 0.
+pub fn evidence_number(component: &Path, number: usize) -> PathBuf {
+    beside(component, number, "sigstore.json")
+}
+
+/// The SBOM with this number beside a component, from 0.
+pub fn sbom_number(component: &Path, number: usize) -> PathBuf {
+    beside(component, number, "sbom.json")
+}
+
+/// Whether a file beside a component is named as an SBOM.
+pub fn is_sbom(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b".sbom.json")
+}
+
+/// Where the provenance of a component lies.
+pub fn provenance_beside(component: &Path) -> PathBuf {
+    beside(component, 0, "provenance.sigstore.json")
+}
+
+/// The first evidence file beside a component that is not there yet.
+pub fn free_evidence(component: &Path) -> PathBuf {
+    let mut number = 0;
+    while !is_missing(&evidence_number(component, number)) && number <= EVIDENCE_COUNT {
+        number += 1;
+    }
+    evidence_number(component, number)
+}
+
+fn beside(component: &Path, number: usize, ending: &str) -> PathBuf {
+    let mut name = component.as_os_str().to_owned();
+    if number > 0 {
+        name.push(format!(".{}", number.saturating_add(1)));
+    }
+    name.push(format!(".{ending}"));
+    PathBuf::from(name)
 }
 
 /// Whether there is nothing of this name. What cannot be looked at is there: reading it will say why it cannot be read.
 fn is_missing(path: &Path) -> bool {
     matches!(std::fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
-}
-
-/// The evidence file with this number beside a component, from 0.
-pub fn evidence_number(component: &Path, number: usize) -> PathBuf {
-    match number {
-        0 => evidence_beside(component),
-        _ => {
-            let mut name = component.as_os_str().to_owned();
-            name.push(format!(".{}.sigstore.json", number.saturating_add(1)));
-            PathBuf::from(name)
-        }
-    }
 }
 
 /// A component and the evidence that was named for it, for a message about the two.
@@ -89,9 +122,7 @@ pub fn with_evidence(component: &Path, named: &[PathBuf]) -> String {
 
 /// Where the evidence of a component lies by default: `PATH.sigstore.json`.
 pub fn evidence_beside(component: &Path) -> PathBuf {
-    let mut name = component.as_os_str().to_owned();
-    name.push(".sigstore.json");
-    PathBuf::from(name)
+    evidence_number(component, 0)
 }
 
 /// Writes a file whole or not at all: temporary file, fsync, rename, fsync of the folder.

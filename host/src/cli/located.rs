@@ -56,8 +56,11 @@ impl Located {
             Located::Registry(text) => {
                 let reference = reference(text)?;
                 let fetched = fetch(&reference, registry, None, out)?;
-                let evidence =
-                    if bundles.is_empty() { fetched.evidence } else { files::read_evidence(Path::new(""), bundles)? };
+                let evidence = if bundles.is_empty() {
+                    fetched.evidence.iter().map(|piece| piece.bytes().to_vec()).collect()
+                } else {
+                    files::read_evidence(Path::new(""), bundles)?
+                };
                 Ok(Found { component: fetched.component, evidence, label: fetched.reference.to_string() })
             }
         }
@@ -83,8 +86,8 @@ pub fn fetch(
     let (asked, shown, folder) = (reference.clone(), bar.clone(), keep_in.map(Path::to_path_buf));
     let fetched = contained(async move {
         let registry = Registry::connect(&asked, &options).await?;
-        let manifest = registry.resolve().await?;
-        Ok(registry.fetch(&manifest, folder.as_deref(), &shown).await?)
+        let resolved = registry.resolve().await?;
+        Ok(registry.fetch(&resolved, folder.as_deref(), &shown).await?)
     });
     bar.finish_and_clear();
     let fetched = fetched?;

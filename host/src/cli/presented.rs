@@ -13,17 +13,21 @@ pub struct Presented {
     pub subjects: Vec<Digest>,
     /// What kind of statement it is; absent where it signs a file alone.
     pub predicate_type: Option<String>,
+    /// The media type: which version of the format.
+    pub media_type: String,
 }
 
 impl Presented {
     /// Reads a bundle.
     pub fn read(bytes: &[u8]) -> Result<Self, String> {
         let bundle: Value = serde_json::from_slice(bytes).map_err(|error| format!("it is not JSON: {error}"))?;
+        let media_type = bundle.get("mediaType").and_then(Value::as_str).unwrap_or_default();
+        let media_type = Excerpt(media_type).to_string();
         if let Some(digest) = bundle.pointer("/messageSignature/messageDigest/digest").and_then(Value::as_str) {
             let bytes = STANDARD.decode(digest).map_err(|_| "its digest is not base64".to_owned())?;
             let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
             let digest = Digest::from_hex(&hex).map_err(|error| error.to_string())?;
-            return Ok(Self { subjects: vec![digest], predicate_type: None });
+            return Ok(Self { subjects: vec![digest], predicate_type: None, media_type });
         }
         let payload = bundle.pointer("/dsseEnvelope/payload").and_then(Value::as_str).ok_or("it has no envelope")?;
         let payload = STANDARD.decode(payload).map_err(|_| "its payload is not base64".to_owned())?;
@@ -35,6 +39,7 @@ impl Presented {
         Ok(Self {
             subjects: subjects.iter().filter_map(digest).collect(),
             predicate_type: predicate_type.map(|text| Excerpt(text).to_string()),
+            media_type,
         })
     }
 }

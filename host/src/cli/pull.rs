@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use portcullis_signing::PREDICATE_TYPE;
 use portcullis_signing::oci::OciReference;
 use serde_json::json;
 
@@ -9,9 +10,10 @@ use super::error::CliError;
 use super::files;
 use super::located::{self, RegistryArgs};
 use super::output::Output;
+use super::presented::Presented;
 use super::verify::TrustArgs;
 use crate::clock;
-use crate::oci::Fetched;
+use crate::oci::{Fetched, Piece};
 
 /// `portcullis pull`.
 #[derive(Debug, clap::Args)]
@@ -43,7 +45,7 @@ pub fn run(args: &PullArgs, out: &mut Output) -> Result<(), CliError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let fetched = located::fetch(&reference, &args.registry, Some(folder), out)?;
     if let Some(trusted) = &trusted {
-        let evidence: Vec<&[u8]> = fetched.evidence.iter().map(Vec::as_slice).collect();
+        let evidence: Vec<&[u8]> = fetched.evidence.iter().map(Piece::bytes).collect();
         let refused = |refusal| CliError::from(refusal).about(&fetched.reference);
         trusted.verify(&fetched.component, &evidence).map_err(refused)?;
     }
@@ -69,9 +71,19 @@ pub fn run(args: &PullArgs, out: &mut Output) -> Result<(), CliError> {
 /// Writes a component and its evidence beside it. Evidence first: a component is never there without.
 pub fn write(fetched: &Fetched, path: &Path, force: bool) -> Result<Vec<PathBuf>, CliError> {
     let mut written = Vec::new();
-    for (number, bundle) in fetched.evidence.iter().enumerate() {
-        let name = files::evidence_number(path, number);
-        files::write(&name, bundle, 0o644, force)?;
+    let (signed, sboms): (Vec<&Piece>, Vec<&Piece>) =
+        fetched.evidence.iter().partition(|piece| matches!(piece, Piece::Signed(_)));
+    let is_claims = |piece: &&&Piece| {
+        Presented::read(piece.bytes())
+            .is_ok_and(|presented| presented.predicate_type.as_deref() == Some(PREDICATE_TYPE))
+    };
+    // Claims first: that is where people look.
+    let (claims, others): (Vec<&Piece>, Vec<&Piece>) = signed.into_iter().partition(|piece| is_claims(&piece));
+    let numbered =
+        claims.into_iter().chain(others).enumerate().map(|(n, piece)| (files::evidence_number(path, n), piece));
+    let sboms = sboms.into_iter().enumerate().map(|(n, piece)| (files::sbom_number(path, n), piece));
+    for (name, piece) in numbered.chain(sboms) {
+        files::write(&name, piece.bytes(), 0o644, force)?;
         written.push(name);
     }
     files::write(path, fetched.component.bytes(), 0o644, force)?;

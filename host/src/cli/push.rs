@@ -1,19 +1,21 @@
 //! `portcullis push`: a component and its evidence to an OCI registry. What no host would admit is not pushed by mistake.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use portcullis_signing::bundle::MEDIA_TYPE as BUNDLE;
+use portcullis_signing::limits::BUNDLE_BYTES;
 use portcullis_signing::oci::{ComponentArtifact, OciReference};
 use portcullis_signing::{ComponentBytes, RefusalCode};
 use serde_json::json;
 
 use super::claims::read_component;
 use super::error::{CliError, exit};
+use super::files;
 use super::located::{self, RegistryArgs};
 use super::moment::Moment;
 use super::output::Output;
 use super::presented::Presented;
-use super::{files, sbom};
+use super::sbom::Sbom;
 use crate::oci::{Attachment, Pushed, Registry};
 
 /// `portcullis push`.
@@ -48,10 +50,7 @@ pub fn run(args: &PushArgs, out: &mut Output) -> Result<(), CliError> {
             .with_hint("end it with a tag, such as :1.4.2"));
     }
     let (component, interfaces) = read_component(&args.component)?;
-    let mut attachments = evidence(args, &component)?;
-    for path in &args.sboms {
-        attachments.push(sbom::Sbom::read(path)?.into_attachment());
-    }
+    let attachments = attachments(args, &component)?;
     let created = Moment::given_or_epoch(args.at)?;
     let artifact = ComponentArtifact::new(&component, &interfaces, created);
     let pushed = send(&reference, args, component, artifact, attachments, out)?;
@@ -85,25 +84,37 @@ fn send(
     pushed
 }
 
-/// The evidence, looked at only so far that none is pushed with a component that it does not speak of.
-fn evidence(args: &PushArgs, component: &ComponentBytes) -> Result<Vec<Attachment>, CliError> {
-    let bundles = files::read_evidence(&args.component, &args.bundles)?;
+/// The evidence, looked at only so far that none is pushed with a component that it does not speak of; and the SBOMs.
+fn attachments(args: &PushArgs, component: &ComponentBytes) -> Result<Vec<Attachment>, CliError> {
+    let beside = if args.bundles.is_empty() { files::all_evidence_beside(&args.component) } else { Vec::new() };
+    let (sboms, bundles): (Vec<&PathBuf>, Vec<&PathBuf>) = beside.iter().partition(|path| files::is_sbom(path));
+    let bundles: Vec<&PathBuf> = bundles.into_iter().chain(&args.bundles).collect();
     if bundles.is_empty() && !args.without_evidence {
         let code = RefusalCode::EvidenceNone;
-        return Err(CliError::new(code.exit_code(), code.as_str(), format!("{}: there is no evidence to push with it", args.component.display()))
-            .with_hint("sign it first: `portcullis sign APP.wasm --claims F --key K`; --without-evidence pushes what every host refuses"));
+        let message = format!("{}: there is no evidence to push with it", args.component.display());
+        return Err(CliError::new(code.exit_code(), code.as_str(), message).with_hint(
+            "sign it first: `portcullis sign APP.wasm --claims F --key K`; --without-evidence pushes what every host refuses",
+        ));
     }
-    bundles.into_iter().map(|bytes| attachment(bytes, args, component)).collect()
+    let mut attachments = Vec::new();
+    for path in bundles {
+        attachments.push(attachment(path, component)?);
+    }
+    for path in sboms.into_iter().chain(&args.sboms) {
+        attachments.push(Sbom::read(path)?.into_attachment());
+    }
+    Ok(attachments)
 }
 
-fn attachment(bytes: Vec<u8>, args: &PushArgs, component: &ComponentBytes) -> Result<Attachment, CliError> {
-    let about = files::with_evidence(&args.component, &args.bundles);
+fn attachment(path: &Path, component: &ComponentBytes) -> Result<Attachment, CliError> {
+    let bytes = files::read_bytes(path, BUNDLE_BYTES as u64, "evidence")?;
+    let about = path.display();
     let presented = Presented::read(&bytes).map_err(|why| {
         CliError::new(exit::EVIDENCE, "evidence.malformed", format!("{about}: {why}"))
             .with_hint("the file is damaged or no Sigstore bundle; sign again")
     })?;
     if !presented.subjects.contains(component.digest()) {
-        let message = format!("{about}: the evidence is for another file than this one, {}", component.digest());
+        let message = format!("{about} is for another file than this one, {}", component.digest());
         return Err(CliError::new(exit::CLAIMS, "claims.digest", message).with_hint(
             "the component was changed after it was signed: sign it again, or push the one that was signed",
         ));

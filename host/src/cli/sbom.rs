@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::error::CliError;
 use super::files;
 use crate::limits::SBOM_BYTES;
-use crate::oci::Attachment;
+use crate::oci::{self, Attachment};
 
 /// Predicate type of an SPDX document.
 const SPDX: &str = "https://spdx.dev/Document";
@@ -45,6 +45,11 @@ impl Sbom {
         Digest::of(&self.bytes)
     }
 
+    /// The file.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
     /// To be attached in a registry.
     pub fn into_attachment(self) -> Attachment {
         Attachment { media_type: self.media_type, bytes: self.bytes, predicate_type: None }
@@ -56,8 +61,8 @@ fn kind(bytes: &[u8]) -> Option<(&'static str, &'static str)> {
     let text = |name: &str| value.get(name).and_then(Value::as_str);
     let spdx_3 = text("@context").is_some_and(|context| context.contains("spdx.org"));
     match (text("spdxVersion").is_some_and(|version| version.starts_with("SPDX-")) || spdx_3, text("bomFormat")) {
-        (true, None) => Some((SPDX, "application/spdx+json")),
-        (false, Some("CycloneDX")) => Some((CYCLONE_DX, "application/vnd.cyclonedx+json")),
+        (true, None) => Some((SPDX, oci::SPDX)),
+        (false, Some("CycloneDX")) => Some((CYCLONE_DX, oci::CYCLONE_DX)),
         _ => None,
     }
 }

@@ -29,7 +29,7 @@ pub enum RegistryError {
     #[error("the registry has no {0}")]
     Missing(String),
     /// An answer that makes no sense.
-    #[error("the registry {registry} answered {status} to a request for {what}")]
+    #[error("the registry {registry} answered {status} when asked to {what}")]
     Answer {
         /// Which.
         registry: String,
@@ -92,6 +92,15 @@ impl RegistryError {
                 let said: Vec<&str> = envelope.errors.iter().map(|error| error.message.as_str()).collect();
                 let status = format!("an error ({})", Excerpt(&said.join("; ")));
                 RegistryError::Answer { registry, status, what: what.to_owned() }
+            }
+            OciDistributionError::RequestError(error) if error.status().is_some() => {
+                match error.status().map(|status| status.as_u16()) {
+                    Some(401 | 403) => RegistryError::Unauthorized { registry, what },
+                    status => {
+                        let status = status.unwrap_or_default().to_string();
+                        RegistryError::Answer { registry, status, what: what.to_owned() }
+                    }
+                }
             }
             OciDistributionError::RequestError(error) => RegistryError::Unreachable { registry, why: reason(error) },
             other => {

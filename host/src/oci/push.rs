@@ -96,7 +96,7 @@ impl Registry {
         Err(RegistryError::Answer {
             registry: self.reference.registry().to_owned(),
             status: "without the evidence that was just pushed".to_owned(),
-            what: "the list of referrers".to_owned(),
+            what: "list the referrers".to_owned(),
         })
     }
 
@@ -113,12 +113,20 @@ impl Registry {
             counted.inc(chunk.len() as u64);
             Ok(chunk)
         }));
-        match self.client.push_blob_stream(&place, stream, &digest, None).await {
-            Ok(_) => Ok(()),
+        let pushed = match self.client.push_blob_stream(&place, stream, &digest, None).await {
             // A registry that takes no pieces takes the whole.
             Err(OciDistributionError::SpecViolationError(_)) => {
-                let whole = self.client.push_blob(&place, bytes.to_vec(), &digest).await;
-                whole.map(drop).map_err(|error| failed(&error))
+                self.client.push_blob(&place, bytes.to_vec(), &digest).await
+            }
+            pushed => pushed,
+        };
+        match pushed {
+            Ok(_) => Ok(()),
+            // Uploaded, and not said where to: it lies where it always does.
+            Err(OciDistributionError::RegistryNoLocationError)
+                if self.client.blob_exists(&place, &digest).await.is_ok_and(|exists| exists) =>
+            {
+                Ok(())
             }
             Err(error) => Err(failed(&error)),
         }

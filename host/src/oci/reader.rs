@@ -51,7 +51,7 @@ impl Reader {
         // A token goes into a header, here and in the library.
         if token.as_ref().is_some_and(|token| HeaderValue::from_str(token).is_err()) {
             let status = "a token that is none".to_owned();
-            return Err(RegistryError::Answer { registry, status, what: "a login".to_owned() });
+            return Err(RegistryError::Answer { registry, status, what: "log in".to_owned() });
         }
         let base = format!("{scheme}://{registry}/v2/{}", reference.repository());
         Ok(Self { client, registry, base, token, auth: auth.clone() })
@@ -155,7 +155,10 @@ impl Reader {
         let registry = self.registry.clone();
         match answer.status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => RegistryError::Unauthorized { registry, what: "read" },
-            status => RegistryError::Answer { registry, status: status.as_u16().to_string(), what: what.to_owned() },
+            status => {
+                let status = status.as_u16().to_string();
+                RegistryError::Answer { registry, status, what: format!("give {what}") }
+            }
         }
     }
 }

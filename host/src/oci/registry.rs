@@ -2,18 +2,21 @@
 
 use std::path::Path;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use indicatif::ProgressBar;
 use oci_client::client::{Certificate, CertificateEncoding, ClientConfig, ClientProtocol};
 use oci_client::{Client, Reference};
 use portcullis_signing::bundle::MEDIA_TYPE as BUNDLE;
 use portcullis_signing::limits::BUNDLE_BYTES;
-use portcullis_signing::oci::{ComponentManifest, Descriptor, OciReference, Pick, Referrer};
+use portcullis_signing::oci::{ComponentManifest, Descriptor, OciReference, Pick, Referrer, layers_of};
 use portcullis_signing::{ComponentBytes, Digest};
 use reqwest::redirect::Policy;
+use serde_json::json;
 
 use super::reader::Reader;
-use super::{RegistryError, Resume, credentials, download};
-use crate::limits::{COMPONENT_BYTES, REGISTRY_CALL, REGISTRY_CONNECT, REGISTRY_IDLE, REGISTRY_REDIRECTS};
+use super::{CYCLONE_DX, RegistryError, Resume, SIMPLE_SIGNATURE, SIMPLE_SIGNING, SPDX, credentials, download};
+use crate::limits::{COMPONENT_BYTES, REGISTRY_CALL, REGISTRY_CONNECT, REGISTRY_IDLE, REGISTRY_REDIRECTS, SBOM_BYTES};
 
 /// How a registry is spoken to.
 #[derive(Debug, Clone, Default)]
@@ -43,12 +46,37 @@ pub struct Registry {
 pub struct Fetched {
     /// The component.
     pub component: ComponentBytes,
-    /// Sigstore bundles that refer to it.
-    pub evidence: Vec<Vec<u8>>,
+    /// What refers to it.
+    pub evidence: Vec<Piece>,
     /// The reference by digest: what to write down.
     pub reference: OciReference,
     /// Referrers that could not be used, each with the reason.
     pub notes: Vec<String>,
+}
+
+/// One piece of evidence.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Piece {
+    /// A Sigstore bundle, or a signature of cosign 2 in the form that the verifier reads.
+    Signed(Vec<u8>),
+    /// An SBOM.
+    Sbom(Vec<u8>),
+}
+
+/// The manifest that a reference means, found out once.
+#[derive(Debug, Clone)]
+pub struct Resolved {
+    manifest: ComponentManifest,
+    bytes: Vec<u8>,
+}
+
+impl Piece {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Piece::Signed(bytes) | Piece::Sbom(bytes) => bytes,
+        }
+    }
 }
 
 impl std::fmt::Debug for Registry {
@@ -99,7 +127,7 @@ impl Registry {
     }
 
     /// Finds out, once, which manifest is meant.
-    pub async fn resolve(&self) -> Result<ComponentManifest, RegistryError> {
+    pub async fn resolve(&self) -> Result<Resolved, RegistryError> {
         let what = self.reference.to_string();
         let bytes = match self.reference.pick() {
             Pick::Digest(digest) => self.reader.manifest(digest, &what).await?,
@@ -107,55 +135,90 @@ impl Registry {
                 self.reader.tagged(tag, &what).await?.ok_or_else(|| RegistryError::Missing(what.clone()))?
             }
         };
-        ComponentManifest::parse(&bytes).map_err(|error| RegistryError::Manifest { what, error })
+        let manifest = ComponentManifest::parse(&bytes).map_err(|error| RegistryError::Manifest { what, error })?;
+        Ok(Resolved { manifest, bytes })
     }
 
     /// Fetches a component and what refers to it. An unfinished download is kept in `keep_in` and taken up again from there.
     pub async fn fetch(
         &self,
-        manifest: &ComponentManifest,
+        resolved: &Resolved,
         keep_in: Option<&Path>,
         bar: &ProgressBar,
     ) -> Result<Fetched, RegistryError> {
-        let layer = manifest.layer();
+        let layer = resolved.manifest.layer();
         bar.set_length(layer.size());
         let resume = keep_in.map(|folder| Resume::in_folder(folder, layer));
         let component = self.blob(layer, COMPONENT_BYTES, "the component", resume.as_ref(), bar).await?;
-        let (evidence, notes) = self.evidence(manifest).await?;
+        let (evidence, notes) = self.evidence(resolved).await?;
         download::finished(resume.as_ref());
-        Ok(Fetched { component, evidence, reference: self.reference.at(*manifest.digest()), notes })
+        Ok(Fetched { component, evidence, reference: self.reference.at(*resolved.manifest.digest()), notes })
     }
 
-    /// The bundles that refer to a manifest. A referrer that is broken is noted and left out: only evidence that is there grants.
-    async fn evidence(&self, manifest: &ComponentManifest) -> Result<(Vec<Vec<u8>>, Vec<String>), RegistryError> {
-        let (index, _) = self.reader.referrers(manifest.digest()).await?;
+    /// What refers to a manifest. A referrer that is broken is noted and left out: only evidence that is there grants.
+    async fn evidence(&self, resolved: &Resolved) -> Result<(Vec<Piece>, Vec<String>), RegistryError> {
+        let subject = resolved.manifest.digest();
+        let (index, _) = self.reader.referrers(subject).await?;
         let (mut evidence, mut notes) = (Vec::new(), Vec::new());
-        for entry in index.manifests() {
-            match self.bundles(entry.digest(), manifest.digest()).await {
-                Ok(bundles) => evidence.extend(bundles),
-                Err(error @ (RegistryError::Unreachable { .. } | RegistryError::Unauthorized { .. })) => {
-                    return Err(error);
-                }
-                Err(error) => notes.push(format!("{} is not used: {error}", entry.digest())),
+        let mut keep = |what: String, found: Result<Vec<Piece>, RegistryError>| match found {
+            Ok(pieces) => {
+                evidence.extend(pieces);
+                Ok(())
             }
+            Err(error @ (RegistryError::Unreachable { .. } | RegistryError::Unauthorized { .. })) => Err(error),
+            Err(error) => {
+                notes.push(format!("{what} is not used: {error}"));
+                Ok(())
+            }
+        };
+        for entry in index.manifests() {
+            keep(entry.digest().to_string(), self.referrer(entry.digest(), subject).await)?;
+        }
+        let tag = format!("sha256-{}.sig", subject.hex());
+        if let Some(bytes) = self.reader.tagged(&tag, "the signatures of cosign 2").await? {
+            keep(tag, self.simple_signatures(&bytes, &resolved.bytes).await)?;
         }
         // The same list always gives the same order.
-        evidence.sort_by_cached_key(|bundle| Digest::of(bundle).hex());
+        evidence.sort();
         evidence.dedup();
         Ok((evidence, notes))
     }
 
-    async fn bundles(&self, referrer: &Digest, subject: &Digest) -> Result<Vec<Vec<u8>>, RegistryError> {
+    async fn referrer(&self, referrer: &Digest, subject: &Digest) -> Result<Vec<Piece>, RegistryError> {
         let what = format!("the referrer {referrer}");
         let bytes = self.reader.manifest(referrer, &what).await?;
         let referrer = Referrer::parse(&bytes, subject).map_err(|error| RegistryError::Manifest { what, error })?;
-        let mut bundles = Vec::new();
+        let mut pieces = Vec::new();
         for layer in referrer.layers(BUNDLE) {
-            let bar = ProgressBar::hidden();
-            let bundle = self.blob(layer, BUNDLE_BYTES as u64, "the evidence", None, &bar).await?;
-            bundles.push(bundle.bytes().to_vec());
+            pieces.push(Piece::Signed(self.small(layer, BUNDLE_BYTES as u64, "the evidence").await?));
         }
-        Ok(bundles)
+        for layer in [SPDX, CYCLONE_DX].into_iter().flat_map(|media_type| referrer.layers(media_type)) {
+            pieces.push(Piece::Sbom(self.small(layer, SBOM_BYTES, "the SBOM").await?));
+        }
+        Ok(pieces)
+    }
+
+    /// Signatures of cosign 2: each a payload that names the component's manifest, so that is handed on with it.
+    async fn simple_signatures(&self, bytes: &[u8], manifest: &[u8]) -> Result<Vec<Piece>, RegistryError> {
+        let what = "the signatures of cosign 2".to_owned();
+        let layers = layers_of(bytes).map_err(|error| RegistryError::Manifest { what, error })?;
+        let mut pieces = Vec::new();
+        for layer in layers.iter().filter(|layer| layer.media_type() == SIMPLE_SIGNING) {
+            let Some(signature) = layer.annotation(SIMPLE_SIGNATURE) else { continue };
+            let payload = self.small(layer, BUNDLE_BYTES as u64, "a signature of cosign 2").await?;
+            let piece = json!({
+                "mediaType": COSIGN_2,
+                "manifest": STANDARD.encode(manifest),
+                "payload": STANDARD.encode(payload),
+                "signature": signature,
+            });
+            pieces.push(Piece::Signed(piece.to_string().into_bytes()));
+        }
+        Ok(pieces)
+    }
+
+    async fn small(&self, blob: &Descriptor, max: u64, what: &str) -> Result<Vec<u8>, RegistryError> {
+        Ok(self.blob(blob, max, what, None, &ProgressBar::hidden()).await?.bytes().to_vec())
     }
 
     async fn blob(
@@ -176,4 +239,6 @@ impl Registry {
     }
 }
 
+/// The form in which the verifier reads a signature of cosign 2.
+const COSIGN_2: &str = "application/vnd.portcullis.cosign-v2+json";
 const USER_AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
