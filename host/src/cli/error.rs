@@ -139,6 +139,7 @@ impl From<portcullis_signing::Refusal> for CliError {
     }
 }
 
+#[cfg(feature = "host")]
 impl From<crate::config::ConfigError> for CliError {
     fn from(error: crate::config::ConfigError) -> Self {
         Self::new(exit::CONFIG, "config.invalid", error.to_string())

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+#[cfg(unix)]
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -140,10 +141,13 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(), Cl
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .prefix(".portcullis-")
-            .permissions(PermissionsExt::from_mode(mode))
-            .tempfile_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".portcullis-");
+        #[cfg(unix)]
+        builder.permissions(PermissionsExt::from_mode(mode));
+        #[cfg(not(unix))]
+        let _ = mode;
+        let mut file = builder.tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         if force {
@@ -151,12 +155,18 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(), Cl
         } else {
             file.persist_noclobber(path).map_err(|error| error.error)?;
         }
-        File::open(folder)?.sync_all()
+        sync_folder(folder)
     };
     write().map_err(|error| failed(&error))
 }
 
+/// What was renamed stays renamed. Elsewhere than on Unix a folder cannot be opened for that.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
 /// Replaces a file by new content with the owner, group and mode of the old one, or not at all.
+#[cfg(feature = "host")]
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let old = std::fs::metadata(path).map_err(|error| unreadable(path, "file", &error))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -167,7 +177,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()
+        sync_folder(folder)
     };
     replace().map_err(|error| {
         CliError::usage(format!("{} cannot be written: {error}", path.display()))
@@ -176,7 +186,12 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 }
 
 fn open(path: &Path, most: u64, what: &str) -> Result<(File, u64), CliError> {
-    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let mut options = File::options();
+    options.read(true);
+    // A pipe must not hold us up.
+    #[cfg(unix)]
+    options.custom_flags(libc::O_NONBLOCK);
+    let opened = options.open(path);
     let file = opened.map_err(|error| unreadable(path, what, &error))?;
     let meta = file.metadata().map_err(|error| unreadable(path, what, &error))?;
     if meta.is_dir() {
@@ -184,14 +199,7 @@ fn open(path: &Path, most: u64, what: &str) -> Result<(File, u64), CliError> {
         return Err(CliError::usage(message).with_hint("name the file in it"));
     }
     if !meta.is_file() {
-        let kind = meta.file_type();
-        let kind = if kind.is_fifo() {
-            "a pipe"
-        } else if kind.is_socket() {
-            "a socket"
-        } else {
-            "a device"
-        };
+        let kind = special(meta.file_type());
         let message = format!("{what} {} is {kind}, not a file", path.display());
         return Err(CliError::usage(message).with_hint("write its content to a file first"));
     }
@@ -202,6 +210,22 @@ fn open(path: &Path, most: u64, what: &str) -> Result<(File, u64), CliError> {
         return Err(empty(path, what));
     }
     Ok((file, meta.len()))
+}
+
+#[cfg(unix)]
+fn special(kind: std::fs::FileType) -> &'static str {
+    if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+#[cfg(not(unix))]
+fn special(_kind: std::fs::FileType) -> &'static str {
+    "something else"
 }
 
 fn unreadable(path: &Path, what: &str, error: &io::Error) -> CliError {

@@ -4,6 +4,7 @@
 
 use std::convert::Infallible;
 use std::fmt;
+#[cfg(unix)]
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -287,7 +288,14 @@ fn looks_like_a_seed(text: &str) -> bool {
     text.len() > 40 && text.starts_with('S') && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
 }
 
+/// Elsewhere than on Unix a file has no mode; who may read it is what its folder says.
+#[cfg(not(unix))]
+fn check_mode(_path: &Path) -> Result<(), CliError> {
+    Ok(())
+}
+
 /// Refuses a key file that anybody but its owner can read or write.
+#[cfg(unix)]
 fn check_mode(path: &Path) -> Result<(), CliError> {
     // What cannot be looked at, or is no file, is explained by the reading that follows.
     let Ok(meta) = std::fs::metadata(path) else { return Ok(()) };

@@ -88,7 +88,7 @@ impl std::fmt::Debug for Registry {
 impl Registry {
     /// Logs in, with the credentials that Docker would use.
     pub async fn connect(reference: &OciReference, options: &Options) -> Result<Self, RegistryError> {
-        portcullis_identity::install_tls_provider();
+        portcullis_tls::install_provider();
         let registry = reference.registry();
         let local = |error: String| RegistryError::Unreachable { registry: registry.to_owned(), why: error };
         let plain = options.is_plain(reference);

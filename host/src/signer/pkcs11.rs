@@ -10,7 +10,7 @@ use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHan
 use cryptoki::session::{Session, UserType};
 use cryptoki::slot::Slot;
 use cryptoki::types::AuthPin;
-use portcullis_signing::{Excerpt, KeyKind, PublicKey, SignerKey};
+use portcullis_signing::{Digest, Excerpt, KeyKind, PublicKey, SignerKey};
 use zeroize::Zeroizing;
 
 use super::{Uri, ecdsa};
@@ -102,8 +102,8 @@ impl Token {
                 self.session.sign(&mechanism, self.key, message).map_err(failed)
             }
             SignerKey::P256(_) => {
-                let digest = ring::digest::digest(&ring::digest::SHA256, message);
-                let pair = self.session.sign(&Mechanism::Ecdsa, self.key, digest.as_ref()).map_err(failed)?;
+                let digest = Digest::of(message);
+                let pair = self.session.sign(&Mechanism::Ecdsa, self.key, digest.as_bytes()).map_err(failed)?;
                 ecdsa::der(&pair).ok_or(TokenError::Algorithm)
             }
         }
