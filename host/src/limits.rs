@@ -36,6 +36,8 @@ pub const COMPILE_DEADLINE: Duration = Duration::from_secs(120);
 pub const COMPILE_CPU_SECONDS: u64 = 240;
 /// Address space of one compile process.
 pub const COMPILE_ADDRESS_SPACE: u64 = 8 << 30;
+/// How often the files of the trust policy and the deny list, and the expiry of claims, are looked at.
+pub const TRUST_POLL: Duration = Duration::from_millis(250);
 /// How long any call to a child may take; longer than [`DRAIN`].
 pub const CHILD_CALL: Duration = Duration::from_secs(30);
 /// How long one call to another process of ours may take.

@@ -19,6 +19,8 @@ pub mod exit {
     pub const TIME: u8 = 14;
     /// Trust policy invalid or stale.
     pub const TRUST: u8 = 17;
+    /// Something was revoked.
+    pub const REVOKED: u8 = 16;
     /// The other end cannot be reached.
     pub const TRANSPORT: u8 = 18;
     /// Denied by policy.

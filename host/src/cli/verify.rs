@@ -3,23 +3,23 @@
 //! Trust starts at root keys that the caller names, on the command line or in the configuration. Without them there is no
 //! verdict: nothing is trusted on first use.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use portcullis_signing::trust::Roots;
 use portcullis_signing::{
-    Audience, Claims, ComponentBytes, Context, DecisionRecord, HighWaterError, KeyKind, Refusal, TrustPolicy, Verified,
-    timestamp, verify,
+    Audience, Claims, ComponentBytes, Context, DecisionRecord, DenyList, Examination, HighWaterError, KeyKind, Refusal,
+    TrustPolicy, Verified, timestamp,
 };
 use time::OffsetDateTime;
 
 use super::error::{CliError, exit};
+use super::files;
+use super::host_side::{HighWater, HostSide};
 use super::keys::PublicKeyArg;
 use super::located::{Located, RegistryArgs};
 use super::output::{Output, table};
-use super::{files, locate};
 use crate::clock;
-use crate::config::Config;
 use crate::limits::CONFIG_BYTES;
-use crate::supervisor::high_water::HighWater;
 
 /// `portcullis verify`.
 #[derive(Debug, clap::Args)]
@@ -50,6 +50,9 @@ pub struct TrustArgs {
     /// The cluster for which to decide.
     #[arg(long, value_name = "CLUSTER")]
     pub audience: Option<Audience>,
+    /// The signed deny list, where the trust policy demands one.
+    #[arg(long, value_name = "FILE")]
+    pub deny_list: Option<PathBuf>,
     /// Take all of these, and the revisions seen, from a host's configuration.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -59,6 +62,7 @@ pub struct TrustArgs {
 #[derive(Debug)]
 pub struct Trusted {
     policy: TrustPolicy,
+    deny_list: Option<DenyList>,
     file: PathBuf,
     audience: String,
     seen: Option<HighWater>,
@@ -91,7 +95,7 @@ impl TrustArgs {
 
     /// Reads and verifies the trust policy.
     pub fn read(&self, now: OffsetDateTime) -> Result<Trusted, CliError> {
-        let config = self.config.as_deref().map(|path| locate::config(Some(path))).transpose()?;
+        let config = self.config.as_deref().map(HostSide::read).transpose()?;
         let trust = config.as_ref().map(|config| &config.trust);
         let roots = if self.roots.is_empty() {
             trust.map(|trust| trust.roots.clone()).unwrap_or_default()
@@ -118,40 +122,61 @@ impl TrustArgs {
         let bytes = files::read_bytes(&file, CONFIG_BYTES, "trust policy").map_err(|error| {
             CliError::new(exit::TRUST, "trust.unreadable", error.message()).with_hint(error.hint().unwrap_or_default())
         })?;
-        let (seen, seen_error) = match config.as_ref().map(marks) {
+        let (seen, seen_error) = match config.as_ref().map(HostSide::marks) {
             None => (None, None),
             Some(Ok(marks)) => (Some(marks), None),
             Some(Err(error)) => (None, Some(error)),
         };
         let version = seen.as_ref().and_then(HighWater::trust_policy);
-        let policy = TrustPolicy::verify(&bytes, &roots, threshold, now, version).map_err(|error| {
-            let refusal = Refusal::from(error);
-            CliError::new(
-                refusal.code().exit_code(),
-                refusal.code().as_str(),
-                format!("{}: {}", file.display(), refusal.message()),
-            )
-            .with_hint(refusal.hint())
-        })?;
-        Ok(Trusted { policy, file, audience, seen, seen_error, now })
+        let pinned = Roots { roots, threshold };
+        // Root keys that replaced the pinned ones are known to the host from its last policy.
+        let known = seen.as_ref().and_then(|seen| seen.roots(&pinned)).unwrap_or(&pinned);
+        let policy = TrustPolicy::verify(&bytes, &known.roots, known.threshold, now, version)
+            .map_err(|error| trust_error(&file, Refusal::from(error)))?;
+        let list = self.deny_list.clone().or_else(|| trust.and_then(|trust| trust.deny_list.clone()));
+        let version = seen.as_ref().and_then(HighWater::deny_list);
+        let deny_list = deny_list(&policy, list.as_deref(), version)?;
+        Ok(Trusted { policy, deny_list, file, audience, seen, seen_error, now })
     }
 }
 
-/// The highest revisions that the host of this configuration has seen.
-fn marks(config: &Config) -> Result<HighWater, String> {
-    HighWater::open(&config.state_dir.join("high-water.json")).map_err(|error| error.to_string())
+/// The deny list that the trust policy demands; what is not demanded is not read.
+fn deny_list(policy: &TrustPolicy, path: Option<&Path>, seen: Option<u64>) -> Result<Option<DenyList>, CliError> {
+    let Some((rule, path)) = policy.deny_list().zip(path) else { return Ok(None) };
+    let bytes = files::read_bytes(path, CONFIG_BYTES, "deny list").map_err(|error| {
+        CliError::new(exit::TRUST, "deny-list.missing", error.message()).with_hint(error.hint().unwrap_or_default())
+    })?;
+    DenyList::verify(&bytes, rule, seen).map(Some).map_err(|error| trust_error(path, Refusal::from(error)))
+}
+
+fn trust_error(file: &Path, refusal: Refusal) -> CliError {
+    let message = format!("{}: {}", file.display(), refusal.message());
+    CliError::new(refusal.code().exit_code(), refusal.code().as_str(), message).with_hint(refusal.hint())
 }
 
 impl Trusted {
     /// The verdict on a component and its evidence.
     pub fn verify(&self, component: &ComponentBytes, evidence: &[&[u8]]) -> Result<Verified<Claims>, Refusal> {
+        self.with_context(|context| portcullis_signing::verify(component, evidence, context))
+    }
+
+    /// The verdict, and everything that would be refused.
+    pub fn examine(&self, component: &ComponentBytes, evidence: &[&[u8]]) -> Examination {
+        self.with_context(|context| portcullis_signing::examine(component, evidence, context))
+    }
+
+    fn with_context<T>(&self, decide: impl FnOnce(&Context<'_>) -> T) -> T {
         let highest_seen = |name: &portcullis_signing::ComponentName, audience: &str| match &self.seen_error {
             Some(error) => Err(HighWaterError(error.clone())),
             None => Ok(self.seen.as_ref().and_then(|marks| marks.revision(name.as_str(), audience))),
         };
-        let context =
-            Context { trust: &self.policy, audience: &self.audience, now: self.now, highest_seen: &highest_seen };
-        verify(component, evidence, &context)
+        decide(&Context {
+            trust: &self.policy,
+            deny_list: self.deny_list.as_ref(),
+            audience: &self.audience,
+            now: self.now,
+            highest_seen: &highest_seen,
+        })
     }
 }
 
@@ -163,7 +188,7 @@ fn rows(label: &str, verified: &Verified<Claims>, trusted: &Trusted) -> Vec<Vec<
         row("file", label.to_owned()),
         row("digest", verified.digest().to_string()),
         row("component", format!("{} {}, revision {}", claims.name(), claims.version(), claims.revision())),
-        row("signer", format!("{} ({}), group {}", signer.name(), signer.key(), signer.group())),
+        row("signer", format!("{} ({}), group {}", signer.name(), signer.id(), signer.group())),
         row("identity", verified.spiffe_path().to_owned()),
         row("cluster", trusted.audience.clone()),
         row("expires", timestamp::format(claims.expires_at())),
@@ -196,8 +221,16 @@ mod tests {
             imports: Vec::new(),
             max_lifetime: "1d".parse().unwrap(),
             not_after: None,
+            onward: None,
         };
-        let entry = SignerEntry { name: "ci".to_owned(), key: signer.public(), group: None, delegation };
+        let entry = SignerEntry {
+            name: "ci".to_owned(),
+            identity: signer.public().into(),
+            group: None,
+            roles: Vec::new(),
+            parent: None,
+            delegation,
+        };
         document.add_signer(entry).unwrap();
         let mut draft = ClaimsDraft::new(&Interfaces::default(), now, "1d".parse().unwrap());
         draft.name = "demo:app".to_owned();
