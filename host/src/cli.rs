@@ -13,6 +13,7 @@ pub mod files;
 pub mod grants;
 #[cfg(feature = "host")]
 pub mod host;
+pub mod host_side;
 pub mod inspect;
 pub mod keys;
 #[cfg(feature = "host")]

@@ -139,7 +139,7 @@ async fn whole(
                 if tries >= BLOB_TRIES {
                     return Err(error);
                 }
-                tokio::time::sleep(BLOB_PAUSE * u32::try_from(tries).unwrap_or(1)).await;
+                tokio::time::sleep(BLOB_PAUSE * tries).await;
             }
             Some(error) => return Err(error),
         }

@@ -200,7 +200,8 @@ mod tests {
         let key = SecretKey::generate(KeyKind::Signer).unwrap();
         let signature = key.sign(b"m").to_vec();
         let text = STANDARD.encode(&signature);
-        let wrapped = format!("{}\n{}\n", &text[..64], &text[64..]);
+        let (one, two) = text.split_at(64);
+        let wrapped = format!("{one}\n{two}\n");
         for answer in
             [signature.clone(), text.clone().into_bytes(), wrapped.into_bytes(), format!("vault:v12:{text}\n").into()]
         {
