@@ -1,20 +1,37 @@
 //! The command line: which commands there are, and how each ends.
 
+#[cfg(feature = "host")]
 pub mod audit;
 pub mod claims;
+#[cfg(feature = "host")]
 pub mod config;
+#[cfg(feature = "host")]
 pub mod demo;
 pub mod error;
 pub mod files;
+#[cfg(feature = "host")]
 pub mod grants;
+#[cfg(feature = "host")]
 pub mod host;
+pub mod host_side;
+#[cfg(feature = "host")]
 pub mod identity;
 pub mod inspect;
 pub mod keys;
+#[cfg(feature = "host")]
 pub mod locate;
+pub mod located;
+pub mod moment;
 pub mod output;
+#[cfg(feature = "host")]
 pub mod policy;
+pub mod presented;
+pub mod provenance;
+pub mod pull;
+pub mod push;
+#[cfg(feature = "host")]
 pub mod remote;
+pub mod sbom;
 pub mod sign;
 pub mod trust;
 pub mod verify;
@@ -23,6 +40,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "host")]
 use crate::process::Role;
 use error::CliError;
 use output::Output;
@@ -41,6 +59,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    #[cfg(feature = "host")]
     /// The whole chain on this machine, with nothing to configure.
     Demo(demo::DemoArgs),
     /// Make and show signing keys.
@@ -55,38 +74,55 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Claims, signers, verdict and imports of a component.
     Inspect(inspect::InspectArgs),
+    /// Push a component and its evidence to an OCI registry.
+    Push(push::PushArgs),
+    /// Fetch a component and its evidence from an OCI registry.
+    Pull(pull::PullArgs),
     /// The signed trust policy: who may sign what.
     #[command(subcommand)]
     Trust(trust::TrustCommand),
+    #[cfg(feature = "host")]
     /// Run one component in the foreground, with every check of a host.
     Run(host::RunArgs),
+    #[cfg(feature = "host")]
     /// Run the host.
     Host(host::HostArgs),
+    #[cfg(feature = "host")]
     /// What a running host is doing.
     Status(remote::StatusArgs),
+    #[cfg(feature = "host")]
     /// The components of a running host.
     List(remote::TargetArgs),
+    #[cfg(feature = "host")]
     /// Start a component on a running host.
     Start(remote::StartArgs),
+    #[cfg(feature = "host")]
     /// Stop a component on a running host.
     Stop(remote::StopArgs),
+    #[cfg(feature = "host")]
     /// Have a running host read its trust policy, grants and policies again.
     Reload(remote::TargetArgs),
+    #[cfg(feature = "host")]
     /// Grants: what components may do.
     #[command(subcommand)]
     Grants(grants::GrantsCommand),
+    #[cfg(feature = "host")]
     /// Check policies, and explain refusals.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    #[cfg(feature = "host")]
     /// Authorities, identities and the trust bundle of a running host: show, rotate, taint, revoke.
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
+    #[cfg(feature = "host")]
     /// The audit log.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    #[cfg(feature = "host")]
     /// The configuration file.
     #[command(subcommand)]
     Config(config::ConfigCommand),
+    #[cfg(feature = "host")]
     /// A process of a host, started by its supervisor.
     #[command(hide = true)]
     Role {
@@ -122,25 +158,41 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, out: &mut Output) -> Result<(), CliError> {
     match command {
+        #[cfg(feature = "host")]
         Command::Demo(args) => demo::run(args, out),
         Command::Keys(command) => keys::run(command, out),
         Command::Claims(command) => claims::run(command, out),
         Command::Sign(args) => sign::run(args, out),
         Command::Verify(args) => verify::run(args, out),
         Command::Inspect(args) => inspect::run(args, out),
+        Command::Push(args) => push::run(&args, out),
+        Command::Pull(args) => pull::run(&args, out),
         Command::Trust(command) => trust::run(command, out),
+        #[cfg(feature = "host")]
         Command::Run(args) => host::run_one(args, out),
+        #[cfg(feature = "host")]
         Command::Host(args) => host::run(args, out),
+        #[cfg(feature = "host")]
         Command::Status(args) => remote::status(args, out),
+        #[cfg(feature = "host")]
         Command::List(args) => remote::list(args, out),
+        #[cfg(feature = "host")]
         Command::Start(args) => remote::start(args, out),
+        #[cfg(feature = "host")]
         Command::Stop(args) => remote::stop(args, out),
+        #[cfg(feature = "host")]
         Command::Reload(args) => remote::reload(args, out),
+        #[cfg(feature = "host")]
         Command::Grants(command) => grants::run(command, out),
+        #[cfg(feature = "host")]
         Command::Policy(command) => policy::run(command, out),
+        #[cfg(feature = "host")]
         Command::Identity(command) => identity::run(command, out),
+        #[cfg(feature = "host")]
         Command::Audit(command) => audit::run(command, out),
+        #[cfg(feature = "host")]
         Command::Config(command) => config::run(command, out),
+        #[cfg(feature = "host")]
         Command::Role { role } => {
             crate::roles::run(role).map_err(|error| CliError::internal(format!("the {role} process ended: {error}")))
         }

@@ -99,6 +99,8 @@ pub struct Trust {
     pub roots: Vec<PublicKey>,
     /// How many of them must have signed.
     pub threshold: usize,
+    /// The signed deny list, where the trust policy demands one.
+    pub deny_list: Option<PathBuf>,
 }
 
 /// Grants and raw policies.
@@ -214,6 +216,8 @@ struct RawTrust {
     roots: Vec<String>,
     #[serde(default = "one")]
     threshold: usize,
+    #[serde(default)]
+    deny_list: Option<PathBuf>,
 }
 
 #[derive(Deserialize, Default)]
@@ -356,7 +360,8 @@ impl Reader<'_> {
             let why = format!("is {}, with {} root keys it must be 1 to {0}", raw.threshold, raw.roots.len());
             self.problems.add("trust.threshold", why, None);
         }
-        Some(Trust { policy: self.base.join(raw.policy), roots, threshold: raw.threshold })
+        let deny_list = raw.deny_list.map(|path| self.base.join(path));
+        Some(Trust { policy: self.base.join(raw.policy), roots, threshold: raw.threshold, deny_list })
     }
 
     fn required<T: serde::de::DeserializeOwned>(&mut self, key: &str) -> Option<T> {

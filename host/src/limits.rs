@@ -8,6 +8,8 @@ pub const CONFIG_BYTES: u64 = 4 << 20;
 pub const COMPONENT_BYTES: u64 = 256 << 20;
 /// Largest evidence file.
 pub const EVIDENCE_BYTES: u64 = 1 << 20;
+/// Largest SBOM.
+pub const SBOM_BYTES: u64 = 16 << 20;
 /// Largest native code that a compile process may hand back.
 pub const NATIVE_BYTES: u64 = 1 << 30;
 /// Largest packet on a handover socket, header and payload.
@@ -56,6 +58,8 @@ pub const COMPILE_DEADLINE: Duration = Duration::from_secs(120);
 pub const COMPILE_CPU_SECONDS: u64 = 240;
 /// Address space of one compile process.
 pub const COMPILE_ADDRESS_SPACE: u64 = 8 << 30;
+/// How often the files of the trust policy and the deny list, and the expiry of claims, are looked at.
+pub const TRUST_POLL: Duration = Duration::from_millis(250);
 /// How long any call to a child may take; longer than [`DRAIN`].
 pub const CHILD_CALL: Duration = Duration::from_secs(30);
 /// How long one call to another process of ours may take.
@@ -134,6 +138,31 @@ pub const WORKLOAD_RECORD: Duration = Duration::from_secs(10);
 pub const WORKLOAD_RECORD_USERS: usize = 256;
 /// Largest update about whom to trust that the identity process sends the runtime: every bundle at its largest, every revocation
 /// at its longest. One that were too large would leave the runtime with an older state, so nothing that may come is.
+#[cfg(feature = "host")]
 pub const BUNDLE_UPDATE_BYTES: usize = (portcullis_identity::limits::MAX_TRUST_DOMAINS + 1)
     * (portcullis_identity::limits::MAX_BUNDLE_BYTES + 4096)
     + 2 * REVOKED * 4096;
+/// How long one call to a registry may take, its answer included; blobs have none but [`REGISTRY_IDLE`].
+pub const REGISTRY_CALL: Duration = Duration::from_secs(30);
+/// How long a connection to a registry may take.
+pub const REGISTRY_CONNECT: Duration = Duration::from_secs(10);
+/// How long a blob may come without a byte.
+pub const REGISTRY_IDLE: Duration = Duration::from_secs(30);
+/// Redirects that are followed for a manifest.
+pub const REGISTRY_REDIRECTS: usize = 4;
+/// How long a credential helper may take.
+pub const CREDENTIAL_HELPER: Duration = Duration::from_secs(30);
+/// Pages of a list of referrers that are read.
+pub const REFERRER_PAGES: usize = 8;
+/// Times that the list of referrers is written, where others write it too.
+pub const REFERRER_TRIES: usize = 4;
+/// Connections in a row that may break off without a new byte of a blob.
+pub const BLOB_TRIES: u32 = 5;
+/// Pause before a blob is taken up again; grows with each try.
+pub const BLOB_PAUSE: Duration = Duration::from_millis(200);
+/// Pieces in which a blob is handed to the upload.
+pub const PUSH_CHUNK: usize = 64 << 10;
+/// How long a signing command may take.
+pub const SIGNER_DEADLINE: Duration = Duration::from_secs(60);
+/// Largest answer of a signing command.
+pub const SIGNER_ANSWER: u64 = 16 << 10;

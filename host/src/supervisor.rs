@@ -19,6 +19,8 @@ pub mod policy;
 pub mod refused;
 pub mod revocations;
 pub mod settle;
+pub mod trust;
+pub mod trust_watch;
 pub mod workload_api;
 
 use std::io;
@@ -28,7 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use portcullis_policies::{ComponentFacts, FixContext};
-use portcullis_signing::{ComponentBytes, TrustPolicy};
+use portcullis_signing::ComponentBytes;
 
 use self::admission::{Admitted, NotAdmitted};
 use self::audit_sink::SharedLog;
@@ -41,6 +43,7 @@ use self::identity::Identity;
 use self::policy::Policy;
 use self::refused::Refused;
 use self::revocations::Revocations;
+use self::trust::Trust;
 use crate::audit::{AuditLog, Durability, Record};
 use crate::cli::files;
 use crate::clock;
@@ -61,7 +64,7 @@ pub struct Host {
     listeners: Listeners,
     audit: SharedLog,
     audit_broken: AtomicBool,
-    trust: RwLock<Result<TrustPolicy, Refused>>,
+    trust: RwLock<Trust>,
     policy: RwLock<Policy>,
     high_water: Mutex<Result<HighWater, Refused>>,
     revocations: Mutex<Revocations>,
@@ -97,6 +100,8 @@ pub struct Component {
     pub admitted: Admitted,
     /// Its native code.
     pub code: Code,
+    /// Whether it takes no new requests any more.
+    pub draining: AtomicBool,
 }
 
 /// What is to be started.
@@ -182,7 +187,7 @@ impl Host {
             Err(problems) => Policy::deny_all(FIRST_GENERATION, problems),
         };
         let host = Arc::new(Self {
-            trust: RwLock::new(Err(Refused::internal("the trust policy was not read yet"))),
+            trust: RwLock::new(Trust::unread()),
             policy: RwLock::new(policy),
             audit: Arc::new(Mutex::new(audit)),
             audit_broken: AtomicBool::new(false),
@@ -213,6 +218,7 @@ impl Host {
         host.read_trust();
         tokio::spawn(children::keep_identity(Arc::clone(&host)));
         tokio::spawn(children::keep_runtime(Arc::clone(&host)));
+        tokio::spawn(trust_watch::watch(Arc::clone(&host)));
         if let Some(listener) = metrics {
             if let Ok(address) = listener.local_addr() {
                 tracing::info!(%address, "metrics");
@@ -276,7 +282,7 @@ impl Host {
         admitted: Admitted,
     ) -> Result<Arc<Component>, Refused> {
         let code = self.code.code(bytes, &self.identity).await.map_err(|error| Refused::from_code(&error))?;
-        let component = Arc::new(Component { admitted, code });
+        let component = Arc::new(Component { admitted, code, draining: AtomicBool::new(false) });
         self.record(with_fields(Record::new("start").field("by", "supervisor"), &component.admitted))
             .map_err(Refused::internal)?;
         let name = component.admitted.facts().name.clone();
@@ -297,6 +303,17 @@ impl Host {
         for old in replaced {
             self.end_instance(&old, "replaced").await;
         }
+        // What was denied while it was compiled: the watch could not see it yet.
+        trust_watch::enforce(self).await;
+        if !self.running().iter().any(|running| Arc::ptr_eq(running, &component)) {
+            return Err(Refused {
+                exit: crate::cli::error::exit::REVOKED,
+                code: "revoked".to_owned(),
+                message: "it was revoked while it was started".to_owned(),
+                hint: "look at the log of the host".to_owned(),
+                ..Refused::internal("")
+            });
+        }
         if self.settled.load(Ordering::Acquire) {
             self.send_routes().await;
         }
@@ -307,15 +324,16 @@ impl Host {
     fn admit(&self, spec: &StartSpec, bytes: &ComponentBytes) -> Result<Admitted, Refused> {
         let evidence = files::read_evidence(&spec.path, &spec.evidence).map_err(|error| Refused::from_file(&error))?;
         let evidence: Vec<&[u8]> = evidence.iter().map(Vec::as_slice).collect();
+        let now = clock::now();
         let trust = self.trust.read().map_err(|_| Refused::internal("poisoned"))?;
-        let trust = trust.as_ref().map_err(Clone::clone)?;
-        trust.check_time(clock::now()).map_err(trust_refused)?;
+        let (trust, deny_list) = trust.in_force(now)?;
         let marks = self.high_water.lock().map_err(|_| Refused::internal("poisoned"))?;
         let marks = marks.as_ref().map_err(Clone::clone)?;
         let context = portcullis_signing::Context {
             trust,
+            deny_list,
             audience: &self.config.cluster,
-            now: clock::now(),
+            now,
             highest_seen: &|name, audience| Ok(marks.revision(&name.to_string(), audience)),
         };
         let verified = portcullis_signing::verify(bytes, &evidence, &context)
@@ -378,39 +396,27 @@ impl Host {
         }
     }
 
-    /// Reads the trust policy again. A bad one takes the old one's place: nothing new is admitted.
+    /// Reads the trust policy and the deny list again. A bad one takes the old one's place: nothing new is admitted.
     pub fn read_trust(&self) {
-        let read = self.try_read_trust();
-        if let Err(refused) = &read {
-            tracing::error!(code = refused.code, "the trust policy cannot be used: {}", refused.message);
+        let (Ok(mut trust), Ok(mut marks)) = (self.trust.write(), self.high_water.lock()) else { return };
+        if trust.read(&self.config.trust, &mut marks, clock::now()) {
+            match trust.in_force(clock::now()) {
+                Ok((policy, list)) => tracing::info!(
+                    version = policy.version(),
+                    deny_list = list.map(portcullis_signing::DenyList::version),
+                    "the trust policy is in force"
+                ),
+                Err(refused) => {
+                    tracing::error!(code = refused.code, "nothing new is admitted: {}", refused.message);
+                }
+            }
         }
-        if let Ok(mut trust) = self.trust.write() {
-            *trust = read;
-        }
-    }
-
-    fn try_read_trust(&self) -> Result<TrustPolicy, Refused> {
-        let config = &self.config.trust;
-        let bytes =
-            files::read_bytes(&config.policy, limits::CONFIG_BYTES, "trust policy").map_err(|error| Refused {
-                exit: crate::cli::error::exit::TRUST,
-                code: "trust.unreadable".to_owned(),
-                ..Refused::from_file(&error)
-            })?;
-        let mut marks = self.high_water.lock().map_err(|_| Refused::internal("poisoned"))?;
-        let marks = marks.as_mut().map_err(|refused| refused.clone())?;
-        let policy = TrustPolicy::verify(&bytes, &config.roots, config.threshold, clock::now(), marks.trust_policy())
-            .map_err(|error| {
-            let refused = trust_refused(error);
-            Refused { message: format!("{}: {}", config.policy.display(), refused.message), ..refused }
-        })?;
-        marks.saw_trust_policy(policy.version()).map_err(Refused::internal)?;
-        Ok(policy)
     }
 
     /// Reads the trust policy and the policy files again. A bad trust policy is a problem of its own; a bad policy keeps the old.
     pub async fn reload(self: &Arc<Self>) -> Result<u64, Vec<String>> {
         self.read_trust();
+        trust_watch::enforce(self).await;
         let trust = self.trust_problem();
         match (self.reload_policy().await, trust) {
             (Ok(generation), None) => Ok(generation),
@@ -422,10 +428,7 @@ impl Host {
     /// Why nothing new is admitted because of the trust policy.
     fn trust_problem(&self) -> Option<String> {
         let trust = self.trust.read().ok()?;
-        let refused = match trust.as_ref() {
-            Ok(trust) => trust.check_time(clock::now()).map_err(trust_refused).err()?,
-            Err(refused) => refused.clone(),
-        };
+        let refused = trust.in_force(clock::now()).err()?;
         Some(format!("{}: {}", refused.code, refused.message))
     }
 
@@ -694,10 +697,6 @@ impl Host {
 
 fn with_fields(record: Record, admitted: &Admitted) -> Record {
     admitted.audit_fields().into_iter().fold(record, |record, (name, value)| record.field(name, value))
-}
-
-fn trust_refused(error: portcullis_signing::TrustError) -> Refused {
-    Refused::from_evidence(&error.into())
 }
 
 const FIRST_GENERATION: u64 = 1;

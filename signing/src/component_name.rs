@@ -47,6 +47,11 @@ impl ComponentName {
 }
 
 impl NamePattern {
+    /// Whether every name that `other` matches is matched by this one too.
+    pub fn includes(&self, other: &Self) -> bool {
+        self.namespace == other.namespace && (self.name.is_none() || self.name == other.name)
+    }
+
     /// Whether `name` is meant.
     pub fn matches(&self, name: &ComponentName) -> bool {
         self.namespace == name.namespace() && self.name.as_deref().is_none_or(|own| own == name.name())
@@ -211,6 +216,17 @@ mod tests {
         assert!(!all.matches(&name("demos:a")) && !one.matches(&name("demo:ab")) && !one.matches(&name("dem:a")));
         for text in ["*", "*:*", "demo:a*", "de*:a", "demo", ""] {
             assert!(text.parse::<NamePattern>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_includes_what_is_no_wider() {
+        let pattern = |text: &str| text.parse::<NamePattern>().unwrap();
+        for (wide, narrow) in [("demo:*", "demo:*"), ("demo:*", "demo:a"), ("demo:a", "demo:a")] {
+            assert!(pattern(wide).includes(&pattern(narrow)), "{wide} {narrow}");
+        }
+        for (narrow, wide) in [("demo:a", "demo:*"), ("demo:a", "demo:b"), ("demo:*", "demos:a")] {
+            assert!(!pattern(narrow).includes(&pattern(wide)), "{narrow} {wide}");
         }
     }
 

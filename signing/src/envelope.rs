@@ -95,6 +95,11 @@ impl Envelope {
         &self.signatures
     }
 
+    /// The bytes that its signatures cover.
+    pub fn signed_bytes(&self) -> Vec<u8> {
+        pae(&self.payload_type, &self.payload)
+    }
+
     /// Whether `signature` is `key`'s over this payload under this type.
     pub fn verify(&self, signature: &EnvelopeSignature, key: &PublicKey) -> bool {
         key.verify(&pae(&self.payload_type, &self.payload), &signature.sig)
@@ -130,6 +135,12 @@ impl Serialize for Envelope {
                 .collect(),
         }
         .serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Envelope {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::from_value(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
     }
 }
 

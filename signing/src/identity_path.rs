@@ -14,7 +14,7 @@ use crate::malformed::Malformed;
 pub struct IdentityPath(String);
 
 /// An exact path, or with `/*` at the end everything below it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct IdentityPattern {
     path: IdentityPath,
     below: bool,
@@ -33,6 +33,11 @@ impl IdentityPath {
 }
 
 impl IdentityPattern {
+    /// Whether every path that `other` matches is matched by this one too.
+    pub fn includes(&self, other: &Self) -> bool {
+        self == other || (self.below && self.matches(&other.path))
+    }
+
     /// Whether `path` is meant. Whole segments only.
     pub fn matches(&self, path: &IdentityPath) -> bool {
         if self.below {
@@ -129,6 +134,19 @@ mod tests {
             &"a".repeat(IDENTITY_PATH_BYTES),
         ] {
             assert!(text.parse::<IdentityPath>().is_ok(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_includes_what_is_no_wider() {
+        let pattern = |text: &str| text.parse::<IdentityPattern>().unwrap();
+        for (wide, narrow) in
+            [("ns/a/*", "ns/a/*"), ("ns/*", "ns/a/*"), ("ns/*", "ns/a/b"), ("ns/a", "ns/a"), ("ns/a/*", "ns/a/b/*")]
+        {
+            assert!(pattern(wide).includes(&pattern(narrow)), "{wide} {narrow}");
+        }
+        for (narrow, wide) in [("ns/a/*", "ns/*"), ("ns/a", "ns/a/*"), ("ns/a/*", "ns/a"), ("ns/a/*", "ns/ab/*")] {
+            assert!(!pattern(narrow).includes(&pattern(wide)), "{narrow} {wide}");
         }
     }
 

@@ -134,6 +134,23 @@ impl Interfaces {
 }
 
 impl ImportPattern {
+    /// Whether every import that `other` matches is matched by this one too.
+    pub fn includes(&self, other: &Self) -> bool {
+        match (self, other) {
+            (ImportPattern::Namespace(own), ImportPattern::Namespace(other)) => own == other,
+            (ImportPattern::Namespace(own), ImportPattern::Package(other, _)) => own == other,
+            (ImportPattern::Package(namespace, package), ImportPattern::Package(other, name)) => {
+                namespace == other && package == name
+            }
+            (ImportPattern::Interface(own), ImportPattern::Interface(other)) => {
+                own.same_track(other) || (own.version.is_none() && own.same_name(other))
+            }
+            (_, ImportPattern::Interface(other)) => self.matches(&ImportName::Interface(other.clone())),
+            (ImportPattern::Plain(own), ImportPattern::Plain(other)) => own == other,
+            _ => false,
+        }
+    }
+
     /// Whether `name` is meant.
     pub fn matches(&self, name: &ImportName) -> bool {
         match (self, name) {

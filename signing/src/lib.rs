@@ -26,19 +26,26 @@ mod json;
 mod key;
 mod lifetime;
 mod malformed;
+mod metadata;
 mod nkey;
 mod record;
 mod refusal;
 mod sign;
+mod signer_key;
 mod verified;
 mod verifier;
 
 pub mod bundle;
+pub mod cosign;
 pub mod envelope;
+pub mod keyless;
 pub mod limits;
+pub mod oci;
 pub mod statement;
+pub mod svid;
 pub mod timestamp;
 pub mod trust;
+pub mod wascap;
 
 pub use bytes::{ComponentBytes, ReadError};
 pub use claims::{Claims, ClaimsError, EvidenceRef, PREDICATE_TYPE, Source};
@@ -54,9 +61,14 @@ pub use json::JsonError;
 pub use key::{KeyError, KeyKind, PublicKey, SIGNATURE_BYTES, SecretKey};
 pub use lifetime::Lifetime;
 pub use malformed::Malformed;
+pub use metadata::{Metadata, read_metadata};
 pub use record::{DecisionRecord, Verdict};
 pub use refusal::{Refusal, RefusalCode};
-pub use sign::{SignError, sign_component};
-pub use trust::{Delegation, SignTrustError, Signer, SignerEntry, TrustDocument, TrustError, TrustPolicy, sign_trust};
+pub use sign::{Prepared, SignError, sign_component};
+pub use signer_key::{P256Key, SignerKey, SignerKeyError};
+pub use trust::{
+    Delegation, DenyList, OnExpiry, SignTrustError, Signer, SignerEntry, SignerId, SignerIdentity, SignerKind,
+    TrustDocument, TrustError, TrustPolicy, sign_delegation, sign_trust,
+};
 pub use verified::Verified;
-pub use verifier::{Context, HighWaterError, HighestSeen, verify};
+pub use verifier::{Context, Examination, HighWaterError, HighestSeen, examine, recheck, verify};

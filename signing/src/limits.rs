@@ -8,12 +8,36 @@ pub const COMPONENT_BYTES: u64 = 256 << 20;
 pub const COMPONENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Largest piece of evidence: one bundle.
 pub const BUNDLE_BYTES: usize = 1 << 20;
+/// Largest file beside the bundles that claims refer to: a bill of materials, a provenance statement.
+pub const ATTACHMENT_BYTES: usize = 16 << 20;
+/// All evidence for one component together.
+pub const EVIDENCE_BYTES: usize = 64 << 20;
+/// Certificates in one bundle, leaf included.
+pub const CERTIFICATES: usize = 4;
+/// Links between a signer and the root: operator to account to team to CI.
+pub const DELEGATION_DEPTH: usize = 3;
+/// Subjects of a statement by somebody else.
+pub const SUBJECTS: usize = 1024;
+/// Changes of root keys that one trust policy carries.
+pub const ROTATIONS: usize = 64;
+/// Pinned Sigstore trusted roots in one trust policy.
+pub const TRUSTED_ROOTS: usize = 8;
+/// Pinned SPIFFE bundles in one trust policy.
+pub const SPIFFE_BUNDLES: usize = 64;
+/// Roles of one signer, kinds, and parts of one requirement.
+pub const ROLES: usize = 16;
+/// Largest deny list.
+pub const DENY_LIST_BYTES: usize = 4 << 20;
+/// Largest token that the strict reader of embedded tokens takes.
+pub const TOKEN_BYTES: usize = 64 << 10;
 /// Pieces of evidence that are looked at for one component.
 pub const EVIDENCE_COUNT: usize = 64;
 /// Largest claims file.
 pub const CLAIMS_BYTES: usize = 1 << 20;
 /// Largest trust policy, signed or not.
 pub const TRUST_BYTES: usize = 4 << 20;
+/// Largest manifest or index of a registry that is read.
+pub const OCI_MANIFEST_BYTES: usize = 4 << 20;
 /// Deepest nesting of JSON.
 pub const JSON_DEPTH: usize = 16;
 /// Values in one JSON document.

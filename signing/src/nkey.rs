@@ -14,6 +14,8 @@ pub(crate) struct Prefix(u8);
 
 /// `A`: account.
 pub(crate) const ACCOUNT: Prefix = Prefix(0);
+/// `M`: module.
+pub(crate) const MODULE: Prefix = Prefix(12 << 3);
 /// `O`: operator.
 pub(crate) const OPERATOR: Prefix = Prefix(14 << 3);
 const SEED: u8 = 18 << 3;

@@ -8,9 +8,9 @@ use crate::claims::Claims;
 use crate::component_name::{ComponentName, ComponentVersion};
 use crate::digest::Digest;
 use crate::identity_path::IdentityPath;
-use crate::key::PublicKey;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::timestamp;
+use crate::trust::{Signer, SignerId, SignerKind};
 use crate::verified::Verified;
 
 /// One decision about one component.
@@ -28,8 +28,10 @@ pub struct DecisionRecord {
     details: BTreeMap<&'static str, Vec<String>>,
     others_refused: usize,
     signer: Option<RecordedSigner>,
+    signers: Vec<RecordedSigner>,
     claims: Option<RecordedClaims>,
     policy_version: Option<u64>,
+    deny_list_version: Option<u64>,
 }
 
 /// The verdict of a record.
@@ -42,11 +44,25 @@ pub enum Verdict {
     Refused,
 }
 
+/// Whose claims a decision is about, once a signature over them is known to be good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Report {
+    signers: Vec<RecordedSigner>,
+    claims: RecordedClaims,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
 struct RecordedSigner {
     name: String,
-    key: PublicKey,
+    /// A key, an OIDC identity or a SPIFFE ID.
+    key: SignerId,
+    kind: SignerKind,
     group: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    roles: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    delegated_by: Vec<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -58,6 +74,30 @@ struct RecordedClaims {
     revision: u64,
     identity_path: IdentityPath,
     expires_at: String,
+}
+
+impl Report {
+    pub(crate) fn new<'a>(claims: &Claims, statement: &Digest, signers: impl IntoIterator<Item = &'a Signer>) -> Self {
+        let signers = signers.into_iter().map(|signer| RecordedSigner {
+            name: signer.name().to_owned(),
+            key: signer.id().clone(),
+            kind: signer.kind(),
+            group: signer.group().to_owned(),
+            roles: signer.roles().to_vec(),
+            delegated_by: signer.delegated_by().map(ToOwned::to_owned).collect(),
+        });
+        Self {
+            signers: signers.collect(),
+            claims: RecordedClaims {
+                digest: *statement,
+                name: claims.name().clone(),
+                version: claims.version().clone(),
+                revision: claims.revision(),
+                identity_path: claims.identity_path().clone(),
+                expires_at: timestamp::format(claims.expires_at()),
+            },
+        }
+    }
 }
 
 impl DecisionRecord {
@@ -75,7 +115,7 @@ impl DecisionRecord {
     }
 
     fn verified(verified: &Verified<Claims>) -> Self {
-        let (claims, signer) = (verified.claims(), verified.signer());
+        let report = Report::new(verified.claims(), verified.claims_digest(), verified.signers());
         Self {
             verdict: Verdict::Verified,
             digest: Some(*verified.digest()),
@@ -86,24 +126,17 @@ impl DecisionRecord {
             hint: None,
             details: BTreeMap::new(),
             others_refused: 0,
-            signer: Some(RecordedSigner {
-                name: signer.name().to_owned(),
-                key: *signer.key(),
-                group: signer.group().to_owned(),
-            }),
-            claims: Some(RecordedClaims {
-                digest: *verified.claims_digest(),
-                name: claims.name().clone(),
-                version: claims.version().clone(),
-                revision: claims.revision(),
-                identity_path: claims.identity_path().clone(),
-                expires_at: timestamp::format(claims.expires_at()),
-            }),
+            signer: report.signers.first().cloned(),
+            signers: report.signers,
+            claims: Some(report.claims),
             policy_version: Some(verified.policy_version()),
+            deny_list_version: verified.deny_list_version(),
         }
     }
 
     pub(crate) fn refused(refusal: &Refusal) -> Self {
+        let report = refusal.report();
+        let signers = report.map(|report| report.signers.clone()).unwrap_or_default();
         Self {
             verdict: Verdict::Refused,
             digest: refusal.digest().copied(),
@@ -114,9 +147,11 @@ impl DecisionRecord {
             hint: Some(refusal.hint().to_owned()),
             details: refusal.details().clone(),
             others_refused: refusal.others(),
-            signer: None,
-            claims: None,
+            signer: signers.first().cloned(),
+            signers,
+            claims: report.map(|report| report.claims.clone()),
             policy_version: refusal.policy_version(),
+            deny_list_version: None,
         }
     }
 }

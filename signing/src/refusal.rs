@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Serialize, Serializer};
 
 use crate::digest::Digest;
+use crate::record::Report;
 
 macro_rules! refusal_codes {
     ($($(#[doc = $doc:literal])+ $variant:ident = $id:literal $name:literal $exit:literal,)+) => {
@@ -50,6 +51,16 @@ refusal_codes! {
     TrustStale = "S1704" "trust.stale" 17,
     /// The trust policy is older than one that was seen before.
     TrustRolledBack = "S1705" "trust.rolled-back" 17,
+    /// The trust policy demands a deny list, and there is none.
+    DenyListMissing = "S1706" "deny-list.missing" 17,
+    /// The deny list is malformed.
+    DenyListInvalid = "S1707" "deny-list.invalid" 17,
+    /// Fewer keys than demanded have signed the deny list.
+    DenyListUnsigned = "S1708" "deny-list.unsigned" 17,
+    /// The deny list is too old.
+    DenyListStale = "S1709" "deny-list.stale" 17,
+    /// The deny list is older than one that was seen before.
+    DenyListRolledBack = "S1710" "deny-list.rolled-back" 17,
     /// The component is larger than the trust policy allows.
     ComponentTooLarge = "S1301" "component.too-large" 13,
     /// There is no evidence.
@@ -62,14 +73,52 @@ refusal_codes! {
     EvidenceMediaType = "S1004" "evidence.media-type" 10,
     /// The evidence is of a kind that is not supported.
     EvidenceUnsupported = "S1005" "evidence.unsupported" 10,
+    /// An envelope has other than one signature.
+    EvidenceSignatures = "S1011" "evidence.signatures" 10,
+    /// What verifies the evidence failed.
+    EvidenceFailed = "S1006" "evidence.verifier-failed" 10,
+    /// The file has more than one embedded token.
+    TokenSeveral = "S1007" "token.several" 10,
+    /// The embedded token is not the last section of the file.
+    TokenNotLast = "S1008" "token.not-last" 10,
+    /// The section of the embedded token is not written in the shortest form.
+    TokenEncoding = "S1009" "token.encoding" 10,
+    /// The embedded token cannot be read.
+    TokenMalformed = "S1010" "token.malformed" 10,
+    /// A delegation beside the evidence was not signed by a signer that is known.
+    DelegationUnsigned = "S1208" "delegation.unsigned" 12,
+    /// A delegation beside the evidence is malformed.
+    DelegationInvalid = "S1209" "delegation.invalid" 12,
+    /// A chain of delegations is too long.
+    DelegationDepth = "S1210" "delegation.too-deep" 12,
+    /// A delegation may not be to this kind of signer.
+    SignerKind = "S1211" "signer.kind" 12,
+    /// A delegation is wider than that of its maker.
+    DelegationWidens = "S1212" "delegation.widens" 12,
     /// The trust policy does not know the key.
     SignerUnknown = "S1201" "signer.unknown" 12,
     /// The signature is not the signer's over this payload.
     SignatureBad = "S1101" "signature.bad" 11,
+    /// The signer's certificate is not one of the pinned authorities'.
+    SignatureCertificate = "S1102" "signature.certificate" 11,
+    /// The evidence of the transparency log does not hold.
+    SignatureLog = "S1103" "signature.log" 11,
+    /// The time of the signature is not proven.
+    SignatureTime = "S1104" "signature.time" 11,
     /// What was signed is not a statement of component claims.
     ClaimsType = "S1302" "claims.type" 13,
+    /// The signed statement has other than one subject.
+    ClaimsSubjects = "S1312" "claims.subjects" 13,
     /// The claims were made for other bytes.
     ClaimsDigest = "S1303" "claims.digest" 13,
+    /// The embedded token was made for other bytes.
+    TokenHash = "S1308" "token.hash" 13,
+    /// What was signed with cosign is not the manifest of one component.
+    CosignManifest = "S1309" "cosign.manifest" 13,
+    /// The trust policy supplies no claims for evidence that proves an origin only.
+    OriginUnknown = "S1213" "origin.unknown" 12,
+    /// The provenance is not what the trust policy demands.
+    OriginProvenance = "S1310" "origin.provenance" 13,
     /// The signed claims are malformed.
     ClaimsMalformed = "S1304" "claims.malformed" 13,
     /// The claims do not hold yet.
@@ -90,6 +139,10 @@ refusal_codes! {
     SignerImports = "S1206" "signer.imports" 12,
     /// The signer may not make claims that hold so long.
     SignerLifetime = "S1207" "signer.lifetime" 12,
+    /// Fewer signers than demanded have signed the same claims.
+    SignerThreshold = "S1214" "signer.threshold" 12,
+    /// Evidence that the trust policy demands is not named in the claims, or not there.
+    ClaimsEvidence = "S1311" "claims.evidence" 13,
     /// The revision is below the floor of the trust policy.
     RevisionFloor = "S1501" "revision.below-floor" 15,
     /// The revision is below one that was seen before.
@@ -117,6 +170,7 @@ struct Inner {
     digest: Option<Digest>,
     policy_version: Option<u64>,
     others: usize,
+    report: Option<Box<Report>>,
 }
 
 impl Refusal {
@@ -129,6 +183,7 @@ impl Refusal {
             digest: None,
             policy_version: None,
             others: 0,
+            report: None,
         }))
     }
 
@@ -142,6 +197,17 @@ impl Refusal {
         self.0.policy_version = Some(policy_version);
         self.0.others = others;
         self
+    }
+
+    /// Says whose claims these were, once a signature over them is known to be good.
+    pub(crate) fn reporting(mut self, report: Report) -> Self {
+        self.0.report.get_or_insert_with(|| Box::new(report));
+        self
+    }
+
+    /// Whose claims were refused; absent: no good signature was found.
+    pub(crate) fn report(&self) -> Option<&Report> {
+        self.0.report.as_deref()
     }
 
     /// No trust policy, or no root keys: nothing can be trusted, and nothing is trusted on first use.

@@ -10,14 +10,25 @@ use crate::claims::{Claims, PREDICATE_TYPE};
 use crate::digest::{Digest, digest_set};
 use crate::excerpt::Excerpt;
 use crate::json::{self, JsonError};
-use crate::limits::BUNDLE_BYTES;
+use crate::limits::{BUNDLE_BYTES, SUBJECTS};
 
 /// The DSSE payload type of statements.
 pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 /// The `_type` of statements.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 
-/// A parsed statement. Its signature is not its own affair.
+/// The predicate type of SLSA provenance v1.
+pub const PROVENANCE_TYPE: &str = "https://slsa.dev/provenance/v1";
+
+/// A parsed statement about anything. Its signature is not its own affair.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AnyStatement {
+    subjects: Vec<Value>,
+    predicate_type: String,
+    predicate: Value,
+}
+
+/// A parsed statement of component claims. Its signature is not its own affair.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Statement {
     subject: Digest,
@@ -49,7 +60,7 @@ pub enum StatementError {
 struct Raw {
     #[serde(rename = "_type")]
     kind: String,
-    subject: Vec<Subject>,
+    subject: Vec<Value>,
     predicate_type: String,
     predicate: Value,
 }
@@ -72,22 +83,62 @@ struct Written<'a> {
     predicate: &'a Claims,
 }
 
-impl Statement {
+impl AnyStatement {
     /// Parses the payload of a verified envelope.
     pub fn parse(payload: &[u8]) -> Result<Self, StatementError> {
         let value = json::parse(payload, BUNDLE_BYTES)?;
-        let raw: Raw = serde_json::from_value(value)
-            .map_err(|error| StatementError::Form(Excerpt(&error.to_string()).to_string()))?;
+        let raw: Raw = serde_json::from_value(value).map_err(|error| form(&error.to_string()))?;
         if raw.kind != STATEMENT_TYPE {
             return Err(StatementError::Type(Excerpt(&raw.kind).to_string()));
         }
-        if raw.predicate_type != PREDICATE_TYPE {
-            return Err(StatementError::PredicateType(Excerpt(&raw.predicate_type).to_string()));
+        if !(1..=SUBJECTS).contains(&raw.subject.len()) {
+            return Err(StatementError::Subjects(raw.subject.len()));
         }
-        match raw.subject.as_slice() {
-            [subject] => Ok(Self { subject: subject.digest, predicate: raw.predicate }),
+        Ok(Self { subjects: raw.subject, predicate_type: raw.predicate_type, predicate: raw.predicate })
+    }
+
+    /// What kind of predicate it is.
+    pub fn predicate_type(&self) -> &str {
+        &self.predicate_type
+    }
+
+    /// The predicate.
+    pub fn predicate(&self) -> &Value {
+        &self.predicate
+    }
+
+    /// Whether the SHA-256 of one of its subjects is this. Other algorithms beside it do not count.
+    pub fn is_about(&self, file: &Digest) -> bool {
+        let hex = file.hex();
+        self.subjects.iter().any(|subject| subject.pointer("/digest/sha256").and_then(Value::as_str) == Some(&hex))
+    }
+}
+
+impl TryFrom<AnyStatement> for Statement {
+    type Error = StatementError;
+
+    fn try_from(any: AnyStatement) -> Result<Self, StatementError> {
+        if any.predicate_type != PREDICATE_TYPE {
+            return Err(StatementError::PredicateType(Excerpt(&any.predicate_type).to_string()));
+        }
+        match any.subjects.as_slice() {
+            [subject] => {
+                let subject = Subject::deserialize(subject).map_err(|error| form(&error.to_string()))?;
+                Ok(Self { subject: subject.digest, predicate: any.predicate })
+            }
             several => Err(StatementError::Subjects(several.len())),
         }
+    }
+}
+
+fn form(what: &str) -> StatementError {
+    StatementError::Form(Excerpt(what).to_string())
+}
+
+impl Statement {
+    /// Parses the payload of a verified envelope.
+    pub fn parse(payload: &[u8]) -> Result<Self, StatementError> {
+        AnyStatement::parse(payload)?.try_into()
     }
 
     /// The digest of the file that the statement is about.
@@ -167,6 +218,27 @@ mod tests {
         ] {
             assert!(matches!(changed("/subject/0/digest", digest), Err(StatementError::Form(_))));
         }
+    }
+
+    #[test]
+    fn a_statement_of_another_kind_may_have_many_subjects_of_which_only_sha256_counts() {
+        let digest = Digest::of(b"x");
+        let mut value = good();
+        value["predicateType"] = json!(PROVENANCE_TYPE);
+        value["subject"] = json!([
+            {"name": "a", "digest": {"sha512": "00", "sha256": digest.hex()}},
+            {"name": "b", "digest": {"sha1": Digest::of(b"y").hex()}},
+        ]);
+        let any = AnyStatement::parse(value.to_string().as_bytes()).unwrap();
+        assert!(any.is_about(&digest) && !any.is_about(&Digest::of(b"y")) && !any.is_about(&Digest::of(b"z")));
+        assert!(matches!(Statement::try_from(any), Err(StatementError::PredicateType(_))));
+        let many = |count| {
+            let mut value = value.clone();
+            value["subject"] = json!(vec![json!({}); count]);
+            AnyStatement::parse(value.to_string().as_bytes()).map(drop)
+        };
+        assert!(many(SUBJECTS).is_ok());
+        assert_eq!(many(SUBJECTS + 1), Err(StatementError::Subjects(SUBJECTS + 1)));
     }
 
     #[test]

@@ -4,7 +4,9 @@ use crate::bytes::ComponentBytes;
 use crate::claims::Claims;
 use crate::digest::Digest;
 use crate::interface::Interfaces;
-use crate::trust::{Signer, TrustPolicy};
+use time::OffsetDateTime;
+
+use crate::trust::{DenyList, Signer, TrustPolicy};
 
 /// Something that was verified for one component. Private fields, no public constructor, no way to swap a part.
 #[derive(Debug, Clone)]
@@ -12,28 +14,42 @@ pub struct Verified<T> {
     value: T,
     component: Digest,
     statement: Digest,
-    signer: Signer,
+    /// The one that decides by order of the trust policy, first.
+    signer: Signed,
+    others: Vec<Signed>,
     policy_version: u64,
     policy_digest: Digest,
+    deny_list_version: Option<u64>,
     interfaces: Interfaces,
+}
+
+/// A signer that counted, and when it signed as far as that is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Signed {
+    pub(crate) signer: Signer,
+    /// The digest of what it signed.
+    pub(crate) statement: Digest,
+    /// Proven by the evidence, else what the claims state.
+    pub(crate) at: OffsetDateTime,
 }
 
 impl Verified<Claims> {
     pub(crate) fn new(
         claims: Claims,
         component: &ComponentBytes,
-        statement: Digest,
-        signer: Signer,
-        trust: &TrustPolicy,
+        (signer, others): (Signed, Vec<Signed>),
+        (trust, deny_list): (&TrustPolicy, Option<&DenyList>),
         interfaces: Interfaces,
     ) -> Self {
         Self {
             value: claims,
             component: *component.digest(),
-            statement,
+            statement: signer.statement,
             signer,
+            others,
             policy_version: trust.version(),
             policy_digest: *trust.digest(),
+            deny_list_version: deny_list.map(DenyList::version),
             interfaces,
         }
     }
@@ -60,9 +76,23 @@ impl<T> Verified<T> {
         &self.statement
     }
 
-    /// Who signed.
+    /// Who signed; of several, the one that the trust policy names first.
     pub fn signer(&self) -> &Signer {
-        &self.signer
+        &self.signer.signer
+    }
+
+    /// All that signed these claims and were counted, in the order of the trust policy.
+    pub fn signers(&self) -> impl Iterator<Item = &Signer> {
+        self.signed().map(|signed| &signed.signer)
+    }
+
+    pub(crate) fn signed(&self) -> impl Iterator<Item = &Signed> {
+        std::iter::once(&self.signer).chain(&self.others)
+    }
+
+    /// The version of the deny list that was asked; absent: the trust policy demands none.
+    pub fn deny_list_version(&self) -> Option<u64> {
+        self.deny_list_version
     }
 
     /// The version of the trust policy that said so.

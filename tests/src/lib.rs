@@ -16,6 +16,7 @@ pub mod http;
 mod janitor;
 pub mod processes;
 pub mod python;
+pub mod registry;
 pub mod server;
 pub mod site;
 pub mod spire;

@@ -152,6 +152,19 @@ impl Site {
         ended(command.output().expect("the binary under test starts"))
     }
 
+    /// The same, with more environment variables.
+    pub fn run_with<S: AsRef<std::ffi::OsStr>>(
+        &self,
+        variables: &[(&str, &str)],
+        arguments: impl IntoIterator<Item = S>,
+    ) -> Ended {
+        let mut command = Command::new(crate::binary());
+        command.current_dir(self.path()).args(arguments);
+        command.env_remove("XDG_CONFIG_HOME").env_remove("XDG_STATE_HOME").env("HOME", "/nonexistent");
+        command.envs(variables.iter().copied());
+        ended(command.output().expect("the binary under test starts"))
+    }
+
     /// Runs the binary under test within the folder; killed (exit 137) where it takes longer than so many seconds.
     pub fn run_within<S: AsRef<std::ffi::OsStr>>(&self, seconds: u32, arguments: impl IntoIterator<Item = S>) -> Ended {
         let mut command = Command::new("timeout");

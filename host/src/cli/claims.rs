@@ -1,16 +1,18 @@
 //! `portcullis claims init`: claims derived from a component, to be completed by hand or by options and then signed.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 use portcullis_signing::{
     Audience, ClaimsDraft, ComponentBytes, ComponentError, ComponentName, ComponentVersion, IdentityPath, Interfaces,
-    Lifetime, Problem, read_interfaces,
+    Lifetime, Metadata, Problem, read_interfaces, read_metadata,
 };
+use time::OffsetDateTime;
 
 use super::error::{CliError, exit};
 use super::files;
+use super::moment::Moment;
 use super::output::Output;
-use crate::clock;
 
 /// `portcullis claims ...`.
 #[derive(Debug, clap::Subcommand)]
@@ -24,10 +26,10 @@ pub enum ClaimsCommand {
 pub struct InitArgs {
     /// The component.
     component: PathBuf,
-    /// Its name, `namespace:name`.
+    /// Its name, `namespace:name`; by default what the component says of itself.
     #[arg(long)]
     name: Option<ComponentName>,
-    /// Its version.
+    /// Its version; by default what the component says of itself, else 0.1.0.
     #[arg(long)]
     version: Option<ComponentVersion>,
     /// Its revision: grows with every release, never falls.
@@ -42,6 +44,9 @@ pub struct InitArgs {
     /// How long the claims hold, from now.
     #[arg(long, default_value = "30d", value_name = "TIME")]
     valid_for: Lifetime,
+    /// The time now, for the same output every time; by default SOURCE_DATE_EPOCH, else the clock.
+    #[arg(long, value_name = "TIME")]
+    at: Option<Moment>,
     /// The file to write; by default standard output.
     #[arg(long)]
     out: Option<PathBuf>,
@@ -58,8 +63,9 @@ pub fn run(command: ClaimsCommand, out: &mut Output) -> Result<(), CliError> {
 }
 
 fn init(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
-    let (_, interfaces) = read_component(&args.component)?;
-    let draft = draft(args, &interfaces);
+    let (component, interfaces) = read_component(&args.component)?;
+    let metadata = read_metadata(component.bytes(), &interfaces);
+    let draft = draft(args, &interfaces, metadata, Moment::given_or_now(args.at)?);
     let json = draft.to_json().map_err(CliError::internal)?;
     let open: Vec<Problem> = draft.build().err().map(|error| error.problems()).unwrap_or_default();
     match &args.out {
@@ -77,13 +83,15 @@ fn init(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
     Ok(())
 }
 
-fn draft(args: &InitArgs, interfaces: &Interfaces) -> ClaimsDraft {
-    let mut draft = ClaimsDraft::new(interfaces, clock::now(), args.valid_for);
-    if let Some(name) = &args.name {
+fn draft(args: &InitArgs, interfaces: &Interfaces, metadata: Metadata, now: OffsetDateTime) -> ClaimsDraft {
+    let mut draft = ClaimsDraft::new(interfaces, now, args.valid_for);
+    // A name without a namespace is not half of one: who may use which namespace is the trust policy's.
+    let own_name = || metadata.name.as_deref().and_then(|name| name.parse().ok());
+    if let Some(name) = &args.name.clone().or_else(own_name) {
         draft.name = name.to_string();
         draft.identity_path = format!("ns/{}/sa/{}", name.namespace(), name.name());
     }
-    if let Some(version) = &args.version {
+    if let Some(version) = args.version.as_ref().or(metadata.version.as_ref()) {
         draft.version = version.to_string();
     }
     if let Some(revision) = args.revision {
@@ -99,13 +107,13 @@ fn draft(args: &InitArgs, interfaces: &Interfaces) -> ClaimsDraft {
 /// Reads a component of the user's own and what it imports and exports.
 pub fn read_component(path: &Path) -> Result<(ComponentBytes, Interfaces), CliError> {
     let component = files::read_component(path)?;
-    let interfaces = read_interfaces(component.bytes()).map_err(|error| not_a_component(path, &error))?;
+    let interfaces = read_interfaces(component.bytes()).map_err(|error| not_a_component(path.display(), &error))?;
     Ok((component, interfaces))
 }
 
 /// A file that is not a component that can be admitted.
-pub fn not_a_component(path: &Path, error: &ComponentError) -> CliError {
-    CliError::new(exit::CLAIMS, "claims.not-component", format!("{}: {error}", path.display())).with_hint(error.hint())
+pub fn not_a_component(what: impl Display, error: &ComponentError) -> CliError {
+    CliError::new(exit::CLAIMS, "claims.not-component", format!("{what}: {error}")).with_hint(error.hint())
 }
 
 #[cfg(test)]
@@ -121,6 +129,7 @@ mod tests {
             audiences: vec!["prod-eu".parse().unwrap()],
             identity_path: None,
             valid_for: "30d".parse().unwrap(),
+            at: None,
             out,
             force: false,
         }
@@ -129,10 +138,19 @@ mod tests {
     #[test]
     fn claims_are_derived_from_the_component_and_the_options() {
         let interfaces = Interfaces { imports: vec!["log".parse().unwrap()], exports: Vec::new() };
-        let claims = draft(&args(PathBuf::new(), None), &interfaces).build().unwrap();
+        let own = Metadata { name: Some("other:name".to_owned()), version: Some("9.9.9".parse().unwrap()) };
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let claims = draft(&args(PathBuf::new(), None), &interfaces, own.clone(), now).build().unwrap();
         assert_eq!((claims.name().as_str(), claims.revision()), ("acme:orders", 142));
         assert_eq!(claims.identity_path().as_str(), "ns/acme/sa/orders");
         assert_eq!(claims.imports(), interfaces.imports());
+        // What was not said comes from the component.
+        let bare = InitArgs { name: None, version: None, ..args(PathBuf::new(), None) };
+        let claims = draft(&bare, &interfaces, own, now).build().unwrap();
+        assert_eq!((claims.name().as_str(), claims.version().to_string().as_str()), ("other:name", "9.9.9"));
+        assert_eq!(claims.identity_path().as_str(), "ns/other/sa/name");
+        let half = Metadata { name: Some("orders".to_owned()), version: None };
+        assert!(draft(&bare, &interfaces, half, now).name.is_empty());
     }
 
     #[test]

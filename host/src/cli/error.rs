@@ -9,6 +9,10 @@ pub mod exit {
     pub const INTERNAL: u8 = 1;
     /// The command line or a file given to it is wrong.
     pub const USAGE: u8 = 2;
+    /// No evidence.
+    pub const EVIDENCE: u8 = 10;
+    /// Bad signature.
+    pub const SIGNATURE: u8 = 11;
     /// Claims do not match.
     pub const CLAIMS: u8 = 13;
     /// Expired or not yet valid.
@@ -137,6 +141,7 @@ impl From<portcullis_signing::Refusal> for CliError {
     }
 }
 
+#[cfg(feature = "host")]
 impl From<crate::config::ConfigError> for CliError {
     fn from(error: crate::config::ConfigError) -> Self {
         Self::new(exit::CONFIG, "config.invalid", error.to_string())

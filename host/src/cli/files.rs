@@ -2,10 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
+#[cfg(unix)]
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use portcullis_signing::ComponentBytes;
+use portcullis_signing::limits::EVIDENCE_COUNT;
 
 use super::error::{CliError, exit};
 use crate::limits;
@@ -49,16 +51,67 @@ pub fn read_component(path: &Path) -> Result<ComponentBytes, CliError> {
     })
 }
 
-/// Reads the evidence of a component: the files named, else the one beside it if it is there.
+/// Reads the evidence of a component: the files named, else those beside it that are there.
 pub fn read_evidence(component: &Path, named: &[PathBuf]) -> Result<Vec<Vec<u8>>, CliError> {
-    if !named.is_empty() {
-        return named.iter().map(|path| read_bytes(path, limits::EVIDENCE_BYTES, "evidence")).collect();
+    let beside = if named.is_empty() { all_evidence_beside(component) } else { Vec::new() };
+    let paths = if named.is_empty() { &beside } else { named };
+    paths.iter().map(|path| read_bytes(path, limits::EVIDENCE_BYTES, "evidence")).collect()
+}
+
+/// The evidence files beside a component that are there: `PATH.sigstore.json`, `PATH.provenance.sigstore.json`, those of further
+/// signers and statements, `PATH.2.sigstore.json` and on without a gap, and SBOMs, `PATH.sbom.json` and on likewise.
+pub fn all_evidence_beside(component: &Path) -> Vec<PathBuf> {
+    let numbered = |name: fn(&Path, usize) -> PathBuf| {
+        (0..=EVIDENCE_COUNT).map(move |number| name(component, number)).take_while(|path| !is_missing(path))
+    };
+    let provenance = Some(provenance_beside(component)).filter(|path| !is_missing(path));
+    let mut found: Vec<PathBuf> = numbered(evidence_number).collect();
+    found.splice(found.len().min(1)..found.len().min(1), provenance);
+    found.extend(numbered(sbom_number));
+    found
+}
+
+/// The evidence file with this number beside a component, from 0.
+pub fn evidence_number(component: &Path, number: usize) -> PathBuf {
+    beside(component, number, "sigstore.json")
+}
+
+/// The SBOM with this number beside a component, from 0.
+pub fn sbom_number(component: &Path, number: usize) -> PathBuf {
+    beside(component, number, "sbom.json")
+}
+
+/// Whether a file beside a component is named as an SBOM.
+pub fn is_sbom(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(b".sbom.json")
+}
+
+/// Where the provenance of a component lies.
+pub fn provenance_beside(component: &Path) -> PathBuf {
+    beside(component, 0, "provenance.sigstore.json")
+}
+
+/// The first evidence file beside a component that is not there yet.
+pub fn free_evidence(component: &Path) -> PathBuf {
+    let mut number = 0;
+    while !is_missing(&evidence_number(component, number)) && number <= EVIDENCE_COUNT {
+        number += 1;
     }
-    let beside = evidence_beside(component);
-    match std::fs::symlink_metadata(&beside) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        _ => Ok(vec![read_bytes(&beside, limits::EVIDENCE_BYTES, "evidence")?]),
+    evidence_number(component, number)
+}
+
+fn beside(component: &Path, number: usize, ending: &str) -> PathBuf {
+    let mut name = component.as_os_str().to_owned();
+    if number > 0 {
+        name.push(format!(".{}", number.saturating_add(1)));
     }
+    name.push(format!(".{ending}"));
+    PathBuf::from(name)
+}
+
+/// Whether there is nothing of this name. What cannot be looked at is there: reading it will say why it cannot be read.
+fn is_missing(path: &Path) -> bool {
+    matches!(std::fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A component and the evidence that was named for it, for a message about the two.
@@ -70,9 +123,7 @@ pub fn with_evidence(component: &Path, named: &[PathBuf]) -> String {
 
 /// Where the evidence of a component lies by default: `PATH.sigstore.json`.
 pub fn evidence_beside(component: &Path) -> PathBuf {
-    let mut name = component.as_os_str().to_owned();
-    name.push(".sigstore.json");
-    PathBuf::from(name)
+    evidence_number(component, 0)
 }
 
 /// Writes a file whole or not at all: temporary file, fsync, rename, fsync of the folder.
@@ -90,10 +141,13 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(), Cl
     }
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> io::Result<()> {
-        let mut file = tempfile::Builder::new()
-            .prefix(".portcullis-")
-            .permissions(PermissionsExt::from_mode(mode))
-            .tempfile_in(folder)?;
+        let mut builder = tempfile::Builder::new();
+        builder.prefix(".portcullis-");
+        #[cfg(unix)]
+        builder.permissions(PermissionsExt::from_mode(mode));
+        #[cfg(not(unix))]
+        let _ = mode;
+        let mut file = builder.tempfile_in(folder)?;
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         if force {
@@ -101,12 +155,18 @@ pub fn write(path: &Path, bytes: &[u8], mode: u32, force: bool) -> Result<(), Cl
         } else {
             file.persist_noclobber(path).map_err(|error| error.error)?;
         }
-        File::open(folder)?.sync_all()
+        sync_folder(folder)
     };
     write().map_err(|error| failed(&error))
 }
 
+/// What was renamed stays renamed. Elsewhere than on Unix a folder cannot be opened for that.
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+}
+
 /// Replaces a file by new content with the owner, group and mode of the old one, or not at all.
+#[cfg(feature = "host")]
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
     let old = std::fs::metadata(path).map_err(|error| unreadable(path, "file", &error))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -117,7 +177,7 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
         file.write_all(bytes)?;
         file.as_file().sync_all()?;
         file.persist(path).map_err(|error| error.error)?;
-        File::open(folder)?.sync_all()
+        sync_folder(folder)
     };
     replace().map_err(|error| {
         CliError::usage(format!("{} cannot be written: {error}", path.display()))
@@ -126,7 +186,12 @@ pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
 }
 
 fn open(path: &Path, most: u64, what: &str) -> Result<(File, u64), CliError> {
-    let opened = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(path);
+    let mut options = File::options();
+    options.read(true);
+    // A pipe must not hold us up.
+    #[cfg(unix)]
+    options.custom_flags(libc::O_NONBLOCK);
+    let opened = options.open(path);
     let file = opened.map_err(|error| unreadable(path, what, &error))?;
     let meta = file.metadata().map_err(|error| unreadable(path, what, &error))?;
     if meta.is_dir() {
@@ -134,14 +199,7 @@ fn open(path: &Path, most: u64, what: &str) -> Result<(File, u64), CliError> {
         return Err(CliError::usage(message).with_hint("name the file in it"));
     }
     if !meta.is_file() {
-        let kind = meta.file_type();
-        let kind = if kind.is_fifo() {
-            "a pipe"
-        } else if kind.is_socket() {
-            "a socket"
-        } else {
-            "a device"
-        };
+        let kind = special(meta.file_type());
         let message = format!("{what} {} is {kind}, not a file", path.display());
         return Err(CliError::usage(message).with_hint("write its content to a file first"));
     }
@@ -152,6 +210,22 @@ fn open(path: &Path, most: u64, what: &str) -> Result<(File, u64), CliError> {
         return Err(empty(path, what));
     }
     Ok((file, meta.len()))
+}
+
+#[cfg(unix)]
+fn special(kind: std::fs::FileType) -> &'static str {
+    if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+#[cfg(not(unix))]
+fn special(_kind: std::fs::FileType) -> &'static str {
+    "something else"
 }
 
 fn unreadable(path: &Path, what: &str, error: &io::Error) -> CliError {

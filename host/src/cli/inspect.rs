@@ -11,22 +11,25 @@ use portcullis_signing::{
 };
 use serde_json::{Value, json};
 
+use super::claims;
 use super::error::CliError;
+use super::located::{Found, Located, RegistryArgs};
 use super::output::{Output, table};
 use super::verify::TrustArgs;
-use super::{claims, files};
 use crate::clock;
 
 /// `portcullis inspect`.
 #[derive(Debug, clap::Args)]
 pub struct InspectArgs {
-    /// The component.
-    component: PathBuf,
-    /// Evidence; by default the file with `.sigstore.json` beside the component. May be given several times.
+    /// The component: a file, or oci://HOST/REPOSITORY:TAG.
+    component: Located,
+    /// Evidence; by default the files with `.sigstore.json` beside the component, or what refers to it. May be given several times.
     #[arg(long = "bundle", value_name = "FILE")]
     bundles: Vec<PathBuf>,
     #[command(flatten)]
     trust: TrustArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 /// One piece of evidence as it presents itself: nothing in it is verified.
@@ -38,8 +41,7 @@ struct Presented {
 
 /// Runs the command.
 pub fn run(args: InspectArgs, out: &mut Output) -> Result<(), CliError> {
-    let component = files::read_component(&args.component)?;
-    let evidence = files::read_evidence(&args.component, &args.bundles)?;
+    let Found { component, evidence, .. } = args.component.read(&args.bundles, &args.registry, out)?;
     let (interfaces, problem) = match read_interfaces(component.bytes()) {
         Ok(interfaces) => (interfaces, None),
         // With evidence there is something to tell all the same: what the file should have been.
@@ -57,7 +59,7 @@ pub fn run(args: InspectArgs, out: &mut Output) -> Result<(), CliError> {
         presented.iter().flatten().flat_map(|presented| presented.claims.imports()).collect();
 
     let mut rows = vec![
-        row("file", args.component.display()),
+        row("file", &args.component),
         row("digest", component.digest()),
         row("size", format!("{} bytes", component.bytes().len())),
     ];
@@ -88,7 +90,7 @@ pub fn run(args: InspectArgs, out: &mut Output) -> Result<(), CliError> {
     }
 
     let json = json!({
-        "file": args.component,
+        "file": args.component.to_string(),
         "digest": component.digest(),
         "size": component.bytes().len(),
         "interfaces": interfaces,
@@ -102,7 +104,7 @@ pub fn run(args: InspectArgs, out: &mut Output) -> Result<(), CliError> {
 
 fn present(bytes: &[u8]) -> Result<Presented, String> {
     let bundle: Bundle = bundle::parse(bytes).map_err(|error| error.to_string())?;
-    let statement = Statement::parse(bundle.envelope().payload()).map_err(|error| error.to_string())?;
+    let statement = Statement::parse(bundle.envelope().ok_or("it signs the file alone")?.payload()).map_err(|error| error.to_string())?;
     let subject = *statement.subject();
     let claims: Claims = serde_json::from_value(statement.into_predicate()).map_err(|error| error.to_string())?;
     Ok(Presented { key: portcullis_signing::Excerpt(bundle.hint()).to_string(), subject, claims })
@@ -150,7 +152,7 @@ fn verdict_text(verdict: Option<&Result<Verified<Claims>, Refusal>>) -> String {
             format!(
                 "verified: signed by {} ({}), trust policy version {}",
                 signer.name(),
-                signer.key(),
+                signer.id(),
                 verified.policy_version()
             )
         }

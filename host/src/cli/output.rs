@@ -73,6 +73,19 @@ impl Output {
         bar.enable_steady_tick(Duration::from_millis(100));
         bar
     }
+
+    /// A bar on standard error that shows bytes; nothing where that is not a terminal. Its length is set by whoever knows it.
+    pub fn bar(&self, text: &str) -> ProgressBar {
+        if !self.terminal {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(0);
+        if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec}") {
+            bar.set_style(style);
+        }
+        bar.set_message(text.to_owned());
+        bar
+    }
 }
 
 /// Rows as an aligned table; the last column is not padded.

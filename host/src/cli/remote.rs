@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use tonic::transport::Channel;
 
 use super::error::{CliError, exit};
+use super::located::{self, Located, RegistryArgs};
 use super::output::{Output, table};
 use super::{block_on, files, locate};
 use crate::rpc::control::control_client::ControlClient;
@@ -36,11 +37,13 @@ pub struct StatusArgs {
 /// Arguments of `portcullis start`.
 #[derive(Debug, clap::Args)]
 pub struct StartArgs {
-    /// The component.
-    component: PathBuf,
+    /// The component: a file, or oci://HOST/REPOSITORY:TAG, which is fetched to the host's state directory.
+    component: Located,
     /// Its evidence, instead of COMPONENT.sigstore.json.
     #[arg(long = "bundle")]
     evidence: Vec<PathBuf>,
+    #[command(flatten)]
+    registry: RegistryArgs,
     /// Route it: a path prefix, or HOST/PATH.
     #[arg(long)]
     route: Option<String>,
@@ -146,9 +149,12 @@ pub fn start(args: StartArgs, out: &mut Output) -> Result<(), CliError> {
             }
         },
     };
-    let about = files::with_evidence(&args.component, &args.evidence);
+    let (component, about) = match &args.component {
+        Located::File(path) => (path.clone(), files::with_evidence(path, &args.evidence)),
+        Located::Registry(text) => fetched(&socket, text, &args.registry, out)?,
+    };
     let request = StartRequest {
-        component_path: absolute(args.component)?,
+        component_path: absolute(component)?,
         evidence_paths: args.evidence.into_iter().map(absolute).collect::<Result<_, _>>()?,
         route_host,
         route_path,
@@ -173,6 +179,29 @@ pub fn start(args: StartArgs, out: &mut Output) -> Result<(), CliError> {
         }
         None => Err(CliError::internal("the host gave an empty answer")),
     }
+}
+
+/// Fetches a component to where the host keeps what was started from a registry: `components` in its state directory, by digest.
+fn fetched(
+    socket: &Path,
+    text: &str,
+    registry: &RegistryArgs,
+    out: &mut Output,
+) -> Result<(PathBuf, String), CliError> {
+    let reference = located::reference(text)?;
+    let Some(state) = socket.parent().and_then(Path::parent) else {
+        return Err(CliError::usage(format!("{} is in no state directory", socket.display()))
+            .with_hint("fetch the component with `portcullis pull` and start the file"));
+    };
+    let fetched = located::fetch(&reference, registry, None, out)?;
+    let folder = state.join("components").join(fetched.component.digest().hex());
+    std::fs::create_dir_all(&folder).map_err(|error| {
+        CliError::usage(format!("{} cannot be made: {error}", folder.display()))
+            .with_hint("run as the user whom the host runs as, or fetch the component with `portcullis pull`")
+    })?;
+    let path = folder.join("component.wasm");
+    super::pull::write(&fetched, &path, true)?;
+    Ok((path, fetched.reference.to_string()))
 }
 
 /// `portcullis stop`.

@@ -1,19 +1,26 @@
-//! `portcullis trust init|add|sign|show`: the trust policy, edited as a document and signed by root keys.
+//! `portcullis trust ..`: the trust policy, edited as a document and signed by root keys; and what goes with it: delegations
+//! by signers, the deny list, changes of root keys.
 //!
 //! Every change raises the version, so that hosts never take an older policy for a newer one.
 
+mod delegate;
+mod deny;
+mod rotate;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use portcullis_signing::trust::read_document;
+use portcullis_signing::keyless::Transparency;
+use portcullis_signing::trust::{OidcIdentity, Onward, read_document};
 use portcullis_signing::{
     Audience, Delegation, IdentityPattern, ImportPattern, KeyKind, Lifetime, NamePattern, Refusal, SignTrustError,
-    SignerEntry, TrustDocument, TrustError, TrustPolicy, sign_trust, timestamp,
+    SignerEntry, SignerIdentity, SignerKind, TrustDocument, TrustError, TrustPolicy, sign_trust, timestamp,
 };
 use serde_json::json;
 
 use super::error::{CliError, exit};
 use super::files;
-use super::keys::{KeySource, PublicKeyArg};
+use super::keys::{KeySource, PublicKeyArg, SignerKeyArg};
 use super::output::{Output, table};
 use crate::clock;
 use crate::limits::CONFIG_BYTES;
@@ -25,6 +32,14 @@ pub enum TrustCommand {
     Init(InitArgs),
     /// Add a signer and what it may say.
     Add(AddArgs),
+    /// Hand a part of a signer's delegation on to another signer, signed by the first.
+    Delegate(delegate::DelegateArgs),
+    /// Deny files, claims, signers or revisions: write and sign the deny list anew.
+    Deny(deny::DenyArgs),
+    /// Demand a deny list that is signed by these keys and not too old.
+    DemandDenyList(deny::DemandArgs),
+    /// Replace the root keys: sign the change with the old and the new ones, then apply it.
+    Rotate(rotate::RotateArgs),
     /// Sign the trust policy with a root key; signatures of other root keys are kept.
     Sign(SignArgs),
     /// Show a trust policy, signed or not.
@@ -56,15 +71,33 @@ pub struct InitArgs {
 pub struct AddArgs {
     /// The unsigned trust policy to change.
     document: PathBuf,
-    /// The signer's public key, A...
-    #[arg(long, value_name = "KEY")]
-    signer: PublicKeyArg,
+    /// The signer's public key: A..., p256:... or a PEM file.
+    #[arg(long, value_name = "KEY", required_unless_present = "oidc_identity")]
+    signer: Option<SignerKeyArg>,
+    /// Instead of a key: the exact identity in keyless certificates, such as a workflow's URI.
+    #[arg(long, value_name = "IDENTITY", conflicts_with = "signer", requires_all = ["oidc_issuer", "trusted_root"])]
+    oidc_identity: Option<String>,
+    /// The exact issuer that the certificates must name.
+    #[arg(long, value_name = "URL")]
+    oidc_issuer: Option<String>,
+    /// The Sigstore trusted root (trusted_root.json) to pin, under the name `sigstore`.
+    #[arg(long, value_name = "FILE")]
+    trusted_root: Option<PathBuf>,
     /// Its name: lower-case letters, digits, dashes.
     #[arg(long)]
     name: String,
     /// Its group, for policies to refer to; by default its name.
     #[arg(long)]
     group: Option<String>,
+    /// What it may count as where several must sign; may be given several times.
+    #[arg(long = "role", value_name = "ROLE")]
+    roles: Vec<String>,
+    /// The signer that its delegation is a part of; by default it has it from the roots.
+    #[arg(long, value_name = "NAME")]
+    parent: Option<String>,
+    /// How many levels of further delegations it may make, to keys; by default none.
+    #[arg(long, value_name = "DEPTH")]
+    onward: Option<usize>,
     /// Component names that it may sign: namespace:name or namespace:*.
     #[arg(long, required = true, num_args = 1.., value_delimiter = ',', value_name = "PATTERN")]
     names: Vec<NamePattern>,
@@ -113,6 +146,10 @@ pub fn run(command: TrustCommand, out: &mut Output) -> Result<(), CliError> {
     match command {
         TrustCommand::Init(args) => init(args, out),
         TrustCommand::Add(args) => add(args, out),
+        TrustCommand::Delegate(args) => delegate::run(args, out),
+        TrustCommand::Deny(args) => deny::run(&args, out),
+        TrustCommand::DemandDenyList(args) => deny::demand(&args, out),
+        TrustCommand::Rotate(args) => rotate::run(&args, out),
         TrustCommand::Sign(args) => sign(&args, out),
         TrustCommand::Show(args) => show(&args, out),
     }
@@ -136,9 +173,31 @@ fn init(args: InitArgs, out: &mut Output) -> Result<(), CliError> {
 fn add(args: AddArgs, out: &mut Output) -> Result<(), CliError> {
     let failed = |error| trust_error(&args.document, error);
     let mut document = read(&args.document)?;
+    let identity = match (&args.signer, args.oidc_identity, args.oidc_issuer, &args.trusted_root) {
+        (Some(key), ..) => SignerIdentity::Key(key.read()?),
+        (None, Some(identity), Some(issuer), Some(file)) => {
+            let bytes = files::read_bytes(file, CONFIG_BYTES, "trusted root")?;
+            let root = serde_json::from_slice(&bytes)
+                .map_err(|error| CliError::usage(format!("{}: it is not JSON: {error}", file.display())))?;
+            document.add_sigstore_root(SIGSTORE.to_owned(), root).map_err(failed)?;
+            SignerIdentity::Oidc(OidcIdentity {
+                root: SIGSTORE.to_owned(),
+                issuer,
+                identity,
+                transparency: Transparency::Log,
+                claims: BTreeMap::new(),
+            })
+        }
+        _ => {
+            return Err(CliError::usage("a signer needs --signer, or --oidc-identity with its issuer and trusted root"));
+        }
+    };
+    let kinds = || vec![SignerKind::Ed25519, SignerKind::P256];
     let entry = SignerEntry {
         name: args.name,
-        key: args.signer.read(KeyKind::Signer, "--signer")?,
+        identity,
+        roles: args.roles,
+        parent: args.parent,
         group: args.group,
         delegation: Delegation {
             names: args.names,
@@ -147,6 +206,7 @@ fn add(args: AddArgs, out: &mut Output) -> Result<(), CliError> {
             imports: args.imports,
             max_lifetime: args.max_lifetime,
             not_after: None,
+            onward: args.onward.map(|depth| Onward { depth, kinds: kinds() }),
         },
     };
     let added = json!(entry);
@@ -154,13 +214,22 @@ fn add(args: AddArgs, out: &mut Output) -> Result<(), CliError> {
         CliError::usage(format!("the signer cannot be added: {error}"))
             .with_hint("a signer has one entry, with a name and a key of its own; edit the document to change an entry")
     })?;
-    let version =
-        document.version().checked_add(1).ok_or_else(|| CliError::usage("the version cannot grow any more"))?;
-    document.reissue(version, clock::now(), document.expires_at()).map_err(failed)?;
-    files::write(&args.document, &document.to_json(), 0o644, true)?;
+    let version = raise(&args.document, &mut document)?;
     let text = format!("{} has version {version} now; sign it with `portcullis trust sign`", args.document.display());
     out.result(text, &json!({ "file": args.document, "version": version, "added": added }))
 }
+
+/// Writes a changed document under the next version.
+fn raise(path: &Path, document: &mut TrustDocument) -> Result<u64, CliError> {
+    let version =
+        document.version().checked_add(1).ok_or_else(|| CliError::usage("the version cannot grow any more"))?;
+    document.reissue(version, clock::now(), document.expires_at()).map_err(|error| trust_error(path, error))?;
+    files::write(path, &document.to_json(), 0o644, true)?;
+    Ok(version)
+}
+
+/// The name under which a trusted root from the command line is pinned.
+const SIGSTORE: &str = "sigstore";
 
 fn sign(args: &SignArgs, out: &mut Output) -> Result<(), CliError> {
     let document = read(&args.document)?;
@@ -215,15 +284,24 @@ fn show(args: &ShowArgs, out: &mut Output) -> Result<(), CliError> {
     rows.extend(keys.iter().flatten().map(|key| vec!["  signed by".to_owned(), key.clone()]));
     for entry in document.signers() {
         let delegation = &entry.delegation;
-        rows.push(vec!["signer".to_owned(), format!("{} ({})", entry.name, entry.key)]);
+        rows.push(vec!["signer".to_owned(), format!("{} ({})", entry.name, entry.identity.id())]);
         rows.push(vec!["  names".to_owned(), join(&delegation.names)]);
         rows.push(vec!["  identities".to_owned(), join(&delegation.identity_paths)]);
         rows.push(vec!["  audiences".to_owned(), join(&delegation.audiences)]);
         rows.push(vec!["  imports".to_owned(), join(&delegation.imports)]);
         rows.push(vec!["  at most".to_owned(), delegation.max_lifetime.to_string()]);
+        if !entry.roles.is_empty() {
+            rows.push(vec!["  roles".to_owned(), entry.roles.join(", ")]);
+        }
+        if let Some(parent) = &entry.parent {
+            rows.push(vec!["  part of".to_owned(), parent.clone()]);
+        }
     }
     rows.push(vec!["floors".to_owned(), document.floors().len().to_string()]);
     rows.push(vec!["denials".to_owned(), document.deny().len().to_string()]);
+    if let Some(rule) = document.deny_list() {
+        rows.push(vec!["deny list".to_owned(), format!("demanded, at most {} old", rule.max_age)]);
+    }
     out.result(
         table(&rows).trim_end(),
         &json!({ "file": args.file, "state": state, "signedBy": keys, "document": document }),

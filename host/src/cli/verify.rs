@@ -5,31 +5,34 @@
 
 use std::path::{Path, PathBuf};
 
+use portcullis_signing::trust::Roots;
 use portcullis_signing::{
-    Audience, Claims, ComponentBytes, Context, DecisionRecord, HighWaterError, KeyKind, Refusal, TrustPolicy, Verified,
-    timestamp, verify,
+    Audience, Claims, ComponentBytes, Context, DecisionRecord, DenyList, Examination, HighWaterError, KeyKind, Refusal,
+    TrustPolicy, Verified, timestamp,
 };
 use time::OffsetDateTime;
 
 use super::error::{CliError, exit};
+use super::files;
+use super::host_side::{HighWater, HostSide};
 use super::keys::PublicKeyArg;
+use super::located::{Located, RegistryArgs};
 use super::output::{Output, table};
-use super::{files, locate};
 use crate::clock;
-use crate::config::Config;
 use crate::limits::CONFIG_BYTES;
-use crate::supervisor::high_water::HighWater;
 
 /// `portcullis verify`.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// The component.
-    component: PathBuf,
-    /// Evidence; by default the file with `.sigstore.json` beside the component. May be given several times.
+    /// The component: a file, or oci://HOST/REPOSITORY:TAG.
+    component: Located,
+    /// Evidence; by default the files with `.sigstore.json` beside the component, or what refers to it. May be given several times.
     #[arg(long = "bundle", value_name = "FILE")]
     bundles: Vec<PathBuf>,
     #[command(flatten)]
     trust: TrustArgs,
+    #[command(flatten)]
+    registry: RegistryArgs,
 }
 
 /// Where a verdict takes its trust from.
@@ -47,6 +50,9 @@ pub struct TrustArgs {
     /// The cluster for which to decide.
     #[arg(long, value_name = "CLUSTER")]
     pub audience: Option<Audience>,
+    /// The signed deny list, where the trust policy demands one.
+    #[arg(long, value_name = "FILE")]
+    pub deny_list: Option<PathBuf>,
     /// Take all of these, and the revisions seen, from a host's configuration.
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -56,6 +62,7 @@ pub struct TrustArgs {
 #[derive(Debug)]
 pub struct Trusted {
     policy: TrustPolicy,
+    deny_list: Option<DenyList>,
     file: PathBuf,
     audience: String,
     seen: Option<HighWater>,
@@ -66,30 +73,18 @@ pub struct Trusted {
 /// Runs the command.
 pub fn run(args: VerifyArgs, out: &mut Output) -> Result<(), CliError> {
     let trusted = args.trust.read(clock::now())?;
-    let component = files::read_component(&args.component)?;
-    let verdict = verify_file(&component, &args.component, &args.bundles, &trusted)?;
-    let refused = |refusal| CliError::from(refusal).about(files::with_evidence(&args.component, &args.bundles));
-    let verified = verdict.map_err(refused)?;
+    let found = args.component.read(&args.bundles, &args.registry, out)?;
+    let evidence: Vec<&[u8]> = found.evidence.iter().map(Vec::as_slice).collect();
+    let refused = |refusal| CliError::from(refusal).about(&found.label);
+    let verified = trusted.verify(&found.component, &evidence).map_err(refused)?;
     let json = serde_json::to_value(DecisionRecord::new(Ok(&verified))).map_err(CliError::internal)?;
-    out.result(format!("verified\n{}", table(&rows(&args.component, &verified, &trusted)).trim_end()), &json)?;
+    out.result(format!("verified\n{}", table(&rows(&found.label, &verified, &trusted)).trim_end()), &json)?;
     if trusted.seen.is_none() {
         out.note(
             "rollback was checked against the floors of the trust policy only; --config adds what a host has seen",
         );
     }
     Ok(())
-}
-
-/// The verdict on a component that was read from `path`. The outer error is about files, the inner one is the verdict.
-pub fn verify_file(
-    component: &ComponentBytes,
-    path: &Path,
-    bundles: &[PathBuf],
-    trusted: &Trusted,
-) -> Result<Result<Verified<Claims>, Refusal>, CliError> {
-    let evidence = files::read_evidence(path, bundles)?;
-    let evidence: Vec<&[u8]> = evidence.iter().map(Vec::as_slice).collect();
-    Ok(trusted.verify(component, &evidence))
 }
 
 impl TrustArgs {
@@ -100,7 +95,7 @@ impl TrustArgs {
 
     /// Reads and verifies the trust policy.
     pub fn read(&self, now: OffsetDateTime) -> Result<Trusted, CliError> {
-        let config = self.config.as_deref().map(|path| locate::config(Some(path))).transpose()?;
+        let config = self.config.as_deref().map(HostSide::read).transpose()?;
         let trust = config.as_ref().map(|config| &config.trust);
         let roots = if self.roots.is_empty() {
             trust.map(|trust| trust.roots.clone()).unwrap_or_default()
@@ -127,52 +122,73 @@ impl TrustArgs {
         let bytes = files::read_bytes(&file, CONFIG_BYTES, "trust policy").map_err(|error| {
             CliError::new(exit::TRUST, "trust.unreadable", error.message()).with_hint(error.hint().unwrap_or_default())
         })?;
-        let (seen, seen_error) = match config.as_ref().map(marks) {
+        let (seen, seen_error) = match config.as_ref().map(HostSide::marks) {
             None => (None, None),
             Some(Ok(marks)) => (Some(marks), None),
             Some(Err(error)) => (None, Some(error)),
         };
         let version = seen.as_ref().and_then(HighWater::trust_policy);
-        let policy = TrustPolicy::verify(&bytes, &roots, threshold, now, version).map_err(|error| {
-            let refusal = Refusal::from(error);
-            CliError::new(
-                refusal.code().exit_code(),
-                refusal.code().as_str(),
-                format!("{}: {}", file.display(), refusal.message()),
-            )
-            .with_hint(refusal.hint())
-        })?;
-        Ok(Trusted { policy, file, audience, seen, seen_error, now })
+        let pinned = Roots { roots, threshold };
+        // Root keys that replaced the pinned ones are known to the host from its last policy.
+        let known = seen.as_ref().and_then(|seen| seen.roots(&pinned)).unwrap_or(&pinned);
+        let policy = TrustPolicy::verify(&bytes, &known.roots, known.threshold, now, version)
+            .map_err(|error| trust_error(&file, Refusal::from(error)))?;
+        let list = self.deny_list.clone().or_else(|| trust.and_then(|trust| trust.deny_list.clone()));
+        let version = seen.as_ref().and_then(HighWater::deny_list);
+        let deny_list = deny_list(&policy, list.as_deref(), version)?;
+        Ok(Trusted { policy, deny_list, file, audience, seen, seen_error, now })
     }
 }
 
-/// The highest revisions that the host of this configuration has seen.
-fn marks(config: &Config) -> Result<HighWater, String> {
-    HighWater::open(&config.state_dir.join("high-water.json")).map_err(|error| error.to_string())
+/// The deny list that the trust policy demands; what is not demanded is not read.
+fn deny_list(policy: &TrustPolicy, path: Option<&Path>, seen: Option<u64>) -> Result<Option<DenyList>, CliError> {
+    let Some((rule, path)) = policy.deny_list().zip(path) else { return Ok(None) };
+    let bytes = files::read_bytes(path, CONFIG_BYTES, "deny list").map_err(|error| {
+        CliError::new(exit::TRUST, "deny-list.missing", error.message()).with_hint(error.hint().unwrap_or_default())
+    })?;
+    DenyList::verify(&bytes, rule, seen).map(Some).map_err(|error| trust_error(path, Refusal::from(error)))
+}
+
+fn trust_error(file: &Path, refusal: Refusal) -> CliError {
+    let message = format!("{}: {}", file.display(), refusal.message());
+    CliError::new(refusal.code().exit_code(), refusal.code().as_str(), message).with_hint(refusal.hint())
 }
 
 impl Trusted {
     /// The verdict on a component and its evidence.
     pub fn verify(&self, component: &ComponentBytes, evidence: &[&[u8]]) -> Result<Verified<Claims>, Refusal> {
+        self.with_context(|context| portcullis_signing::verify(component, evidence, context))
+    }
+
+    /// The verdict, and everything that would be refused.
+    pub fn examine(&self, component: &ComponentBytes, evidence: &[&[u8]]) -> Examination {
+        self.with_context(|context| portcullis_signing::examine(component, evidence, context))
+    }
+
+    fn with_context<T>(&self, decide: impl FnOnce(&Context<'_>) -> T) -> T {
         let highest_seen = |name: &portcullis_signing::ComponentName, audience: &str| match &self.seen_error {
             Some(error) => Err(HighWaterError(error.clone())),
             None => Ok(self.seen.as_ref().and_then(|marks| marks.revision(name.as_str(), audience))),
         };
-        let context =
-            Context { trust: &self.policy, audience: &self.audience, now: self.now, highest_seen: &highest_seen };
-        verify(component, evidence, &context)
+        decide(&Context {
+            trust: &self.policy,
+            deny_list: self.deny_list.as_ref(),
+            audience: &self.audience,
+            now: self.now,
+            highest_seen: &highest_seen,
+        })
     }
 }
 
-fn rows(path: &Path, verified: &Verified<Claims>, trusted: &Trusted) -> Vec<Vec<String>> {
+fn rows(label: &str, verified: &Verified<Claims>, trusted: &Trusted) -> Vec<Vec<String>> {
     let (claims, signer) = (verified.claims(), verified.signer());
     let interfaces = verified.interfaces();
     let row = |name: &str, value: String| vec![format!("  {name}"), value];
     vec![
-        row("file", path.display().to_string()),
+        row("file", label.to_owned()),
         row("digest", verified.digest().to_string()),
         row("component", format!("{} {}, revision {}", claims.name(), claims.version(), claims.revision())),
-        row("signer", format!("{} ({}), group {}", signer.name(), signer.key(), signer.group())),
+        row("signer", format!("{} ({}), group {}", signer.name(), signer.id(), signer.group())),
         row("identity", verified.spiffe_path().to_owned()),
         row("cluster", trusted.audience.clone()),
         row("expires", timestamp::format(claims.expires_at())),
@@ -205,8 +221,16 @@ mod tests {
             imports: Vec::new(),
             max_lifetime: "1d".parse().unwrap(),
             not_after: None,
+            onward: None,
         };
-        let entry = SignerEntry { name: "ci".to_owned(), key: signer.public(), group: None, delegation };
+        let entry = SignerEntry {
+            name: "ci".to_owned(),
+            identity: signer.public().into(),
+            group: None,
+            roles: Vec::new(),
+            parent: None,
+            delegation,
+        };
         document.add_signer(entry).unwrap();
         let mut draft = ClaimsDraft::new(&Interfaces::default(), now, "1d".parse().unwrap());
         draft.name = "demo:app".to_owned();
@@ -232,7 +256,9 @@ mod tests {
     }
 
     fn verdict(temp: &tempfile::TempDir, trust: TrustArgs) -> Result<(), CliError> {
-        run(VerifyArgs { component: temp.path().join("app.wasm"), bundles: Vec::new(), trust }, &mut Output::new(true))
+        let component = Located::File(temp.path().join("app.wasm"));
+        let args = VerifyArgs { component, bundles: Vec::new(), trust, registry: RegistryArgs::default() };
+        run(args, &mut Output::new(true))
     }
 
     fn configured(temp: &tempfile::TempDir) -> TrustArgs {

@@ -8,6 +8,12 @@ pub const XDG_CONFIG_HOME: &str = "XDG_CONFIG_HOME";
 pub const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
 /// The user's home, where the XDG variables are absent.
 pub const HOME: &str = "HOME";
+/// Folder of the Docker config, where credentials of registries are.
+pub const DOCKER_CONFIG: &str = "DOCKER_CONFIG";
+/// A file of the same form, as podman, buildah and skopeo name it.
+pub const REGISTRY_AUTH_FILE: &str = "REGISTRY_AUTH_FILE";
+/// Seconds since 1970 to use as the time now, so that a build can be made again (reproducible-builds.org).
+pub const SOURCE_DATE_EPOCH: &str = "SOURCE_DATE_EPOCH";
 /// Variables that child processes of the host see.
 pub const PASSED_ON: &[&str] = &[LOG];
 

@@ -13,6 +13,7 @@ use crate::runtime::linking;
 /// A component that was verified and that policy lets run here. Not to be had otherwise than by [`Admitted::decide`].
 #[derive(Debug, Clone)]
 pub struct Admitted {
+    verified: Verified<Claims>,
     facts: ComponentFacts,
     spiffe_id: SpiffeId,
     version: String,
@@ -49,7 +50,7 @@ impl Admitted {
             name: claims.name().to_string(),
             digest: verified.digest().to_string(),
             spiffe_id: spiffe_id.to_string(),
-            signer: verified.signer().key().to_string(),
+            signer: verified.signer().id().to_string(),
             signer_group: verified.signer().group().to_owned(),
             instance: Ulid::generate().to_string().to_ascii_lowercase(),
         };
@@ -70,6 +71,7 @@ impl Admitted {
             return Err(NotAdmitted::NoHandler);
         }
         Ok(Self {
+            verified: verified.clone(),
             facts,
             spiffe_id,
             version: claims.version().to_string(),
@@ -83,6 +85,11 @@ impl Admitted {
     /// What policy knows of it.
     pub fn facts(&self) -> &ComponentFacts {
         &self.facts
+    }
+
+    /// The proof that it was made from, to be judged again.
+    pub fn verified(&self) -> &Verified<Claims> {
+        &self.verified
     }
 
     /// Its SPIFFE ID.
@@ -117,7 +124,10 @@ impl Admitted {
             ("signer_group", self.facts.signer_group.clone().into()),
             ("spiffe_id", self.facts.spiffe_id.clone().into()),
             ("links", self.links.clone().into()),
+            ("signers", self.verified.signers().map(|signer| signer.id().to_string()).collect::<Vec<_>>().into()),
+            ("claims_digest", self.verified.claims_digest().to_string().into()),
             ("trust_version", self.trust_version.into()),
+            ("deny_list_version", self.verified.deny_list_version().into()),
             ("policy_generation", self.policy_generation.into()),
         ]
     }

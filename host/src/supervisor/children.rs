@@ -270,7 +270,10 @@ pub async fn load(up: &RuntimeUp, component: &super::Component) -> Result<(), St
 pub async fn set_routes(host: &Arc<Host>, up: &RuntimeUp) -> io::Result<()> {
     let running = host.running();
     let routes = host.routes().into_iter().filter_map(|route| {
-        let target = running.iter().find(|component| component.admitted.facts().name == route.component)?;
+        let takes = |component: &&std::sync::Arc<super::Component>| {
+            component.admitted.facts().name == route.component && !component.draining.load(Ordering::Acquire)
+        };
+        let target = running.iter().find(takes)?;
         let instance = target.admitted.facts().instance.clone();
         Some(Route { host: route.host.unwrap_or_default(), path: route.path, instance })
     });

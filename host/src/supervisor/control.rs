@@ -239,7 +239,7 @@ impl Control {
                 .trust
                 .read()
                 .ok()
-                .and_then(|trust| trust.as_ref().ok().map(|trust| trust.version()))
+                .and_then(|trust| trust.version())
                 .unwrap_or_default(),
             processes: vec![
                 process("supervisor", Some(std::process::id()), 0),

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use portcullis_signing::trust::Roots;
 use serde::{Deserialize, Serialize};
 
 use crate::state::write_atomically;
@@ -23,8 +24,20 @@ pub struct HighWater {
 struct Marks {
     version: u32,
     trust_policy: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deny_list: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    roots: Option<SeenRoots>,
     /// By audience, then by name.
     revisions: BTreeMap<String, BTreeMap<String, u64>>,
+}
+
+/// Root keys that replaced the pinned ones.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SeenRoots {
+    pinned: Roots,
+    now: Roots,
 }
 
 /// Marks that cannot be used.
@@ -60,12 +73,39 @@ impl HighWater {
         self.marks.revisions.get(audience)?.get(name).copied()
     }
 
-    /// Raises the mark of the trust policy.
-    pub fn saw_trust_policy(&mut self, version: u64) -> io::Result<()> {
-        if self.marks.trust_policy.is_some_and(|seen| seen >= version) {
+    /// The root keys that the next trust policy must be signed with, where they are others than those that are pinned.
+    pub fn roots(&self, pinned: &Roots) -> Option<&Roots> {
+        // Other pins are the operator's word: what was learnt from the old ones is void.
+        self.marks.roots.as_ref().filter(|seen| seen.pinned.same(pinned)).map(|seen| &seen.now)
+    }
+
+    /// The highest version of the deny list that was in force.
+    pub fn deny_list(&self) -> Option<u64> {
+        self.marks.deny_list
+    }
+
+    /// Raises the mark of the trust policy, and keeps its root keys where they are others than the pinned ones.
+    pub fn saw_trust_policy(&mut self, version: u64, pinned: &Roots, now: &Roots) -> io::Result<()> {
+        let roots = (!now.same(pinned)).then(|| SeenRoots { pinned: pinned.clone(), now: now.clone() });
+        let known = match (&self.marks.roots, &roots) {
+            (None, None) => true,
+            (Some(old), Some(new)) => old.pinned.same(&new.pinned) && old.now.same(&new.now),
+            (None, Some(_)) | (Some(_), None) => false,
+        };
+        if known && self.marks.trust_policy.is_some_and(|seen| seen >= version) {
             return Ok(());
         }
-        let marks = Marks { trust_policy: Some(version), ..self.marks.clone() };
+        let version = self.marks.trust_policy.map_or(version, |seen| seen.max(version));
+        let marks = Marks { trust_policy: Some(version), roots, ..self.marks.clone() };
+        self.replace(marks)
+    }
+
+    /// Raises the mark of the deny list.
+    pub fn saw_deny_list(&mut self, version: u64) -> io::Result<()> {
+        if self.marks.deny_list.is_some_and(|seen| seen >= version) {
+            return Ok(());
+        }
+        let marks = Marks { deny_list: Some(version), ..self.marks.clone() };
         self.replace(marks)
     }
 
@@ -97,11 +137,36 @@ mod tests {
         let mut marks = HighWater::open(&path).unwrap();
         marks.saw_revision("a:b", "prod", 5).unwrap();
         marks.saw_revision("a:b", "prod", 3).unwrap();
-        marks.saw_trust_policy(2).unwrap();
+        let roots = Roots { roots: Vec::new(), threshold: 1 };
+        marks.saw_trust_policy(2, &roots, &roots).unwrap();
+        marks.saw_deny_list(9).unwrap();
+        marks.saw_deny_list(8).unwrap();
         let marks = HighWater::open(&path).unwrap();
         assert_eq!(marks.revision("a:b", "prod"), Some(5));
         assert_eq!(marks.revision("a:b", "test"), None);
-        assert_eq!(marks.trust_policy(), Some(2));
+        assert_eq!((marks.trust_policy(), marks.deny_list()), (Some(2), Some(9)));
+        assert!(marks.roots(&roots).is_none());
+    }
+
+    #[test]
+    fn root_keys_that_replaced_the_pinned_ones_are_kept_until_others_are_pinned() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("high-water.json");
+        let key = || portcullis_signing::SecretKey::generate(portcullis_signing::KeyKind::Root).unwrap().public();
+        let roots = || Roots { roots: vec![key()], threshold: 1 };
+        let (pinned, next, others) = (roots(), roots(), roots());
+        let mut marks = HighWater::open(&path).unwrap();
+        marks.saw_trust_policy(2, &pinned, &next).unwrap();
+        let mut marks = {
+            drop(marks);
+            HighWater::open(&path).unwrap()
+        };
+        assert!(marks.roots(&pinned).unwrap().same(&next));
+        assert!(marks.roots(&others).is_none());
+        // The operator pins the new ones: nothing else needs to be remembered.
+        marks.saw_trust_policy(3, &next, &next).unwrap();
+        assert!(marks.roots(&pinned).is_none());
+        assert_eq!(marks.trust_policy(), Some(3));
     }
 
     #[test]

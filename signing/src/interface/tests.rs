@@ -115,3 +115,18 @@ fn a_plain_name_never_covers_an_interface() {
     assert!(import("log").covers(&import("log")) && import("a:b/c@1.0.0").covers(&import("a:b/c@1.2.0")));
     assert!(!import("log").covers(&import("a:b/log")) && !import("a:b/log").covers(&import("log")));
 }
+
+#[test]
+fn a_pattern_includes_what_is_no_wider() {
+    let all = ["wasi:*", "wasi:http/*", "wasi:http/types", "wasi:http/types@0.2.0", "log"];
+    for (position, wide) in all.iter().enumerate() {
+        for (other, narrow) in all.iter().enumerate() {
+            let expected = position == other || (position < other && *narrow != "log");
+            assert_eq!(pattern(wide).includes(&pattern(narrow)), expected, "{wide} {narrow}");
+        }
+    }
+    assert!(pattern("wasi:http/types@0.2.9").includes(&pattern("wasi:http/types@0.2.0")));
+    for (narrow, wide) in [("wasi:http/types@0.2.0", "wasi:http/types@0.3.0"), ("wasi:http/*", "wasi:http-proxy/*")] {
+        assert!(!pattern(narrow).includes(&pattern(wide)), "{narrow} {wide}");
+    }
+}

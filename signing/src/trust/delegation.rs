@@ -1,39 +1,16 @@
-//! What a signer may say: names, identities, clusters, imports, for how long. Only ever narrows.
+//! What a signer may say: names, identities, clusters, imports, for how long; and what it may hand on. Only ever narrows.
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
+use super::identity::SignerKind;
 use crate::claims::Claims;
 use crate::component_name::{Audience, NamePattern};
 use crate::identity_path::IdentityPattern;
 use crate::interface::ImportPattern;
-use crate::key::PublicKey;
 use crate::lifetime::Lifetime;
 use crate::refusal::{Refusal, RefusalCode};
 use crate::timestamp;
-
-/// A signer as it is named in decisions.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Signer {
-    name: String,
-    key: PublicKey,
-    group: String,
-}
-
-/// A signer and what is delegated to it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct SignerEntry {
-    /// A label, unique in the policy.
-    pub name: String,
-    /// A signer key, unique in the policy.
-    pub key: PublicKey,
-    /// A label that policies can refer to; absent: the name.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// What it may say.
-    pub delegation: Delegation,
-}
 
 /// What a signer may say. A component must fit into every part.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,50 +29,73 @@ pub struct Delegation {
     /// When the delegation ends.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "timestamp::option")]
     pub not_after: Option<OffsetDateTime>,
+    /// Whether it may hand parts of this on to others; absent: no.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onward: Option<Onward>,
 }
 
-impl Signer {
-    /// Its name in the trust policy.
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
-    /// Its key.
-    pub fn key(&self) -> &PublicKey {
-        &self.key
-    }
-
-    /// Its group; the signer's own name where none is given.
-    pub fn group(&self) -> &str {
-        &self.group
-    }
+/// What a signer may hand on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct Onward {
+    /// How many further links there may be below it; at least 1.
+    pub depth: usize,
+    /// To which kinds of signers; not empty.
+    pub kinds: Vec<SignerKind>,
 }
 
-impl SignerEntry {
-    /// The signer as it is named in decisions.
-    pub fn signer(&self) -> Signer {
-        let group = self.group.clone().unwrap_or_else(|| self.name.clone());
-        Signer { name: self.name.clone(), key: self.key, group }
-    }
-
-    /// Refuses claims that are beyond what is delegated to this signer.
-    pub(crate) fn check(&self, claims: &Claims, audience: &str, now: OffsetDateTime) -> Result<(), Refusal> {
-        let own = &self.delegation;
-        let refuse = |code, what: String, hint: &str| {
-            let message = format!("signer `{}` {what}", self.name);
-            Err(Refusal::new(code, message, hint).detail("signer", [&self.name]))
+impl Delegation {
+    /// Every way in which this one goes beyond `parent`. Empty: it is a part of it.
+    pub fn beyond(&self, parent: &Self) -> Vec<String> {
+        let mut beyond = Vec::new();
+        let mut list = |what: &str, wider: Vec<String>| {
+            beyond.extend(wider.into_iter().map(|part| format!("{what} `{part}`")));
         };
-        if let Some(not_after) = own.not_after
-            && now >= not_after
-        {
-            let what = format!("was trusted until {}, it is {}", timestamp::format(not_after), timestamp::format(now));
-            return refuse(
-                RefusalCode::SignerExpired,
-                what,
-                "have another signer sign, or extend notAfter in the trust policy",
-            );
+        let names = self.names.iter().filter(|own| !parent.names.iter().any(|other| other.includes(own)));
+        list("names", names.map(ToString::to_string).collect());
+        let paths =
+            self.identity_paths.iter().filter(|own| !parent.identity_paths.iter().any(|other| other.includes(own)));
+        list("identityPaths", paths.map(ToString::to_string).collect());
+        let audiences = self.audiences.iter().filter(|own| !parent.audiences.contains(own));
+        list("audiences", audiences.map(ToString::to_string).collect());
+        let imports = self.imports.iter().filter(|own| !parent.imports.iter().any(|other| other.includes(own)));
+        list("imports", imports.map(ToString::to_string).collect());
+        if self.max_lifetime > parent.max_lifetime {
+            list("maxLifetime", vec![self.max_lifetime.to_string()]);
         }
-        if !own.names.iter().any(|pattern| pattern.matches(claims.name())) {
+        if let (Some(own), Some(other)) = (self.not_after, parent.not_after)
+            && own > other
+        {
+            list("notAfter", vec![timestamp::format(own)]);
+        }
+        match (&self.onward, &parent.onward) {
+            (_, None) => list("onward", vec!["none at all".to_owned()]),
+            (None, Some(_)) => {}
+            (Some(own), Some(other)) => {
+                if own.depth >= other.depth {
+                    list("onward.depth", vec![own.depth.to_string()]);
+                }
+                let kinds = own.kinds.iter().filter(|kind| !other.kinds.contains(kind));
+                list("onward.kinds", kinds.map(ToString::to_string).collect());
+            }
+        }
+        beyond
+    }
+
+    /// Refuses claims that are beyond what is delegated to the signer called `name`.
+    pub(crate) fn check(
+        &self,
+        name: &str,
+        claims: &Claims,
+        audience: &str,
+        now: OffsetDateTime,
+    ) -> Result<(), Refusal> {
+        let refuse = |code, what: String, hint: &str| {
+            let message = format!("signer `{name}` {what}");
+            Err(Refusal::new(code, message, hint).detail("signer", [name]))
+        };
+        self.check_time(name, now)?;
+        if !self.names.iter().any(|pattern| pattern.matches(claims.name())) {
             let what = format!("may not speak for the component `{}`", claims.name());
             return refuse(
                 RefusalCode::SignerName,
@@ -103,7 +103,7 @@ impl SignerEntry {
                 "use a name that is delegated to the signer, or add it to `names` of its delegation",
             );
         }
-        if !own.identity_paths.iter().any(|pattern| pattern.matches(claims.identity_path())) {
+        if !self.identity_paths.iter().any(|pattern| pattern.matches(claims.identity_path())) {
             let what = format!("may not give the identity `{}`", claims.identity_path());
             return refuse(
                 RefusalCode::SignerIdentity,
@@ -111,7 +111,7 @@ impl SignerEntry {
                 "claim a path that is delegated to the signer, or add it to `identityPaths` of its delegation",
             );
         }
-        if !own.audiences.iter().any(|own| own.as_str() == audience) {
+        if !self.audiences.iter().any(|own| own.as_str() == audience) {
             let what = format!("may not speak for the cluster `{}`", crate::Excerpt(audience));
             return refuse(
                 RefusalCode::SignerAudience,
@@ -122,7 +122,7 @@ impl SignerEntry {
         let beyond: Vec<_> = claims
             .imports()
             .iter()
-            .filter(|import| !own.imports.iter().any(|pattern| pattern.matches(import)))
+            .filter(|import| !self.imports.iter().any(|pattern| pattern.matches(import)))
             .collect();
         if !beyond.is_empty() {
             let listed = beyond.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -134,15 +134,32 @@ impl SignerEntry {
             )
             .map_err(|refusal| refusal.detail("imports", beyond));
         }
-        if claims.lifetime() > own.max_lifetime.duration() {
+        if claims.lifetime() > self.max_lifetime.duration() {
             let what = format!(
                 "may make claims for {} at most, these hold from {} to {}",
-                own.max_lifetime,
+                self.max_lifetime,
                 timestamp::format(claims.issued_at().min(claims.not_before())),
                 timestamp::format(claims.expires_at()),
             );
             return refuse(RefusalCode::SignerLifetime, what, "sign claims with an earlier expiresAt");
         }
         Ok(())
+    }
+
+    /// Refuses a delegation that is over.
+    pub(crate) fn check_time(&self, name: &str, now: OffsetDateTime) -> Result<(), Refusal> {
+        match self.not_after {
+            Some(not_after) if now >= not_after => Err(Refusal::new(
+                RefusalCode::SignerExpired,
+                format!(
+                    "signer `{name}` was trusted until {}, it is {}",
+                    timestamp::format(not_after),
+                    timestamp::format(now)
+                ),
+                "have another signer sign, or extend notAfter in the trust policy",
+            )
+            .detail("signer", [name])),
+            _ => Ok(()),
+        }
     }
 }

@@ -1,15 +1,19 @@
 //! The trust policy as people edit it. Proves nothing until root keys have signed it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use super::delegation::SignerEntry;
+use super::check;
+use super::deny_list::DenyListRule;
 use super::error::TrustError;
+use super::origin::Origin;
+use super::requirement::Requirement;
 use super::rule::{AllowRevision, Deny, Floor};
-use crate::component_name::is_label;
+use super::signer::SignerEntry;
+use crate::envelope::Envelope;
 use crate::fields::Problems;
 use crate::json;
 use crate::key::{KeyKind, PublicKey};
@@ -31,12 +35,45 @@ pub struct TrustDocument {
     max_component_size: u64,
     #[serde(default)]
     signers: Vec<SignerEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    requirements: Vec<Requirement>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    origins: Vec<Origin>,
     #[serde(default)]
     floors: Vec<Floor>,
     #[serde(default)]
     deny: Vec<Deny>,
     #[serde(default)]
     allow_revisions: Vec<AllowRevision>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    deny_list: Option<DenyListRule>,
+    #[serde(default, skip_serializing_if = "OnExpiry::is_default")]
+    on_expiry: OnExpiry,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    sigstore_roots: BTreeMap<String, Value>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    spiffe_bundles: BTreeMap<String, Value>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    rotations: Vec<Envelope>,
+}
+
+/// What becomes of a component that runs when its claims expire. New loads of it are refused in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnExpiry {
+    /// It takes no new requests; those under way may end within the host's drain time, then it is stopped.
+    #[default]
+    Drain,
+    /// It is stopped at once.
+    Stop,
+    /// It runs on until it is stopped or the host is started again.
+    Keep,
+}
+
+impl OnExpiry {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 fn default_component_size() -> u64 {
@@ -65,6 +102,13 @@ impl TrustDocument {
             floors: Vec::new(),
             deny: Vec::new(),
             allow_revisions: Vec::new(),
+            requirements: Vec::new(),
+            origins: Vec::new(),
+            deny_list: None,
+            on_expiry: OnExpiry::default(),
+            sigstore_roots: BTreeMap::new(),
+            spiffe_bundles: BTreeMap::new(),
+            rotations: Vec::new(),
         }
         .checked()
     }
@@ -103,6 +147,47 @@ impl TrustDocument {
     /// Sets the largest component.
     pub fn set_max_component_size(&mut self, bytes: u64) -> Result<(), TrustError> {
         self.change(|document| document.max_component_size = bytes)
+    }
+
+    /// Adds a requirement.
+    pub fn add_requirement(&mut self, requirement: Requirement) -> Result<(), TrustError> {
+        self.change(|document| document.requirements.push(requirement))
+    }
+
+    /// Adds claims for evidence that proves an origin only.
+    pub fn add_origin(&mut self, origin: Origin) -> Result<(), TrustError> {
+        self.change(|document| document.origins.push(origin))
+    }
+
+    /// Demands a deny list, or none.
+    pub fn set_deny_list(&mut self, rule: Option<DenyListRule>) -> Result<(), TrustError> {
+        self.change(|document| document.deny_list = rule)
+    }
+
+    /// Says what becomes of running components whose claims expire.
+    pub fn set_on_expiry(&mut self, on_expiry: OnExpiry) -> Result<(), TrustError> {
+        self.change(|document| document.on_expiry = on_expiry)
+    }
+
+    /// Pins a Sigstore trusted root (the JSON of a `trusted_root.json`) under a name.
+    pub fn add_sigstore_root(&mut self, name: String, root: Value) -> Result<(), TrustError> {
+        self.change(|document| drop(document.sigstore_roots.insert(name, root)))
+    }
+
+    /// Pins the SPIFFE bundle (a JWK set) of a trust domain.
+    pub fn add_spiffe_bundle(&mut self, trust_domain: String, bundle: Value) -> Result<(), TrustError> {
+        self.change(|document| drop(document.spiffe_bundles.insert(trust_domain, bundle)))
+    }
+
+    /// Replaces the root keys by those of a link that k old and k new keys have signed.
+    pub fn rotate(&mut self, link: &[u8]) -> Result<(), TrustError> {
+        let link = Envelope::parse(link, TRUST_BYTES)?;
+        let next = super::rotation::read(&link)?;
+        self.change(|document| {
+            document.rotations.push(link);
+            document.roots = next.roots;
+            document.threshold = next.threshold;
+        })
     }
 
     /// Gives it another version and validity, as every change that is to be signed needs.
@@ -169,6 +254,41 @@ impl TrustDocument {
         &self.allow_revisions
     }
 
+    /// What some components need beyond one signature.
+    pub fn requirements(&self) -> &[Requirement] {
+        &self.requirements
+    }
+
+    /// Claims for evidence that proves an origin only.
+    pub fn origins(&self) -> &[Origin] {
+        &self.origins
+    }
+
+    /// What is demanded of the deny list; absent: there need not be one.
+    pub fn deny_list(&self) -> Option<&DenyListRule> {
+        self.deny_list.as_ref()
+    }
+
+    /// What becomes of running components whose claims expire.
+    pub fn on_expiry(&self) -> OnExpiry {
+        self.on_expiry
+    }
+
+    /// Pinned Sigstore trusted roots, by name.
+    pub fn sigstore_roots(&self) -> &BTreeMap<String, Value> {
+        &self.sigstore_roots
+    }
+
+    /// Pinned SPIFFE bundles, by trust domain.
+    pub fn spiffe_bundles(&self) -> &BTreeMap<String, Value> {
+        &self.spiffe_bundles
+    }
+
+    /// Changes of root keys, oldest first.
+    pub fn rotations(&self) -> &[Envelope] {
+        &self.rotations
+    }
+
     pub(crate) fn from_value(value: Value) -> Result<Self, TrustError> {
         serde_json::from_value::<Self>(value).map_err(|error| TrustError::form(&error))?.checked()
     }
@@ -193,30 +313,38 @@ impl TrustDocument {
             ("floors", self.floors.len()),
             ("deny", self.deny.len()),
             ("allowRevisions", self.allow_revisions.len()),
+            ("requirements", self.requirements.len()),
+            ("origins", self.origins.len()),
         ];
         for (at, length) in lists {
             if length > TRUST_ENTRIES {
                 problems.add(at, format!("has {length} entries, at most {TRUST_ENTRIES} are allowed"));
             }
         }
-        let (mut names, mut keys) = (HashSet::new(), HashSet::new());
+        let (mut names, mut ids) = (HashSet::new(), HashSet::new());
         for (index, entry) in self.signers.iter().enumerate() {
             let at = format!("signers[{index}]");
-            check_signer(&at, entry, &mut problems);
+            check::signer(&at, entry, &mut problems);
             if !names.insert(entry.name.as_str()) {
                 problems.add(format!("{at}.name"), "is there twice");
             }
-            if !keys.insert(entry.key) {
-                problems.add(format!("{at}.key"), "is there twice");
+            if !ids.insert(entry.identity.id()) {
+                problems.add(
+                    format!("{at}.{}", if entry.identity.key().is_some() { "key" } else { "identity" }),
+                    "is there twice",
+                );
             }
         }
         for (index, deny) in self.deny.iter().enumerate() {
-            if let Deny::Revisions(deny) = deny
-                && deny.revisions.min > deny.revisions.max
-            {
+            if !deny.is_sound() {
                 problems.add(format!("deny[{index}].revisions"), "min is greater than max");
             }
         }
+        check::chains(&self, &mut problems);
+        check::pins(&self, &mut problems);
+        check::requirements(&self, &mut problems);
+        check::origins(&self, &mut problems);
+        check::deny_list(&self, &mut problems);
         if problems.is_empty() { Ok(self) } else { Err(TrustError::Invalid { problems: problems.into_vec() }) }
     }
 
@@ -246,29 +374,6 @@ impl TrustDocument {
         }
         if !(1..=COMPONENT_BYTES).contains(&self.max_component_size) {
             problems.add("maxComponentSize", format!("must be 1 to {COMPONENT_BYTES} bytes"));
-        }
-    }
-}
-
-fn check_signer(at: &str, entry: &SignerEntry, problems: &mut Problems) {
-    let label = "must be lower-case letters, digits and single dashes";
-    if !is_label(&entry.name) {
-        problems.add(format!("{at}.name"), label);
-    }
-    if entry.group.as_deref().is_some_and(|group| !is_label(group)) {
-        problems.add(format!("{at}.group"), label);
-    }
-    if let Err(error) = entry.key.require(KeyKind::Signer) {
-        problems.add(format!("{at}.key"), error.to_string());
-    }
-    let delegation = &entry.delegation;
-    for (key, empty) in [
-        ("names", delegation.names.is_empty()),
-        ("identityPaths", delegation.identity_paths.is_empty()),
-        ("audiences", delegation.audiences.is_empty()),
-    ] {
-        if empty {
-            problems.add(format!("{at}.delegation.{key}"), "is empty, so the signer may sign nothing");
         }
     }
 }

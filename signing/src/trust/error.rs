@@ -54,6 +54,20 @@ pub enum TrustError {
         /// How many are needed.
         needed: usize,
     },
+    /// A change of root keys that too few of the old or of the new ones have signed.
+    #[error(
+        "a change of root keys was signed by {old} of the {old_needed} old and {new} of the {new_needed} new root keys needed"
+    )]
+    Rotation {
+        /// Valid signatures of distinct old root keys.
+        old: usize,
+        /// How many are needed.
+        old_needed: usize,
+        /// Valid signatures of distinct new root keys.
+        new: usize,
+        /// How many are needed.
+        new_needed: usize,
+    },
     /// It is over.
     #[error("the trust policy expired at {}, it is {}", timestamp::format(*at), timestamp::format(*now))]
     Expired {
@@ -90,7 +104,9 @@ impl TrustError {
             | TrustError::Form(_)
             | TrustError::Invalid { .. } => RefusalCode::TrustInvalid,
             TrustError::Roots { .. } => RefusalCode::TrustMissing,
-            TrustError::Unsigned { .. } | TrustError::OwnRoots { .. } => RefusalCode::TrustUnsigned,
+            TrustError::Unsigned { .. } | TrustError::OwnRoots { .. } | TrustError::Rotation { .. } => {
+                RefusalCode::TrustUnsigned
+            }
             TrustError::Expired { .. } | TrustError::NotYet { .. } => RefusalCode::TrustStale,
             TrustError::RolledBack { .. } => RefusalCode::TrustRolledBack,
         }
@@ -113,6 +129,9 @@ impl TrustError {
             }
             TrustError::OwnRoots { .. } => {
                 "have the root keys that the document names sign it with `portcullis trust sign`"
+            }
+            TrustError::Rotation { .. } => {
+                "have the holders of the old and of the new root keys sign it with `portcullis trust rotate`"
             }
             TrustError::Expired { .. } => {
                 "issue a new version with a later expiresAt and sign it with `portcullis trust sign`"

@@ -1,33 +1,41 @@
 //! A verified trust policy: the only thing that the verifier takes its trust from.
 
-use std::collections::HashSet;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use time::OffsetDateTime;
 
-use super::delegation::{Signer, SignerEntry};
-use super::document::TrustDocument;
+use super::deny_list::DenyListRule;
+use super::document::{OnExpiry, TrustDocument};
 use super::error::TrustError;
-use super::rule::is_for;
+use super::rotation::{Roots, walk};
+use super::rule::{About, is_for};
 use super::sign::PAYLOAD_TYPE;
+use super::signer::SignerEntry;
 use crate::claims::Claims;
 use crate::component_name::ComponentName;
 use crate::digest::Digest;
 use crate::envelope::Envelope;
 use crate::excerpt::Excerpt;
 use crate::json;
-use crate::key::{KeyKind, PublicKey};
+use crate::key::PublicKey;
+use crate::keyless::{Keyless, PinnedRoot};
 use crate::limits::{CLOCK_SKEW, TRUST_BYTES};
+use crate::svid::SvidAuthorities;
 
 /// A trust policy that enough pinned root keys have signed. Only comes out of [`TrustPolicy::verify`].
 #[derive(Debug, Clone)]
 pub struct TrustPolicy {
     document: TrustDocument,
     digest: Digest,
+    sigstore: BTreeMap<String, Arc<dyn Keyless>>,
+    svids: BTreeMap<String, SvidAuthorities>,
 }
 
 impl TrustPolicy {
-    /// Verifies a signed trust policy: signatures of `threshold` of the pinned `roots`, and of the document's own; then
-    /// its content, its times against `now`, its version against the highest seen so far.
+    /// Verifies a signed trust policy: from the pinned `roots` along its changes of root keys to those in force; signatures
+    /// of enough of these, and of the document's own; then its content, its times against `now`, its version against the
+    /// highest seen so far.
     pub fn verify(
         bytes: &[u8],
         roots: &[PublicKey],
@@ -35,30 +43,68 @@ impl TrustPolicy {
         now: OffsetDateTime,
         last_seen_version: Option<u64>,
     ) -> Result<Self, TrustError> {
-        let distinct: HashSet<_> = roots.iter().filter(|key| key.kind() == KeyKind::Root).collect();
-        if !(1..=distinct.len()).contains(&threshold) || distinct.len() != roots.len() {
-            return Err(TrustError::Roots { roots: distinct.len(), threshold });
-        }
+        let pinned = Roots { roots: roots.to_vec(), threshold }.checked()?;
         let envelope = Envelope::parse(bytes, TRUST_BYTES)?;
         if envelope.payload_type() != PAYLOAD_TYPE {
             return Err(TrustError::PayloadType(Excerpt(envelope.payload_type()).to_string()));
         }
-        let found = count_signatures(&envelope, roots);
-        if found < threshold {
-            return Err(TrustError::Unsigned { found, needed: threshold });
+        // Which root keys must have signed follows from its changes of root keys, and these from signatures of their own.
+        let value = json::parse(envelope.payload(), TRUST_BYTES)?;
+        let current = walk(&pinned, &super::rotation::links(&value)?)?;
+        let found = current.count(&envelope);
+        if found < current.threshold {
+            return Err(TrustError::Unsigned { found, needed: current.threshold });
         }
-        let document = TrustDocument::from_value(json::parse(envelope.payload(), TRUST_BYTES)?)?;
+        let document = TrustDocument::from_value(value)?;
         // A change of roots needs the old ones, above, and the new ones, here.
-        let (found, needed) = (count_signatures(&envelope, document.roots()), document.threshold());
-        if found < needed {
-            return Err(TrustError::OwnRoots { found, needed });
+        let own = Roots { roots: document.roots().to_vec(), threshold: document.threshold() };
+        let found = own.count(&envelope);
+        if found < own.threshold {
+            return Err(TrustError::OwnRoots { found, needed: own.threshold });
         }
-        let policy = Self { document, digest: Digest::of(envelope.payload()) };
+        let policy = Self::prepare(document, Digest::of(envelope.payload()))?;
         policy.check_time(now)?;
         match last_seen_version {
             Some(seen) if policy.version() < seen => Err(TrustError::RolledBack { version: policy.version(), seen }),
             _ => Ok(policy),
         }
+    }
+
+    fn prepare(document: TrustDocument, digest: Digest) -> Result<Self, TrustError> {
+        let failed = |what: String| TrustError::Form(Excerpt(&what).to_string());
+        let mut sigstore: BTreeMap<String, Arc<dyn Keyless>> = BTreeMap::new();
+        for (name, root) in document.sigstore_roots() {
+            sigstore.insert(name.clone(), Arc::new(PinnedRoot::new(&root.to_string()).map_err(failed)?));
+        }
+        let mut svids = BTreeMap::new();
+        for (domain, bundle) in document.spiffe_bundles() {
+            let authorities = SvidAuthorities::new(bundle).map_err(|error| failed(error.to_string()))?;
+            svids.insert(domain.clone(), authorities);
+        }
+        Ok(Self { document, digest, sigstore, svids })
+    }
+
+    /// The root keys that it names: what the next trust policy must be signed with.
+    pub fn roots(&self) -> Roots {
+        Roots { roots: self.document.roots().to_vec(), threshold: self.document.threshold() }
+    }
+
+    /// What is demanded of the deny list; absent: there need not be one.
+    pub fn deny_list(&self) -> Option<&DenyListRule> {
+        self.document.deny_list()
+    }
+
+    /// What becomes of running components whose claims expire.
+    pub fn on_expiry(&self) -> OnExpiry {
+        self.document.on_expiry()
+    }
+
+    pub(crate) fn sigstore(&self, name: &str) -> Option<&dyn Keyless> {
+        self.sigstore.get(name).map(AsRef::as_ref)
+    }
+
+    pub(crate) fn svids(&self, trust_domain: &str) -> Option<&SvidAuthorities> {
+        self.svids.get(trust_domain)
     }
 
     /// Grows with every change.
@@ -100,9 +146,9 @@ impl TrustPolicy {
             .max()
     }
 
-    /// What is denied about a component, where something is. Also for components that run already.
-    pub fn denied(&self, digest: &Digest, signer: &Signer, claims: &Claims) -> Option<String> {
-        self.document.deny().iter().find_map(|deny| deny.applies(digest, signer.key(), claims))
+    /// What is denied, where something is.
+    pub(crate) fn denied(&self, about: &About<'_>) -> Option<String> {
+        self.document.deny().iter().find_map(|deny| deny.applies(about))
     }
 
     pub(crate) fn allows_rollback(&self, claims: &Claims, audience: &str) -> bool {
@@ -123,12 +169,4 @@ impl TrustPolicy {
         }
         Ok(())
     }
-}
-
-/// How many distinct keys have a valid signature.
-fn count_signatures(envelope: &Envelope, keys: &[PublicKey]) -> usize {
-    keys.iter()
-        .filter(|key| key.kind() == KeyKind::Root)
-        .filter(|key| envelope.signatures().iter().any(|signature| envelope.verify(signature, key)))
-        .count()
 }

@@ -5,10 +5,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 
+use super::identity::SignerId;
+use super::signer::Signer;
 use crate::claims::Claims;
 use crate::component_name::{Audience, ComponentName};
 use crate::digest::Digest;
-use crate::key::PublicKey;
 use crate::timestamp;
 
 /// No revision below this one is admitted.
@@ -43,6 +44,8 @@ pub struct AllowRevision {
 pub enum Deny {
     /// One file.
     Digest(DenyDigest),
+    /// One signed statement, or whatever else carried the claims.
+    Claims(DenyClaims),
     /// What a signer signed.
     Signer(DenySigner),
     /// Some revisions of a component.
@@ -57,14 +60,23 @@ pub struct DenyDigest {
     pub digest: Digest,
 }
 
+/// One signed statement.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DenyClaims {
+    /// The digest of the claims, as decision records show it.
+    pub claims: Digest,
+}
+
 /// What a signer signed: all of it, or what claims to be issued after a time. Whoever holds a stolen key can backdate
 /// claims, so a time limits what is lost to the signer's longest lifetime and no further.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct DenySigner {
-    /// The signer's key.
-    pub signer: PublicKey,
-    /// Claims issued at this time or before are still taken; absent: none are.
+    /// The signer, or one that it has its delegation from: a key, `oidc:ISSUER#IDENTITY`, a SPIFFE ID or a pattern of them.
+    pub signer: SignerId,
+    /// What was signed at this time or before is still taken; absent: nothing is. The time is the proven one where evidence
+    /// proves it, else the one that the claims state.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "timestamp::option")]
     pub signed_after: Option<OffsetDateTime>,
 }
@@ -95,9 +107,14 @@ impl Deny {
         Deny::Digest(DenyDigest { digest })
     }
 
-    /// Denies what a signer signed, all of it or what was issued after a time.
-    pub fn signer(signer: PublicKey, signed_after: Option<OffsetDateTime>) -> Self {
-        Deny::Signer(DenySigner { signer, signed_after })
+    /// Denies one signed statement.
+    pub fn claims(claims: Digest) -> Self {
+        Deny::Claims(DenyClaims { claims })
+    }
+
+    /// Denies what a signer signed, all of it or what was signed after a time.
+    pub fn signer(signer: impl Into<SignerId>, signed_after: Option<OffsetDateTime>) -> Self {
+        Deny::Signer(DenySigner { signer: signer.into(), signed_after })
     }
 
     /// Denies revisions of a component.
@@ -105,18 +122,26 @@ impl Deny {
         Deny::Revisions(DenyRevisions { name, revisions: RevisionRange { min, max } })
     }
 
+    /// Whether it is a range that can hold something.
+    pub(super) fn is_sound(&self) -> bool {
+        !matches!(self, Deny::Revisions(deny) if deny.revisions.min > deny.revisions.max)
+    }
+
     /// What is denied, where it applies.
-    pub(crate) fn applies(&self, digest: &Digest, signer: &PublicKey, claims: &Claims) -> Option<String> {
+    pub(crate) fn applies(&self, about: &About<'_>) -> Option<String> {
         match self {
-            Deny::Digest(deny) => (deny.digest == *digest).then(|| format!("the file {digest}")),
-            Deny::Signer(deny) => match deny.signed_after {
-                _ if deny.signer != *signer => None,
-                None => Some(format!("everything that {signer} signed")),
-                Some(after) => (claims.issued_at() > after)
-                    .then(|| format!("what {signer} signed after {}", timestamp::format(after))),
-            },
+            Deny::Digest(deny) => (deny.digest == *about.digest).then(|| format!("the file {}", deny.digest)),
+            Deny::Claims(deny) => (deny.claims == *about.statement).then(|| format!("the claims {}", deny.claims)),
+            Deny::Signer(deny) => {
+                let signer = about.signer.ids().find(|id| deny.signer.means(id))?;
+                match deny.signed_after {
+                    None => Some(format!("everything that {signer} signed")),
+                    Some(after) => (about.signed_at > after)
+                        .then(|| format!("what {signer} signed after {}", timestamp::format(after))),
+                }
+            }
             Deny::Revisions(deny) => {
-                let range = &deny.revisions;
+                let (range, claims) = (&deny.revisions, about.claims);
                 (deny.name == *claims.name() && (range.min..=range.max).contains(&claims.revision()))
                     .then(|| format!("revisions {} to {} of `{}`", range.min, range.max, deny.name))
             }
@@ -124,17 +149,29 @@ impl Deny {
     }
 }
 
+/// What a denial may be about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct About<'a> {
+    pub(crate) digest: &'a Digest,
+    pub(crate) statement: &'a Digest,
+    pub(crate) signer: &'a Signer,
+    pub(crate) claims: &'a Claims,
+    pub(crate) signed_at: OffsetDateTime,
+}
+
 impl<'de> Deserialize<'de> for Deny {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let value = Value::deserialize(deserializer)?;
         let read = if value.get("digest").is_some() {
             serde_json::from_value(value).map(Deny::Digest)
+        } else if value.get("claims").is_some() {
+            serde_json::from_value(value).map(Deny::Claims)
         } else if value.get("signer").is_some() {
             serde_json::from_value(value).map(Deny::Signer)
         } else if value.get("name").is_some() {
             serde_json::from_value(value).map(Deny::Revisions)
         } else {
-            return Err(D::Error::custom("a denial needs `digest`, or `signer`, or `name` and `revisions`"));
+            return Err(D::Error::custom("a denial needs `digest`, `claims`, `signer`, or `name` and `revisions`"));
         };
         read.map_err(D::Error::custom)
     }

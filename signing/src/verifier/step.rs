@@ -3,18 +3,16 @@
 use time::OffsetDateTime;
 
 use super::{Context, EVIDENCE_COUNT, Refusal, RefusalCode};
-use crate::bundle::{Bundle, BundleError};
 use crate::bytes::ComponentBytes;
 use crate::claims::Claims;
 use crate::component::read_interfaces;
 use crate::digest::Digest;
-use crate::envelope::Envelope;
 use crate::excerpt::Excerpt;
 use crate::interface::Interfaces;
-use crate::limits::CLOCK_SKEW;
-use crate::statement::{PAYLOAD_TYPE, Statement};
+use crate::limits::{CLOCK_SKEW, EVIDENCE_BYTES};
+use crate::statement::{AnyStatement, PAYLOAD_TYPE, Statement, StatementError};
 use crate::timestamp;
-use crate::trust::{Signer, SignerEntry, TrustPolicy};
+use crate::trust::TrustPolicy;
 
 pub(super) fn size(component: &ComponentBytes, trust: &TrustPolicy) -> Result<(), Refusal> {
     let (length, max) = (component.bytes().len() as u64, trust.max_component_size());
@@ -29,15 +27,20 @@ pub(super) fn size(component: &ComponentBytes, trust: &TrustPolicy) -> Result<()
 }
 
 pub(super) fn count(evidence: &[&[u8]]) -> Result<(), Refusal> {
-    match evidence.len() {
-        0 => Err(no_evidence()),
-        1..=EVIDENCE_COUNT => Ok(()),
-        count => Err(Refusal::new(
-            RefusalCode::EvidenceTooMany,
-            format!("there are {count} pieces of evidence, at most {EVIDENCE_COUNT} are looked at"),
-            "hand over only the bundles of this component",
-        )),
+    let too_many = |what: String| {
+        Err(Refusal::new(RefusalCode::EvidenceTooMany, what, "hand over only the bundles of this component"))
+    };
+    if evidence.len() > EVIDENCE_COUNT {
+        return too_many(format!(
+            "there are {} pieces of evidence, at most {EVIDENCE_COUNT} are looked at",
+            evidence.len()
+        ));
     }
+    let bytes: usize = evidence.iter().map(|piece| piece.len()).sum();
+    if bytes > EVIDENCE_BYTES {
+        return too_many(format!("the evidence has {bytes} bytes, at most {EVIDENCE_BYTES} are looked at"));
+    }
+    Ok(())
 }
 
 pub(super) fn no_evidence() -> Refusal {
@@ -48,68 +51,35 @@ pub(super) fn no_evidence() -> Refusal {
     )
 }
 
-pub(super) fn evidence(error: BundleError) -> Refusal {
-    let code = match error {
-        BundleError::MediaType(_) => RefusalCode::EvidenceMediaType,
-        BundleError::Keyless | BundleError::NoClaims => RefusalCode::EvidenceUnsupported,
-        BundleError::Json(_) | BundleError::Form(_) | BundleError::Envelope(_) | BundleError::Signatures(_) => {
-            RefusalCode::EvidenceMalformed
+pub(super) fn statement(kind: &str, payload: &[u8]) -> Result<AnyStatement, Refusal> {
+    if kind != PAYLOAD_TYPE {
+        return Err(not_claims(format!("what is signed is a `{}`, not {PAYLOAD_TYPE}", Excerpt(kind))));
+    }
+    AnyStatement::parse(payload).map_err(|error| not_claims_but(&error))
+}
+
+pub(super) fn claims_statement(statement: AnyStatement) -> Result<Statement, Refusal> {
+    statement.try_into().map_err(|error: StatementError| not_claims_but(&error))
+}
+
+fn not_claims_but(error: &StatementError) -> Refusal {
+    match error {
+        StatementError::Subjects(_) => {
+            Refusal::new(RefusalCode::ClaimsSubjects, error.to_string(), "attest each file with a statement of its own")
         }
-    };
-    Refusal::new(code, error.to_string(), error.hint())
-}
-
-/// The entry of the trust policy whose key made the signature.
-pub(super) fn signature<'a>(bundle: &Bundle, trust: &'a TrustPolicy) -> Result<&'a SignerEntry, Refusal> {
-    let hint = bundle.hint();
-    let candidates: Vec<&SignerEntry> =
-        trust.signers().iter().filter(|entry| hint.is_empty() || entry.key.to_string() == hint).collect();
-    let envelope = bundle.envelope();
-    let made_it =
-        |entry: &&&SignerEntry| envelope.signatures().iter().any(|signature| envelope.verify(signature, &entry.key));
-    if let Some(entry) = candidates.iter().find(made_it) {
-        return Ok(entry);
-    }
-    match candidates.as_slice() {
-        [entry] if !hint.is_empty() => Err(Refusal::new(
-            RefusalCode::SignatureBad,
-            format!("the signature is not that of signer `{}` ({}) over this content", entry.name, entry.key),
-            "the bundle was changed or damaged after it was signed; copy it again or sign again",
-        )
-        .detail("signer", [&entry.name])),
-        _ => Err(unknown_signer(hint)),
+        StatementError::Json(_)
+        | StatementError::Form(_)
+        | StatementError::Type(_)
+        | StatementError::PredicateType(_) => not_claims(error.to_string()),
     }
 }
 
-fn unknown_signer(hint: &str) -> Refusal {
-    let message = if hint.is_empty() {
-        "the bundle names no key, and the signature is not that of any signer in the trust policy".to_owned()
-    } else {
-        let key = Excerpt(hint);
-        format!(
-            "the key `{key}` is not in the trust policy, so the signature was not checked: nothing is known about it"
-        )
-    };
+fn not_claims(message: String) -> Refusal {
     Refusal::new(
-        RefusalCode::SignerUnknown,
+        RefusalCode::ClaimsType,
         message,
-        "have a trusted signer sign, or add the key with `portcullis trust add` and sign the policy again",
+        "attest component claims: `portcullis sign APP.wasm --claims F --key K`",
     )
-    .detail("key", [Excerpt(hint)])
-}
-
-pub(super) fn statement(envelope: &Envelope) -> Result<Statement, Refusal> {
-    let refuse = |message: String| {
-        Refusal::new(
-            RefusalCode::ClaimsType,
-            message,
-            "attest component claims: `portcullis sign APP.wasm --claims F --key K`",
-        )
-    };
-    if envelope.payload_type() != PAYLOAD_TYPE {
-        return Err(refuse(format!("what is signed is a `{}`, not {PAYLOAD_TYPE}", Excerpt(envelope.payload_type()))));
-    }
-    Statement::parse(envelope.payload()).map_err(|error| refuse(error.to_string()))
 }
 
 pub(super) fn subject(claimed: &Digest, actual: &Digest) -> Result<(), Refusal> {
@@ -137,17 +107,14 @@ pub(super) fn times(claims: &Claims, now: OffsetDateTime) -> Result<(), Refusal>
         let message = format!("the claims hold from {}, it is {}", timestamp::format(starts), timestamp::format(now));
         return Err(Refusal::new(RefusalCode::TimeNotYet, message, "wait, or check the clock of this machine"));
     }
-    if now >= claims.expires_at() {
-        let (at, ago) = (claims.expires_at(), now - claims.expires_at());
-        let message =
-            format!("the claims expired at {}, it is {} ({ago} later)", timestamp::format(at), timestamp::format(now));
-        return Err(Refusal::new(
-            RefusalCode::TimeExpired,
-            message,
-            "sign again with a later expiresAt; the component needs no rebuild",
-        ));
-    }
-    Ok(())
+    if now >= claims.expires_at() { Err(expired(claims.expires_at(), now)) } else { Ok(()) }
+}
+
+pub(super) fn expired(at: OffsetDateTime, now: OffsetDateTime) -> Refusal {
+    let ago = now - at;
+    let message =
+        format!("the claims expired at {}, it is {} ({ago} later)", timestamp::format(at), timestamp::format(now));
+    Refusal::new(RefusalCode::TimeExpired, message, "sign again with a later expiresAt; the component needs no rebuild")
 }
 
 pub(super) fn audience(claims: &Claims, audience: &str) -> Result<(), Refusal> {
@@ -185,18 +152,6 @@ pub(super) fn revision(claims: &Claims, ctx: &Context<'_>) -> Result<(), Refusal
             error.to_string(),
             "restore or repair the state directory; until then nothing can be shown not to be rolled back",
         )),
-    }
-}
-
-pub(super) fn denied(digest: &Digest, signer: &Signer, claims: &Claims, trust: &TrustPolicy) -> Result<(), Refusal> {
-    match trust.denied(digest, signer, claims) {
-        None => Ok(()),
-        Some(what) => Err(Refusal::new(
-            RefusalCode::Revoked,
-            format!("the trust policy denies {what}"),
-            "deploy something that is not revoked; the trust policy's author knows why it is",
-        )
-        .detail("signer", [signer.name()])),
     }
 }
 

@@ -11,7 +11,7 @@ fn what_was_signed_properly_is_verified() {
     assert_eq!(verified.claims().name().as_str(), "demo:greeter");
     assert_eq!(verified.digest(), world.component.digest());
     assert_eq!((verified.signer().name(), verified.signer().group()), ("builder", "ci"));
-    assert_eq!(*verified.signer().key(), world.signer.public());
+    assert_eq!(verified.signer().id().as_str(), world.signer.public().to_string());
     assert_eq!((verified.policy_version(), verified.policy_digest()), (3, world.policy().digest()));
     assert_eq!(verified.spiffe_path(), "ns/demo/sa/greeter");
     let imports: Vec<String> = verified.interfaces().imports().iter().map(ToString::to_string).collect();

@@ -3,9 +3,10 @@
 use portcullis_signing::bundle::Bundle;
 use portcullis_signing::envelope::{Envelope, EnvelopeSignature, pae};
 use portcullis_signing::statement::PAYLOAD_TYPE;
+use portcullis_signing::trust::{Origin, OriginEvidence};
 use portcullis_signing::{
-    Claims, ComponentBytes, Context, Delegation, HighWaterError, KeyKind, Refusal, SecretKey, SignerEntry,
-    TrustDocument, TrustPolicy, Verified, sign_component, sign_trust, verify,
+    Claims, ComponentBytes, Context, Delegation, DenyList, HighWaterError, KeyKind, Refusal, SecretKey, SignerEntry,
+    SignerIdentity, TrustDocument, TrustPolicy, Verified, sign_component, sign_trust, verify,
 };
 use serde_json::{Value, json};
 use time::OffsetDateTime;
@@ -21,6 +22,7 @@ pub(crate) struct World {
     pub(crate) now: OffsetDateTime,
     pub(crate) seen: Result<Option<u64>, HighWaterError>,
     pub(crate) document: TrustDocument,
+    pub(crate) deny_list: Option<DenyList>,
 }
 
 pub(crate) fn wat(text: &str) -> ComponentBytes {
@@ -34,8 +36,10 @@ pub(crate) fn key(kind: KeyKind) -> SecretKey {
 pub(crate) fn entry(name: &str, key: &SecretKey) -> SignerEntry {
     SignerEntry {
         name: name.to_owned(),
-        key: key.public(),
+        identity: key.public().into(),
         group: Some("ci".to_owned()),
+        roles: Vec::new(),
+        parent: None,
         delegation: Delegation {
             names: vec!["demo:*".parse().unwrap()],
             identity_paths: vec!["ns/demo/sa/*".parse().unwrap()],
@@ -43,6 +47,7 @@ pub(crate) fn entry(name: &str, key: &SecretKey) -> SignerEntry {
             imports: vec!["wasi:http/*".parse().unwrap(), "log".parse().unwrap()],
             max_lifetime: "720h".parse().unwrap(),
             not_after: None,
+            onward: None,
         },
     }
 }
@@ -75,7 +80,7 @@ impl World {
         .unwrap();
         document.add_signer(entry("builder", &signer)).unwrap();
         let component = wat(r#"(component (import "wasi:http/types@0.2.3" (instance)) (import "log" (func)))"#);
-        Self { root, signer, component, now: NOW, seen: Ok(None), document }
+        Self { root, signer, component, now: NOW, seen: Ok(None), document, deny_list: None }
     }
 
     pub(crate) fn policy(&self) -> TrustPolicy {
@@ -117,9 +122,49 @@ impl World {
     }
 
     pub(crate) fn verify(&self, evidence: &[&[u8]]) -> Result<Verified<Claims>, Refusal> {
+        self.verify_under(&self.policy(), evidence)
+    }
+
+    /// The same under a policy that was verified before.
+    pub(crate) fn verify_under(&self, trust: &TrustPolicy, evidence: &[&[u8]]) -> Result<Verified<Claims>, Refusal> {
         let highest_seen = |_: &_, _: &str| self.seen.clone();
-        let context = Context { trust: &self.policy(), audience: CLUSTER, now: self.now, highest_seen: &highest_seen };
+        let context = Context {
+            trust,
+            deny_list: self.deny_list.as_ref(),
+            audience: CLUSTER,
+            now: self.now,
+            highest_seen: &highest_seen,
+        };
         verify(&self.component, evidence, &context)
+    }
+
+    /// A signer whose evidence proves an origin, and the claims for it.
+    pub(crate) fn add_origin_signer(&mut self, name: &str, identity: SignerIdentity, evidence: OriginEvidence) {
+        let mut signer = entry(name, &self.signer);
+        signer.identity = identity;
+        signer.delegation.max_lifetime = "3000d".parse().unwrap();
+        self.document.add_signer(signer).unwrap();
+        let origin = Origin {
+            signer: name.to_owned(),
+            evidence,
+            digest: None,
+            name: "demo:foreign".parse().unwrap(),
+            version: "1.0.0".parse().unwrap(),
+            revision: 1,
+            imports: vec!["wasi:http/types@0.2.0".parse().unwrap(), "log".parse().unwrap()],
+            identity_path: "ns/demo/sa/foreign".parse().unwrap(),
+            audience: vec![CLUSTER.parse().unwrap()],
+            expires_at: datetime!(2029-01-01 0:00 UTC),
+        };
+        self.document.add_origin(origin).unwrap();
+    }
+
+    /// The code of the verdict about several pieces of evidence.
+    pub(crate) fn code_of(&self, evidence: &[&[u8]]) -> String {
+        match self.verify(evidence) {
+            Ok(_) => "verified".to_owned(),
+            Err(refusal) => refusal.code().as_str().to_owned(),
+        }
     }
 
     /// The code of the refusal of one bundle.

@@ -12,8 +12,12 @@
 mod fixture;
 
 mod accepted;
+mod authority;
+mod foreign;
 mod limits;
+mod lists;
 mod refused;
+mod svids;
 mod tampering;
 mod trust;
 mod vectors;

@@ -14,6 +14,7 @@ fn no_changed_byte_of_a_bundle_verifies_to_other_claims() {
     let highest_seen = |_: &_, _: &str| Ok(None);
     let context = portcullis_signing::Context {
         trust: &policy,
+        deny_list: None,
         audience: crate::fixture::CLUSTER,
         now: world.now,
         highest_seen: &highest_seen,

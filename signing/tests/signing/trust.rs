@@ -163,7 +163,7 @@ fn a_document_survives_its_json() {
 fn full_with_keys_of(document: &TrustDocument) -> Value {
     let mut value = full();
     value["roots"] = json!(document.roots());
-    value["signers"][0]["key"] = json!(document.signers()[0].key);
+    value["signers"][0]["key"] = json!(document.signers()[0].identity.key().unwrap());
     for index in [1, 2] {
         value["deny"][index]["signer"] = json!(document.deny()[index]).get("signer").unwrap().clone();
     }

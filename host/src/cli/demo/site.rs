@@ -184,8 +184,10 @@ impl Site {
             .map_err(CliError::internal)?;
         let entry = SignerEntry {
             name: "demo-ci".to_owned(),
-            key: self.signer.public(),
+            identity: self.signer.public().into(),
             group: Some("team-demo".to_owned()),
+            roles: Vec::new(),
+            parent: None,
             delegation: Delegation {
                 names: vec!["demo:*".parse().map_err(CliError::internal)?],
                 identity_paths: vec!["ns/demo/sa/*".parse().map_err(CliError::internal)?],
@@ -196,6 +198,7 @@ impl Site {
                     .collect::<Result<_, _>>()?,
                 max_lifetime: "48h".parse().map_err(CliError::internal)?,
                 not_after: None,
+                onward: None,
             },
         };
         document.add_signer(entry).map_err(CliError::internal)?;
