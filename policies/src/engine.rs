@@ -105,7 +105,7 @@ impl PolicySet {
     #[cfg(test)]
     pub(crate) fn full_slice(&self, facts: &ComponentFacts) -> Slice {
         let compiled = self.compiled.as_ref().unwrap();
-        Slice::new(facts, self.generation, Arc::clone(compiled), compiled.rules.iter())
+        Slice::unindexed(facts, self.generation, Arc::clone(compiled), compiled.rules.iter())
     }
 }
 

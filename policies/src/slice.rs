@@ -23,6 +23,7 @@ use crate::limits::{IMAGE_IMPORTS, JWT_TTL_DEFAULT, METHOD_BYTES, X509_TTL_MOST}
 use crate::workload::WorkloadId;
 
 mod callers;
+mod candidates;
 mod ready;
 
 use self::ready::Ready;
@@ -42,7 +43,18 @@ impl Slice {
         compiled: Arc<Compiled>,
         rules: impl Iterator<Item = &'a Rule>,
     ) -> Self {
-        Self::with(facts, generation, Ready::new(facts, compiled, rules))
+        Self::with(facts, generation, Ready::new(facts, compiled, rules, true))
+    }
+
+    /// The same without an index: what every slice must agree with.
+    #[cfg(test)]
+    pub(crate) fn unindexed<'a>(
+        facts: &ComponentFacts,
+        generation: u64,
+        compiled: Arc<Compiled>,
+        rules: impl Iterator<Item = &'a Rule>,
+    ) -> Self {
+        Self::with(facts, generation, Ready::new(facts, compiled, rules, false))
     }
 
     pub(crate) fn broken(facts: &ComponentFacts, generation: u64, why: &str) -> Self {
