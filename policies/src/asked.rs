@@ -13,7 +13,7 @@ use crate::shown;
 /// One question to a slice. Text from outside is in it as it came; whoever shows it escapes it.
 #[derive(Debug, Clone)]
 pub(crate) enum Asked {
-    Load { digest: String, expired: bool, imports: usize },
+    Load { digest: String, expired: bool, imports: Vec<String> },
     Link { text: String, name: Option<InterfaceName>, waits_for_baseline: bool },
     HttpSend { destination: Destination, method: String },
     HttpConnect { destination: Destination, method: String, address: SocketAddr, peer: Option<String> },
@@ -94,7 +94,7 @@ impl Asked {
         match self {
             Self::Load { digest, expired, imports } => {
                 let claims = if *expired { "expired" } else { "in force" };
-                format!("load, image {}, {imports} imports, claims {claims}", shown::outside(digest, 80))
+                format!("load, image {}, {} imports, claims {claims}", shown::outside(digest, 80), imports.len())
             }
             Self::Link { text, .. } => format!("import {}", shown::outside(text, 128)),
             Self::HttpSend { method, destination } => match destination.host().address() {

@@ -14,9 +14,14 @@
 //! | [`shipped`] | schema, guards and baseline, as Cedar text |
 //! | [`engine`], [`mod@slice`] | the compiled set, and one component's part of it |
 //! | [`grant`], [`denial`] | the two outcomes |
+//! | [`question`] | a question as a value, to be asked again |
+//! | [`matrix`], [`mod@compare`], [`cases`] | everybody's questions; what a change changes; expected answers |
+//! | [`mod@learn`] | the grants that were missing |
 
 pub mod address;
 mod asked;
+pub mod cases;
+pub mod compare;
 pub mod component;
 mod decide;
 pub mod denial;
@@ -26,10 +31,13 @@ pub mod engine;
 pub mod grant;
 pub mod grants;
 pub mod interface;
+pub mod learn;
 pub mod limits;
 pub mod lint;
+pub mod matrix;
 mod nearest;
 mod nesting;
+pub mod question;
 pub mod shipped;
 mod shown;
 pub mod slice;
@@ -39,6 +47,8 @@ mod testing;
 pub mod workload;
 
 pub use address::{AddressClass, AddressRange, classify};
+pub use cases::{Cases, CasesError, Checked};
+pub use compare::{Change, Comparison, Recorded, compare};
 pub use component::{Caller, ComponentFacts, ImageFacts};
 pub use denial::{Code, Denial, DenialKind, FixContext};
 pub use destination::{Destination, DestinationError, DnsName, Host, Scheme};
@@ -46,6 +56,9 @@ pub use edit::{EditError, GrantEdit, add_grant};
 pub use engine::{PolicySet, Summary};
 pub use grant::{Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidX509};
 pub use interface::InterfaceName;
+pub use learn::{Addition, LearnError, Learned, Left, Observed, learn};
+pub use matrix::Matrix;
+pub use question::{Answer, Outcome, Question};
 pub use slice::Slice;
 pub use source::{LoadError, LoadErrors, Source, SourceKind};
 pub use workload::WorkloadId;

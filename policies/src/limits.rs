@@ -64,3 +64,10 @@ pub const X509_TTL_MOST: u64 = 3_600;
 pub const DENIAL_BYTES: usize = 2 << 10;
 /// Callers that no grant names and whose decision one slice remembers. More are decided anew each time.
 pub const REMEMBERED_CALLERS: usize = 64;
+
+/// Cases of one file of expected decisions.
+pub const CASES: usize = 10_000;
+/// Additions that are learnt at once.
+pub const LEARNED: usize = 256;
+/// Bytes of text in a question that a refusal keeps.
+pub const QUESTION_BYTES: usize = 2 << 10;

@@ -85,8 +85,11 @@ impl Slice {
 
     /// May the component be admitted?
     pub fn load(&self, image: &ImageFacts) -> Result<Grant<Load>, Denial> {
-        let asked =
-            || Asked::Load { digest: self.facts.digest.clone(), expired: image.expired, imports: image.imports.len() };
+        let asked = || Asked::Load {
+            digest: self.facts.digest.clone(),
+            expired: image.expired,
+            imports: image.imports.clone(),
+        };
         let ready = self.ready(&asked)?;
         if image.imports.len() > IMAGE_IMPORTS {
             return Err(self.malformed(&asked()));

@@ -44,8 +44,7 @@ impl Ready {
             }
             metas.insert(rule.policy.id().clone(), Arc::clone(&rule.meta));
         }
-        let by_action =
-            by_action.iter().map(|rules| Candidates::new(rules, by_resource)).collect::<Result<_, _>>()?;
+        let by_action = by_action.iter().map(|rules| Candidates::new(rules, by_resource)).collect::<Result<_, _>>()?;
         let engine = &compiled.engine;
         let own = own_entities(engine, facts, &workload)?;
         let base = Entities::from_entities(own, Some(engine.schema())).map_err(|error| error.to_string())?;
