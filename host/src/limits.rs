@@ -56,3 +56,5 @@ pub const DRAIN: Duration = Duration::from_secs(20);
 pub const EPOCH_TICK: Duration = Duration::from_millis(2);
 /// Chunk of a memory scan.
 pub const SCAN_CHUNK: usize = 64 << 10;
+/// Distance between two looks at the policy and trust files. A change is taken up after two that agree.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(200);

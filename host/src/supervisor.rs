@@ -13,6 +13,7 @@ pub mod identity;
 pub mod policy;
 pub mod refused;
 pub mod settle;
+pub mod watch;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -181,6 +182,7 @@ impl Host {
         host.read_trust();
         tokio::spawn(children::keep_identity(Arc::clone(&host)));
         tokio::spawn(children::keep_runtime(Arc::clone(&host)));
+        tokio::spawn(watch::keep_watching(Arc::clone(&host)));
         control::listen(&host)?;
         Ok(host)
     }
@@ -403,6 +405,31 @@ impl Host {
             tracing::warn!(generation, problem, "a reload had to start a process again");
         }
         Ok(generation)
+    }
+
+    /// Takes up policy files that changed. The same texts as those in force are no change: whoever wrote them had them
+    /// reloaded.
+    pub async fn policy_files_changed(self: &Arc<Self>) {
+        let in_force = self.policy();
+        let read = Policy::read(&self.config.policy, in_force.generation());
+        if read.is_ok_and(|read| read.sources() == in_force.sources() && read.problems() == in_force.problems()) {
+            return;
+        }
+        match self.reload_policy().await {
+            Ok(generation) => tracing::info!(generation, "changed policy files were taken up"),
+            Err(problems) => {
+                for problem in &problems {
+                    tracing::error!(problem, "changed policy files cannot be used; the policy before stays in force");
+                }
+                let record = Record::new("policy")
+                    .field("by", "supervisor")
+                    .field("refused", problems)
+                    .field("generation", in_force.generation());
+                if self.record(record).is_err() {
+                    self.audit_failed();
+                }
+            }
+        }
     }
 
     /// Stops accepting, lets requests finish, ends everything.
