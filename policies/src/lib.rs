@@ -7,7 +7,7 @@
 //!
 //! | module | noun |
 //! | --- | --- |
-//! | [`destination`], [`address`], [`interface`], [`workload`] | canonical types, parsed once |
+//! | [`destination`], [`address`], [`interface`], [`workload`], [`subject`], [`resource`] | canonical types, parsed once |
 //! | [`component`] | what the host knows of a component, an image, a caller |
 //! | [`grants`], [`edit`] | the operator's TOML, and minimal additions to it |
 //! | [`source`], [`lint`] | policy texts, and what is demanded of raw Cedar |
@@ -39,9 +39,11 @@ mod nearest;
 mod nesting;
 pub mod question;
 pub mod shipped;
+pub mod resource;
 mod shown;
 pub mod slice;
 pub mod source;
+pub mod subject;
 #[cfg(test)]
 mod testing;
 pub mod workload;
@@ -59,6 +61,8 @@ pub use interface::InterfaceName;
 pub use learn::{Addition, LearnError, Learned, Left, Observed, learn};
 pub use matrix::Matrix;
 pub use question::{Answer, Outcome, Question};
+pub use resource::{Bucket, FilePath, NameError, SecretName};
 pub use slice::Slice;
 pub use source::{LoadError, LoadErrors, Source, SourceKind};
+pub use subject::{Subject, SubjectError, SubjectPattern};
 pub use workload::WorkloadId;

@@ -71,3 +71,16 @@ pub const CASES: usize = 10_000;
 pub const LEARNED: usize = 256;
 /// Bytes of text in a question that a refusal keeps.
 pub const QUESTION_BYTES: usize = 2 << 10;
+
+/// Bytes of a NATS subject.
+pub const SUBJECT_BYTES: usize = 255;
+/// Tokens of a NATS subject.
+pub const SUBJECT_TOKENS: usize = 16;
+/// Bytes of a file's path.
+pub const PATH_BYTES: usize = 1_024;
+/// Segments of a path or of a secret's name.
+pub const PATH_SEGMENTS: usize = 32;
+/// Bytes of a bucket's name.
+pub const BUCKET_BYTES: usize = 128;
+/// Bytes of a secret's name.
+pub const SECRET_BYTES: usize = 256;

@@ -205,43 +205,58 @@ permit (principal is Host::Workload, action == Host::Action::"call", resource is
         ("principal is Host::Component, action == Host::Action::\"load\", resource is Host::Image", "A"),
         ("principal is Host::Workload, action == Host::Action::\"call\", resource is Host::Component", "C"),
     ];
-    let mut random = Random::new(7);
-    let mut cases = 0;
-    let mut undecided = 0;
-    for effect in ["permit", "forbid"] {
-        for (scope, letter) in scopes {
-            let set = set(&[], &format!("{PERMIT_ALL}{}", broken(effect, scope)));
-            for name in NAMES {
-                let mut facts = facts(name);
-                let spoilt = name == "d";
-                if spoilt {
-                    facts.digest = String::new();
-                }
-                let slice = set.slice(&facts);
-                for _ in 0..2_500 {
-                    let (question, outcome) = ask(&slice, &mut random);
-                    cases += 1;
-                    match outcome {
-                        Ok(_) => {
-                            assert!(!spoilt, "{question}: facts that cannot be decided on");
-                            let of = match question.split(' ').next().unwrap() {
-                                "load" => "A",
-                                "link" => "L",
-                                "send" | "connect" => "N",
-                                "jwt" => "I",
-                                text if text.starts_with("Workload") => "C",
-                                _ => "another",
-                            };
-                            assert_ne!(of, letter, "{question}: a policy for this action fails, yet it was allowed");
-                        }
-                        Err((DenialKind::CannotDecide, _)) => undecided += 1,
-                        Err((DenialKind::NoGrant | DenialKind::Forbidden, _)) => {}
+    let combinations: Vec<(&str, &str, &str)> =
+        ["permit", "forbid"].into_iter().flat_map(|effect| scopes.map(|(scope, letter)| (effect, scope, letter))).collect();
+    let ask_all = |effect: &str, scope: &str, letter: &str, seed: u64| {
+        let mut random = Random::new(seed);
+        let (mut cases, mut undecided) = (0, 0);
+        let set = set(&[], &format!("{PERMIT_ALL}{}", broken(effect, scope)));
+        for name in NAMES {
+            let mut facts = facts(name);
+            let spoilt = name == "d";
+            if spoilt {
+                facts.digest = String::new();
+            }
+            let slice = set.slice(&facts);
+            for _ in 0..25_000 {
+                let (question, outcome) = ask(&slice, &mut random);
+                cases += 1;
+                match outcome {
+                    Ok(_) => {
+                        assert!(!spoilt, "{question}: facts that cannot be decided on");
+                        let of = match question.split(' ').next().unwrap() {
+                            "load" => "A",
+                            "link" => "L",
+                            "send" | "connect" => "N",
+                            "jwt" => "I",
+                            text if text.starts_with("Workload") => "C",
+                            _ => "another",
+                        };
+                        assert_ne!(of, letter, "{question}: a policy for this action fails, yet it was allowed");
                     }
+                    Err((DenialKind::CannotDecide, _)) => undecided += 1,
+                    Err((DenialKind::NoGrant | DenialKind::Forbidden, _)) => {}
                 }
             }
         }
-    }
-    assert!(cases >= 100_000 && undecided > 20_000, "{cases} cases, {undecided} undecided");
+        (cases, undecided)
+    };
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let counted: Vec<(usize, usize)> = std::thread::scope(|scope| {
+        let worker = || {
+            let mut counted = Vec::new();
+            loop {
+                let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let Some((effect, scope, letter)) = combinations.get(n) else { return counted };
+                counted.push(ask_all(effect, scope, letter, 7 + n as u64));
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    let (cases, undecided) = counted.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    assert!(cases >= 1_000_000 && undecided > 200_000, "{cases} cases, {undecided} undecided");
 }
 
 #[test]
