@@ -326,3 +326,44 @@ fn a_set_and_its_slices_can_be_shared_between_threads() {
     shared::<Slice>();
     shared::<Denial>();
 }
+
+/// Fifty reloads in a second under a thousand decisions: each is by the policies of the one generation that it names.
+#[test]
+fn each_decision_is_of_exactly_one_generation_while_policies_change() {
+    let of = |generation: u64| {
+        let text = format!(
+            "version = 1\n[[grant]]\nid = \"of-{generation}\"\nreason = \"r\"\nowner = \"o\"\ncomponent = \"demo:a\"\naudiences = [\"vault\"]\n"
+        );
+        let sources = [Source { name: "g".to_owned(), text, kind: SourceKind::Grants }];
+        PolicySet::compile(&sources, generation).unwrap().slice(&facts("a"))
+    };
+    let in_force = std::sync::Mutex::new(of(1));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let decide = || {
+            let mut seen = std::collections::BTreeSet::new();
+            let mut decisions = 0;
+            while !done.load(std::sync::atomic::Ordering::Acquire) {
+                let slice = std::sync::Arc::clone(&in_force.lock().unwrap());
+                let grant = slice.svid_jwt("vault", 60).unwrap();
+                let by: Vec<&str> = grant.policies().collect();
+                assert_eq!(by, [format!("of-{}/svid.jwt/0", grant.generation())]);
+                assert_eq!(grant.generation(), slice.generation());
+                seen.insert(grant.generation());
+                decisions += 1;
+            }
+            (decisions, seen.len())
+        };
+        let readers: Vec<_> = (0..2).map(|_| scope.spawn(decide)).collect();
+        for generation in 2..=51 {
+            let new = of(generation);
+            *in_force.lock().unwrap() = new;
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        done.store(true, std::sync::atomic::Ordering::Release);
+        for reader in readers {
+            let (decisions, generations) = reader.join().unwrap();
+            assert!(decisions > 500 && generations > 10, "{decisions} decisions under {generations} generations");
+        }
+    });
+}
