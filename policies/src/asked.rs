@@ -19,6 +19,7 @@ pub(crate) enum Asked {
     HttpConnect { destination: Destination, method: String, address: SocketAddr, peer: Option<String> },
     SvidJwt { audience: String, ttl: u64 },
     SvidX509 { ttl: u64 },
+    SvidSign { purpose: String },
     Identity(IdentityAction),
     Call { caller: String },
 }
@@ -32,8 +33,12 @@ impl Asked {
             Self::HttpConnect { .. } => Action::HttpConnect,
             Self::SvidJwt { .. } => Action::SvidJwt,
             Self::SvidX509 { .. } | Self::Identity(IdentityAction::X509Chain) => Action::SvidX509,
+            Self::SvidSign { .. } => Action::SvidSign,
             Self::Identity(IdentityAction::Read) => Action::IdentityRead,
+            Self::Identity(IdentityAction::Bundles) => Action::BundleRead,
+            Self::Identity(IdentityAction::Peer) => Action::PeerRead,
             Self::Identity(IdentityAction::Validate) => Action::SvidValidate,
+            Self::Identity(IdentityAction::Export) => Action::SvidExport,
             Self::Call { .. } => Action::Call,
         }
     }
@@ -44,7 +49,14 @@ impl Asked {
             Action::Load => 'A',
             Action::Link => 'L',
             Action::HttpSend | Action::HttpConnect => 'N',
-            Action::SvidJwt | Action::SvidX509 | Action::SvidValidate | Action::IdentityRead => 'I',
+            Action::SvidJwt
+            | Action::SvidX509
+            | Action::SvidValidate
+            | Action::IdentityRead
+            | Action::SvidSign
+            | Action::SvidExport
+            | Action::BundleRead
+            | Action::PeerRead => 'I',
             Action::Call => 'C',
         }
     }
@@ -54,7 +66,9 @@ impl Asked {
         match self.action() {
             Action::Load | Action::Link | Action::HttpSend | Action::SvidJwt | Action::Call => 201,
             Action::HttpConnect | Action::SvidX509 => 202,
-            Action::SvidValidate | Action::IdentityRead => 203,
+            Action::SvidValidate | Action::IdentityRead | Action::BundleRead | Action::PeerRead => 203,
+            Action::SvidSign => 204,
+            Action::SvidExport => 205,
         }
     }
 
@@ -67,6 +81,7 @@ impl Asked {
                 shown::outside(&destination.to_string(), 300)
             }
             Self::SvidJwt { audience, .. } => shown::outside(audience, 128),
+            Self::SvidSign { purpose } => shown::outside(purpose, 128),
             Self::SvidX509 { .. } | Self::Identity(_) => String::new(),
             Self::Call { caller } => shown::outside(caller, 256),
         }
@@ -82,8 +97,12 @@ impl Asked {
             Self::HttpConnect { address, .. } => format!("http.connect to {resource} at {address}"),
             Self::SvidJwt { .. } => format!("get a JWT-SVID for the audience {resource}"),
             Self::SvidX509 { .. } => "get an X.509-SVID".to_owned(),
-            Self::Identity(IdentityAction::Read) => "read its SPIFFE ID or the trust bundle".to_owned(),
+            Self::SvidSign { .. } => format!("sign for the purpose {resource}"),
+            Self::Identity(IdentityAction::Read) => "read its SPIFFE ID".to_owned(),
+            Self::Identity(IdentityAction::Bundles) => "read trust bundles".to_owned(),
+            Self::Identity(IdentityAction::Peer) => "learn who is calling it".to_owned(),
             Self::Identity(IdentityAction::Validate) => "validate JWT-SVIDs".to_owned(),
+            Self::Identity(IdentityAction::Export) => "have the private key of its X.509-SVID".to_owned(),
             Self::Identity(IdentityAction::X509Chain) => "read its certificate chain".to_owned(),
             Self::Call { .. } => format!("be called by {resource}"),
         }
@@ -109,6 +128,7 @@ impl Asked {
             }
             Self::SvidJwt { ttl, .. } => format!("svid.jwt, {ttl} s"),
             Self::SvidX509 { ttl } => format!("svid.x509, {ttl} s"),
+            Self::SvidSign { .. } => "svid.sign".to_owned(),
             Self::Identity(action) => action.name().to_owned(),
             Self::Call { .. } => "call over the gateway".to_owned(),
         }
@@ -138,7 +158,11 @@ impl Asked {
             Self::SvidX509 { .. } | Self::Identity(IdentityAction::X509Chain) => {
                 edit.identity = vec!["x509".to_owned()]
             }
-            Self::Identity(IdentityAction::Read) => edit.identity = vec!["read".to_owned()],
+            Self::SvidSign { purpose } => edit.purposes = vec![purpose.clone()],
+            Self::Identity(IdentityAction::Read | IdentityAction::Bundles | IdentityAction::Peer) => {
+                edit.identity = vec!["read".to_owned()]
+            }
+            Self::Identity(IdentityAction::Export) => edit.identity = vec!["export".to_owned()],
             Self::Identity(IdentityAction::Validate) => edit.identity = vec!["validate".to_owned()],
             Self::Call { caller } => edit.callers = vec![caller.clone()],
         }

@@ -22,6 +22,10 @@ pub(crate) enum Action {
     SvidX509,
     SvidValidate,
     IdentityRead,
+    SvidSign,
+    SvidExport,
+    BundleRead,
+    PeerRead,
     Call,
 }
 
@@ -39,6 +43,7 @@ pub(crate) enum Type {
     DnsZone,
     Destination,
     Audience,
+    Purpose,
 }
 
 /// Where a policy comes from.
@@ -99,7 +104,7 @@ pub(crate) struct Engine {
 }
 
 impl Action {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Load,
         Self::Link,
         Self::HttpSend,
@@ -108,6 +113,10 @@ impl Action {
         Self::SvidX509,
         Self::SvidValidate,
         Self::IdentityRead,
+        Self::SvidSign,
+        Self::SvidExport,
+        Self::BundleRead,
+        Self::PeerRead,
         Self::Call,
     ];
 
@@ -121,6 +130,10 @@ impl Action {
             Self::SvidX509 => "svid.x509",
             Self::SvidValidate => "svid.validate",
             Self::IdentityRead => "identity.read",
+            Self::SvidSign => "svid.sign",
+            Self::SvidExport => "svid.export",
+            Self::BundleRead => "bundle.read",
+            Self::PeerRead => "peer.read",
             Self::Call => "call",
         }
     }
@@ -128,14 +141,21 @@ impl Action {
     fn group(self) -> Option<&'static str> {
         match self {
             Self::HttpSend | Self::HttpConnect => Some("network"),
-            Self::SvidJwt | Self::SvidX509 | Self::SvidValidate | Self::IdentityRead => Some("identity"),
+            Self::SvidJwt
+            | Self::SvidX509
+            | Self::SvidValidate
+            | Self::IdentityRead
+            | Self::SvidSign
+            | Self::SvidExport
+            | Self::BundleRead
+            | Self::PeerRead => Some("identity"),
             Self::Load | Self::Link | Self::Call => None,
         }
     }
 }
 
 impl Type {
-    const ALL: [(Self, &'static str); 11] = [
+    const ALL: [(Self, &'static str); 12] = [
         (Self::TrustDomain, "Host::TrustDomain"),
         (Self::SignerGroup, "Host::SignerGroup"),
         (Self::Component, "Host::Component"),
@@ -147,6 +167,7 @@ impl Type {
         (Self::DnsZone, "Host::DnsZone"),
         (Self::Destination, "Host::Destination"),
         (Self::Audience, "Host::Audience"),
+        (Self::Purpose, "Host::Purpose"),
     ];
 }
 

@@ -28,10 +28,12 @@ pub struct GrantEdit {
     pub peer: Option<String>,
     /// Addresses beyond public ones that this destination may have.
     pub addresses: Vec<AddressRange>,
-    /// Identity rights: read, x509, validate.
+    /// Identity rights: read, x509, validate, export.
     pub identity: Vec<String>,
     /// Audiences of JWT-SVIDs.
     pub audiences: Vec<String>,
+    /// Purposes that it may sign data for.
+    pub purposes: Vec<String>,
     /// Who may call it: `anonymous` or a SPIFFE ID.
     pub callers: Vec<String>,
     /// Why, for the file.
@@ -111,6 +113,7 @@ impl GrantEdit {
             ("--link", &self.link),
             ("--identity", &self.identity),
             ("--audience", &self.audiences),
+            ("--purpose", &self.purposes),
             ("--caller", &self.callers),
         ];
         for (flag, values) in lists {
@@ -138,6 +141,7 @@ impl GrantEdit {
         missing.link.retain(|link| !own.iter().any(|grant| links(grant, link)));
         missing.identity.retain(|right| !own.iter().any(|grant| grant.identity.iter().any(|own| own.name() == right)));
         missing.audiences.retain(|audience| !own.iter().any(|grant| grant.audiences.contains(audience)));
+        missing.purposes.retain(|purpose| !own.iter().any(|grant| grant.purposes.contains(purpose)));
         missing.callers.retain(|caller| !own.iter().any(|grant| grant.callers.iter().any(|own| own.name() == caller)));
         if let Some(destination) = &self.http {
             let same: Vec<&&GrantEntry> = own.iter().filter(|grant| grant.http.contains(destination)).collect();
@@ -181,6 +185,7 @@ impl GrantEdit {
             ("addresses", addresses.as_slice()),
             ("identity", self.identity.as_slice()),
             ("audiences", self.audiences.as_slice()),
+            ("purposes", self.purposes.as_slice()),
             ("callers", self.callers.as_slice()),
         ] {
             if !values.is_empty() {

@@ -56,6 +56,12 @@ pub struct SvidX509 {
     pub(crate) ttl_secs: u64,
 }
 
+/// Data may be signed for a purpose.
+#[derive(Debug, Clone)]
+pub struct SvidSign {
+    pub(crate) purpose: String,
+}
+
 /// An identity action may happen.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -68,27 +74,36 @@ pub struct Call {
     pub(crate) caller: String,
 }
 
-/// Identity actions that issue nothing.
+/// Identity actions without an argument of their own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum IdentityAction {
-    /// Read the own SPIFFE ID and the trust bundle.
+    /// Read the own SPIFFE ID.
     Read,
+    /// Read trust bundles, the own one and federated ones.
+    Bundles,
+    /// Learn who is calling.
+    Peer,
     /// Check somebody's JWT-SVID.
     Validate,
     /// Read the own certificate chain.
     X509Chain,
+    /// Have an X.509-SVID with its private key.
+    Export,
 }
 
 impl IdentityAction {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Read, Self::Validate, Self::X509Chain];
+    pub const ALL: [Self; 6] = [Self::Read, Self::Bundles, Self::Peer, Self::Validate, Self::X509Chain, Self::Export];
 
     /// The name of the policy action.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "identity.read",
+            Self::Bundles => "bundle.read",
+            Self::Peer => "peer.read",
             Self::Validate => "svid.validate",
             Self::X509Chain => "svid.x509",
+            Self::Export => "svid.export",
         }
     }
 
@@ -182,6 +197,13 @@ impl Grant<SvidX509> {
     /// The life that was asked for, capped, in seconds.
     pub fn ttl_secs(&self) -> u64 {
         self.what.ttl_secs
+    }
+}
+
+impl Grant<SvidSign> {
+    /// What the signature is for.
+    pub fn purpose(&self) -> &str {
+        &self.what.purpose
     }
 }
 

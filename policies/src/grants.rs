@@ -16,11 +16,15 @@
 //! http = ["https://vault.demo.internal:8443"]       # exact destinations
 //! peer = "spiffe://demo.example/ns/demo/sa/vault"   # mTLS, and only with this peer
 //! addresses = ["loopback", "10.1.0.0/16"]           # beyond public ones, for these destinations only
-//! identity = ["read", "x509", "validate"]
+//! identity = ["read", "x509", "validate"]           # and "export": the private key, see below
 //! audiences = ["vault"]                             # of JWT-SVIDs
 //! max_ttl = "5m"                                    # of JWT-SVIDs
+//! purposes = ["receipts"]                           # of signatures with the key of its X.509-SVID
 //! callers = ["anonymous"]                           # who may call it over the gateway
 //! ```
+//!
+//! `peer` and `callers` may name workloads of federated trust domains. `purposes` and `export` bring the X.509-SVID that they
+//! work with. `export` alone exports nothing: the component must be marked in the configuration, too.
 
 use serde::Serialize;
 use toml::Spanned;
@@ -54,6 +58,7 @@ pub struct GrantEntry {
     pub(crate) identity: Vec<IdentityRight>,
     pub(crate) audiences: Vec<String>,
     pub(crate) max_ttl: Option<u64>,
+    pub(crate) purposes: Vec<String>,
     pub(crate) callers: Vec<CallerPattern>,
     pub(crate) source: String,
     pub(crate) line: usize,
@@ -63,12 +68,14 @@ pub struct GrantEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IdentityRight {
-    /// Read the own SPIFFE ID and the trust bundle.
+    /// Read the own SPIFFE ID, trust bundles, and who is calling.
     Read,
     /// Have an X.509-SVID, and read its chain.
     X509,
     /// Check JWT-SVIDs of others.
     Validate,
+    /// Have the private key of an X.509-SVID.
+    Export,
 }
 
 /// An entry of `callers`.
@@ -115,13 +122,14 @@ impl GrantEntry {
             || !self.http.is_empty()
             || !self.identity.is_empty()
             || !self.audiences.is_empty()
+            || !self.purposes.is_empty()
             || !self.callers.is_empty()
     }
 }
 
 impl IdentityRight {
-    pub(crate) const ALL: [(&'static str, Self); 3] =
-        [("read", Self::Read), ("x509", Self::X509), ("validate", Self::Validate)];
+    pub(crate) const ALL: [(&'static str, Self); 4] =
+        [("read", Self::Read), ("x509", Self::X509), ("validate", Self::Validate), ("export", Self::Export)];
 
     /// The word in grants.
     pub fn name(self) -> &'static str {
@@ -190,6 +198,7 @@ fn entry(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> Option<GrantE
         identity: Vec::new(),
         audiences: Vec::new(),
         max_ttl: None,
+        purposes: Vec::new(),
         callers: Vec::new(),
         source: reader.places().source().name.clone(),
         line: reader.places().line(value.span().start),
@@ -219,6 +228,7 @@ fn entry(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> Option<GrantE
             "identity" => grant.identity = list(reader, value, identity),
             "audiences" => grant.audiences = list(reader, value, audience),
             "max_ttl" => grant.max_ttl = reader.parsed(value, ttl),
+            "purposes" => grant.purposes = list(reader, value, purpose),
             "callers" => grant.callers = list(reader, value, caller),
             other => reader.unknown(key.span(), other, KEYS),
         }
@@ -257,11 +267,11 @@ fn complete(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>, table: &DeTab
     );
     demand(!has("max_ttl") || has("audiences"), "`max_ttl` without `audiences` means nothing", "name the audiences");
     // Where a value was refused, the list is short for that reason.
-    let lists = ["load", "link", "http", "identity", "audiences", "callers"];
+    let lists = ["load", "link", "http", "identity", "audiences", "purposes", "callers"];
     demand(
         grant.grants_something() || lists.iter().any(|key| has(key) && *key != "load"),
         "this grant grants nothing",
-        "add one of load, link, http, identity, audiences, callers",
+        "add one of load, link, http, identity, audiences, purposes, callers",
     );
 }
 
@@ -307,7 +317,7 @@ fn identity(text: &str) -> Result<IdentityRight, (String, String)> {
     let found = IdentityRight::ALL.iter().find(|(name, _)| *name == text);
     found
         .map(|(_, right)| *right)
-        .ok_or_else(|| ("not an identity right".to_owned(), "one of read, x509, validate".to_owned()))
+        .ok_or_else(|| ("not an identity right".to_owned(), "one of read, x509, validate, export".to_owned()))
 }
 
 fn caller(text: &str) -> Result<CallerPattern, (String, String)> {
@@ -321,6 +331,16 @@ fn audience(text: &str) -> Result<String, (String, String)> {
     match is_audience(text) {
         true => Ok(text.to_owned()),
         false => Err(("not an audience".to_owned(), "1 to 255 printable ASCII characters without spaces".to_owned())),
+    }
+}
+
+fn purpose(text: &str) -> Result<String, (String, String)> {
+    match is_purpose(text) {
+        true => Ok(text.to_owned()),
+        false => Err((
+            "not a purpose".to_owned(),
+            "1 to 64 lower-case letters, digits, dots, dashes, underscores, slashes, colons".to_owned(),
+        )),
     }
 }
 
@@ -358,8 +378,14 @@ pub(crate) fn is_audience(text: &str) -> bool {
     (1..=crate::limits::AUDIENCE_BYTES).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_graphic())
 }
 
+/// Text that can be the purpose of a signature.
+pub(crate) fn is_purpose(text: &str) -> bool {
+    let byte = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'.' | b'-' | b'_' | b'/' | b':');
+    (1..=crate::limits::PURPOSE_BYTES).contains(&text.len()) && text.bytes().all(byte)
+}
+
 const KEYS: &str =
-    "id, reason, owner, component, load, link, http, peer, addresses, identity, audiences, max_ttl, callers";
+    "id, reason, owner, component, load, link, http, peer, addresses, identity, audiences, max_ttl, purposes, callers";
 
 #[cfg(test)]
 mod tests;

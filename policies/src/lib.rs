@@ -56,7 +56,9 @@ pub use denial::{Code, Denial, DenialKind, FixContext};
 pub use destination::{Destination, DestinationError, DnsName, Host, Scheme};
 pub use edit::{EditError, GrantEdit, add_grant};
 pub use engine::{PolicySet, Summary};
-pub use grant::{Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidX509};
+pub use grant::{
+    Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidSign, SvidX509,
+};
 pub use interface::InterfaceName;
 pub use learn::{Addition, LearnError, Learned, Left, Observed, learn};
 pub use matrix::Matrix;

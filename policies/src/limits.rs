@@ -41,6 +41,8 @@ pub const COMPONENT_NAME_BYTES: usize = 256;
 pub const INTERFACE_BYTES: usize = 256;
 /// Bytes of an audience.
 pub const AUDIENCE_BYTES: usize = 255;
+/// Bytes of the purpose of a signature.
+pub const PURPOSE_BYTES: usize = 64;
 /// Bytes of an HTTP method.
 pub const METHOD_BYTES: usize = 64;
 /// Bytes of each other fact about a component.

@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::asked::Asked;
 use crate::destination::{Destination, Host};
-use crate::grant::IdentityAction;
 use crate::grants::GrantEntry;
 use crate::shown;
 
@@ -116,8 +115,11 @@ fn near(grant: &GrantEntry, asked: &Asked) -> Option<(u32, String)> {
             let audience = grant.audiences.first()?;
             Some((1, format!("all matches but the audience (grant: {})", shown::outside(audience, 128))))
         }
-        Asked::SvidX509 { .. }
-        | Asked::Identity(IdentityAction::Read | IdentityAction::Validate | IdentityAction::X509Chain) => {
+        Asked::SvidSign { .. } => {
+            let purpose = grant.purposes.first()?;
+            Some((1, format!("all matches but the purpose (grant: {})", shown::outside(purpose, 128))))
+        }
+        Asked::SvidX509 { .. } | Asked::Identity(_) => {
             let right = grant.identity.first()?;
             Some((1, format!("all matches but the right (grant: {})", right.name())))
         }
@@ -135,9 +137,12 @@ fn foreign(grant: &GrantEntry, asked: &Asked) -> Option<(u32, String)> {
             grant.http.contains(destination)
         }
         Asked::SvidJwt { audience, .. } => grant.audiences.contains(audience),
-        Asked::Load { .. } | Asked::Link { .. } | Asked::SvidX509 { .. } | Asked::Identity(_) | Asked::Call { .. } => {
-            false
-        }
+        Asked::Load { .. }
+        | Asked::Link { .. }
+        | Asked::SvidX509 { .. }
+        | Asked::SvidSign { .. }
+        | Asked::Identity(_)
+        | Asked::Call { .. } => false,
     };
     same.then(|| (FOREIGN, format!("all matches but the component (grant: {})", shown::outside(&grant.component, 128))))
 }

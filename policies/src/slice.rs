@@ -16,8 +16,10 @@ use crate::decide::{Action, Rule, Type, Verdict};
 use crate::denial::{self, Cause, Denial, Guard};
 use crate::destination::{Destination, Scheme};
 use crate::engine::Compiled;
-use crate::grant::{Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidX509};
-use crate::grants::is_audience;
+use crate::grant::{
+    Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidSign, SvidX509,
+};
+use crate::grants::{is_audience, is_purpose};
 use crate::interface::InterfaceName;
 use crate::limits::{IMAGE_IMPORTS, JWT_TTL_DEFAULT, METHOD_BYTES, X509_TTL_MOST};
 use crate::workload::WorkloadId;
@@ -207,11 +209,30 @@ impl Slice {
         Ok(self.grant(by, SvidX509 { ttl_secs: ttl_secs.min(X509_TTL_MOST) }))
     }
 
-    /// May an identity action that issues nothing happen?
+    /// May data be signed for a purpose, with the key of the X.509-SVID?
+    pub fn svid_sign(&self, purpose: &str) -> Result<Grant<SvidSign>, Denial> {
+        let asked = || Asked::SvidSign { purpose: purpose.to_owned() };
+        let ready = self.ready(&asked)?;
+        if !is_purpose(purpose) {
+            return Err(self.malformed(&asked()));
+        }
+        let by = self.decide(&asked, || {
+            let entity = ready.compiled.engine.entity(Type::Purpose, purpose, [], [])?;
+            let resource = entity.uid();
+            Ok(ready.decide(Action::SvidSign, &ready.with(entity)?, resource, []))
+        })?;
+        Ok(self.grant(by, SvidSign { purpose: purpose.to_owned() }))
+    }
+
+    /// May an identity action happen that has no argument of its own?
     pub fn identity(&self, action: IdentityAction) -> Result<Grant<Identity>, Denial> {
         let asked = || Asked::Identity(action);
         let by = match action {
-            IdentityAction::Read | IdentityAction::Validate => self.decide_own_domain(&asked, [])?,
+            IdentityAction::Read
+            | IdentityAction::Bundles
+            | IdentityAction::Peer
+            | IdentityAction::Validate
+            | IdentityAction::Export => self.decide_own_domain(&asked, [])?,
             IdentityAction::X509Chain => self.decide_own_domain(&asked, [("ttl", seconds(X509_TTL_MOST))])?,
         };
         Ok(self.grant(by, Identity { action }))

@@ -40,7 +40,10 @@ pub struct AddArgs {
     /// An audience that it may fetch JWT-SVIDs for.
     #[arg(long)]
     audience: Vec<String>,
-    /// An identity action: read, x509, validate.
+    /// A purpose that it may sign data for, with the key of its X.509-SVID.
+    #[arg(long)]
+    purpose: Vec<String>,
+    /// An identity action: read, x509, validate, export.
     #[arg(long)]
     identity: Vec<String>,
     /// Who may call it: `anonymous`, or a SPIFFE ID.
@@ -103,10 +106,10 @@ pub fn run(command: GrantsCommand, out: &mut Output) -> Result<(), CliError> {
 }
 
 fn edit(args: AddArgs) -> Result<GrantEdit, CliError> {
-    let lists = [&args.link, &args.audience, &args.identity, &args.caller];
+    let lists = [&args.link, &args.audience, &args.purpose, &args.identity, &args.caller];
     if !args.load && args.http.is_none() && lists.iter().all(|list| list.is_empty()) {
         return Err(CliError::usage("there is nothing to grant")
-            .with_hint("name what: --load, --link, --http, --audience, --identity or --caller"));
+            .with_hint("name what: --load, --link, --http, --audience, --purpose, --identity or --caller"));
     }
     let http = args.http.as_deref().map(Destination::parse_url).transpose();
     let http = http.map_err(|error| CliError::usage(format!("--http: {error}")).with_hint(error.hint()))?;
@@ -129,6 +132,7 @@ fn edit(args: AddArgs) -> Result<GrantEdit, CliError> {
         peer: args.peer,
         addresses,
         audiences: args.audience,
+        purposes: args.purpose,
         identity: args.identity,
         callers: args.caller,
         reason: args.reason,

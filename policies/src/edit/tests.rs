@@ -115,6 +115,7 @@ fn the_command_line_carries_every_part_and_no_value_becomes_a_flag() {
         addresses: vec!["10.0.0.0/8".parse().unwrap()],
         identity: vec!["read".to_owned()],
         audiences: vec!["--load".to_owned()],
+        purposes: vec!["receipts".to_owned()],
         callers: vec!["anonymous".to_owned()],
         ..edit()
     };
@@ -122,7 +123,7 @@ fn the_command_line_carries_every_part_and_no_value_becomes_a_flag() {
     assert_eq!(
         argv.join(" "),
         "portcullis grants add --config /etc/portcullis/portcullis.toml demo:greeter --load --link wasi:keyvalue/store \
-         --identity read --audience=--load --caller anonymous --http https://a.example --peer spiffe://demo.example/a \
+         --identity read --audience=--load --purpose receipts --caller anonymous --http https://a.example --peer spiffe://demo.example/a \
          --addresses 10.0.0.0/8"
     );
 }

@@ -79,6 +79,7 @@ fn random_grants(random: &mut Random) -> Vec<(&'static str, String)> {
         }
         grant += *random.pick(&["", "link = [\"wasi:keyvalue/store\"]\n", "link = [\"portcullis:identity/*\"]\n"]);
         grant += *random.pick(&["", "identity = [\"read\"]\n", "identity = [\"x509\", \"validate\"]\n"]);
+        grant += *random.pick(&["", "purposes = [\"receipts\"]\n"]);
         grant += *random.pick(&["", "audiences = [\"vault\"]\n", "audiences = [\"bank\"]\nmax_ttl = \"1m\"\n"]);
         grant +=
             *random.pick(&["", "callers = [\"anonymous\"]\n", "callers = [\"spiffe://demo.example/ns/demo/sa/a\"]\n"]);
@@ -101,7 +102,7 @@ fn outcome<A: std::fmt::Debug>(result: Result<Grant<A>, Denial>) -> Result<Strin
 
 /// One random question.
 fn ask(slice: &Slice, random: &mut Random) -> (String, Result<String, (DenialKind, String)>) {
-    match random.below(9) {
+    match random.below(10) {
         0 => {
             let image = ImageFacts {
                 imports: vec![(*random.pick(&["wasi:io/poll", "x"])).to_owned()],
@@ -137,6 +138,10 @@ fn ask(slice: &Slice, random: &mut Random) -> (String, Result<String, (DenialKin
         7 => {
             let action = *random.pick(&IdentityAction::ALL);
             (format!("{action:?}"), outcome(slice.identity(action)))
+        }
+        8 => {
+            let purpose = random.pick(&["receipts", "orders", "", "Receipts"]);
+            (format!("sign {purpose}"), outcome(slice.svid_sign(purpose)))
         }
         _ => {
             let caller = match *random.pick(&CALLERS) {
@@ -183,7 +188,9 @@ permit (principal is Host::Component, action in Host::Action::"network", resourc
 @id("all-identity") @reason("r") @owner("o")
 permit (principal is Host::Component, action in [Host::Action::"svid.jwt"], resource is Host::Audience);
 @id("all-own") @reason("r") @owner("o")
-permit (principal is Host::Component, action in [Host::Action::"svid.x509", Host::Action::"identity.read", Host::Action::"svid.validate"], resource is Host::TrustDomain);
+permit (principal is Host::Component, action in [Host::Action::"svid.x509", Host::Action::"identity.read", Host::Action::"svid.validate", Host::Action::"svid.export", Host::Action::"bundle.read", Host::Action::"peer.read"], resource is Host::TrustDomain);
+@id("all-purposes") @reason("r") @owner("o")
+permit (principal is Host::Component, action == Host::Action::"svid.sign", resource is Host::Purpose);
 @id("all-link") @reason("r") @owner("o")
 permit (principal is Host::Component, action == Host::Action::"link", resource is Host::WitInterface);
 @id("all-load") @reason("r") @owner("o")

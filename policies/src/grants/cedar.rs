@@ -41,16 +41,26 @@ pub(crate) fn rules(grant: &GrantEntry) -> Result<Vec<Rule>, String> {
         permits.add(Action::HttpConnect, own(), resource, Some(address_condition(&grant.addresses)))?;
     }
     if grant.identity.contains(&IdentityRight::Read) {
-        permits.add(Action::IdentityRead, own(), is("TrustDomain"), None)?;
+        for action in [Action::IdentityRead, Action::BundleRead, Action::PeerRead] {
+            permits.add(action, own(), is("TrustDomain"), None)?;
+        }
     }
     if grant.identity.contains(&IdentityRight::Validate) {
         permits.add(Action::SvidValidate, own(), is("TrustDomain"), None)?;
     }
-    if grant.identity.contains(&IdentityRight::X509) || grant.peer.is_some() {
+    let exports = grant.identity.contains(&IdentityRight::Export);
+    if exports {
+        permits.add(Action::SvidExport, own(), is("TrustDomain"), None)?;
+    }
+    let x509 = grant.identity.contains(&IdentityRight::X509);
+    if x509 || exports || grant.peer.is_some() || !grant.purposes.is_empty() {
         permits.add(Action::SvidX509, own(), is("TrustDomain"), None)?;
     }
     for audience in &grant.audiences {
         permits.add(Action::SvidJwt, own(), equals("Audience", audience), None)?;
+    }
+    for purpose in &grant.purposes {
+        permits.add(Action::SvidSign, own(), equals("Purpose", purpose), None)?;
     }
     for caller in &grant.callers {
         let principal = match caller {
@@ -68,7 +78,7 @@ pub(crate) fn links(grant: &GrantEntry) -> Vec<LinkPattern> {
     if !grant.http.is_empty() {
         implied.push("wasi:http/outgoing-handler");
     }
-    if !grant.identity.is_empty() || !grant.audiences.is_empty() {
+    if !grant.identity.is_empty() || !grant.audiences.is_empty() || !grant.purposes.is_empty() {
         implied.push("portcullis:identity/types");
     }
     for right in &grant.identity {
@@ -78,7 +88,11 @@ pub(crate) fn links(grant: &GrantEntry) -> Vec<LinkPattern> {
             }
             IdentityRight::X509 => &["portcullis:identity/x509"],
             IdentityRight::Validate => &["portcullis:identity/jwt"],
+            IdentityRight::Export => &["portcullis:identity/key-export"],
         });
+    }
+    if !grant.purposes.is_empty() {
+        implied.push("portcullis:identity/signing");
     }
     if !grant.audiences.is_empty() {
         implied.extend_from_slice(&["portcullis:identity/jwt", "wasmcloud:identity/store"]);

@@ -42,7 +42,7 @@ fn a_grant_of_one_component_never_helps_another() {
     let lines = [
         (
             "a",
-            "load = true\nlink = [\"wasi:keyvalue/store\"]\nhttp = [\"https://vault.example\"]\nidentity = [\"read\", \"x509\", \"validate\"]\naudiences = [\"vault\"]\ncallers = [\"anonymous\"]",
+            "load = true\nlink = [\"wasi:keyvalue/store\"]\nhttp = [\"https://vault.example\"]\nidentity = [\"read\", \"x509\", \"validate\", \"export\"]\npurposes = [\"receipts\"]\naudiences = [\"vault\"]\ncallers = [\"anonymous\"]",
         ),
         ("b", "link = [\"wasi:sockets/tcp\"]"),
     ];
@@ -58,11 +58,21 @@ fn a_grant_of_one_component_never_helps_another() {
             code(slice.identity(IdentityAction::Read)),
             code(slice.identity(IdentityAction::Validate)),
             code(slice.identity(IdentityAction::X509Chain)),
+            code(slice.identity(IdentityAction::Bundles)),
+            code(slice.identity(IdentityAction::Peer)),
+            code(slice.identity(IdentityAction::Export)),
+            code(slice.svid_sign("receipts")),
             code(slice.call(&Caller::Anonymous)),
         ]
     };
-    assert_eq!(codes(&a), ["allowed"; 10]);
-    assert_eq!(codes(&b), ["A0201", "L0201", "L0201", "N0201", "I0201", "I0202", "I0203", "I0203", "I0202", "C0201"]);
+    assert_eq!(codes(&a), ["allowed"; 14]);
+    assert_eq!(
+        codes(&b),
+        [
+            "A0201", "L0201", "L0201", "N0201", "I0201", "I0202", "I0203", "I0203", "I0202", "I0203", "I0203", "I0205",
+            "I0204", "C0201"
+        ]
+    );
 }
 
 #[test]
@@ -402,4 +412,49 @@ fn a_grant_to_send_is_good_for_its_instance_and_is_decided_again_after_a_reload(
     assert_eq!(code(compile(&[("a", "load = true")], 2).slice(&facts("a")).http_connect(&send, to)), "N0201");
     let pinned = [("a", "http = [\"https://x.example\"]\npeer = \"spiffe://demo.example/v\"")];
     assert_eq!(code(compile(&pinned, 2).slice(&facts("a")).http_connect(&send, to)), "N0105");
+}
+
+#[test]
+fn purposes_and_the_export_bring_the_svid_that_they_work_with_and_nothing_else() {
+    let signer = slice(&[("a", "purposes = [\"receipts\"]")], "", "a");
+    assert_eq!(signer.svid_sign("receipts").unwrap().purpose(), "receipts");
+    assert_eq!(code(signer.svid_x509(60)), "allowed");
+    for other in ["receipt", "receipts2", "orders"] {
+        assert_eq!(code(signer.svid_sign(other)), "I0204", "{other}");
+    }
+    for malformed in ["", "Receipts", "receipts\0", "re ceipts", "receipts\n", &"r".repeat(65)] {
+        assert_eq!(signer.svid_sign(malformed).unwrap_err().kind(), DenialKind::Forbidden, "{malformed:?}");
+    }
+    assert_eq!(code(signer.svid_sign(&"r".repeat(64))), "I0204");
+    assert_eq!(code(signer.link("portcullis:identity/signing@0.1.0")), "allowed");
+    assert_eq!(code(signer.link("portcullis:identity/key-export@0.1.0")), "L0201");
+    assert_eq!(code(signer.identity(IdentityAction::Export)), "I0205");
+    let exporter = slice(&[("a", "identity = [\"export\"]")], "", "a");
+    assert_eq!(
+        (code(exporter.identity(IdentityAction::Export)), code(exporter.svid_x509(60))),
+        ("allowed".into(), "allowed".into())
+    );
+    assert_eq!(code(exporter.link("portcullis:identity/key-export@0.1.0")), "allowed");
+    assert_eq!(code(exporter.svid_sign("receipts")), "I0204");
+    let reader = slice(&[("a", "identity = [\"read\", \"x509\", \"validate\"]")], "", "a");
+    assert_eq!(code(reader.identity(IdentityAction::Export)), "I0205", "no other right brings the key");
+    for action in [IdentityAction::Read, IdentityAction::Bundles, IdentityAction::Peer] {
+        assert_eq!(code(reader.identity(action)), "allowed", "{action:?}");
+    }
+}
+
+#[test]
+fn callers_and_peers_may_be_of_a_foreign_trust_domain_and_are_compared_whole() {
+    let foreign = "spiffe://partner.example/ns/pay/sa/ledger";
+    let lines = format!("http = [\"https://ledger.example\"]\npeer = \"{foreign}\"\ncallers = [\"{foreign}\"]");
+    let slice = slice(&[("a", &lines)], "", "a");
+    assert_eq!(slice.http_send(&url("https://ledger.example"), "GET").unwrap().peer(), Some(foreign));
+    assert_eq!(code(slice.call(&Caller::Workload(foreign.to_owned()))), "allowed");
+    for other in [
+        "spiffe://demo.example/ns/pay/sa/ledger",
+        "spiffe://partner.example.evil.example/ns/pay/sa/ledger",
+        "spiffe://partner.example/ns/pay/sa/ledger2",
+    ] {
+        assert_eq!(code(slice.call(&Caller::Workload(other.to_owned()))), "C0201", "{other}");
+    }
 }
