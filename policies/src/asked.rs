@@ -159,9 +159,9 @@ impl Asked {
                 edit.identity = vec!["x509".to_owned()]
             }
             Self::SvidSign { purpose } => edit.purposes = vec![purpose.clone()],
-            Self::Identity(IdentityAction::Read | IdentityAction::Bundles | IdentityAction::Peer) => {
-                edit.identity = vec!["read".to_owned()]
-            }
+            Self::Identity(IdentityAction::Read) => edit.identity = vec!["read".to_owned()],
+            Self::Identity(IdentityAction::Bundles) => edit.identity = vec!["bundles".to_owned()],
+            Self::Identity(IdentityAction::Peer) => edit.identity = vec!["peer".to_owned()],
             Self::Identity(IdentityAction::Export) => edit.identity = vec!["export".to_owned()],
             Self::Identity(IdentityAction::Validate) => edit.identity = vec!["validate".to_owned()],
             Self::Call { caller } => edit.callers = vec![caller.clone()],

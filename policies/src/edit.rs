@@ -28,7 +28,7 @@ pub struct GrantEdit {
     pub peer: Option<String>,
     /// Addresses beyond public ones that this destination may have.
     pub addresses: Vec<AddressRange>,
-    /// Identity rights: read, x509, validate, export.
+    /// Identity rights: read, bundles, peer, x509, validate, export.
     pub identity: Vec<String>,
     /// Audiences of JWT-SVIDs.
     pub audiences: Vec<String>,

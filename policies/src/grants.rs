@@ -16,15 +16,15 @@
 //! http = ["https://vault.demo.internal:8443"]       # exact destinations
 //! peer = "spiffe://demo.example/ns/demo/sa/vault"   # mTLS, and only with this peer
 //! addresses = ["loopback", "10.1.0.0/16"]           # beyond public ones, for these destinations only
-//! identity = ["read", "x509", "validate"]           # and "export": the private key, see below
+//! identity = ["read", "peer", "x509"]               # or bundles, validate, export
 //! audiences = ["vault"]                             # of JWT-SVIDs
 //! max_ttl = "5m"                                    # of JWT-SVIDs
 //! purposes = ["receipts"]                           # of signatures with the key of its X.509-SVID
 //! callers = ["anonymous"]                           # who may call it over the gateway
 //! ```
 //!
-//! `peer` and `callers` may name workloads of federated trust domains. `purposes` and `export` bring the X.509-SVID that they
-//! work with. `export` alone exports nothing: the component must be marked in the configuration, too.
+//! `peer` and `callers` may name workloads of federated trust domains. Signatures (`purposes`) and the private key (`export`) are
+//! those of the X.509-SVID, so both need `x509` beside them. For the key, the configuration must name the component, too.
 
 use serde::Serialize;
 use toml::Spanned;
@@ -68,8 +68,12 @@ pub struct GrantEntry {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum IdentityRight {
-    /// Read the own SPIFFE ID, trust bundles, and who is calling.
+    /// Read the own SPIFFE ID.
     Read,
+    /// Read trust bundles, the own one and federated ones.
+    Bundles,
+    /// Learn who is calling.
+    Peer,
     /// Have an X.509-SVID, and read its chain.
     X509,
     /// Check JWT-SVIDs of others.
@@ -128,8 +132,14 @@ impl GrantEntry {
 }
 
 impl IdentityRight {
-    pub(crate) const ALL: [(&'static str, Self); 4] =
-        [("read", Self::Read), ("x509", Self::X509), ("validate", Self::Validate), ("export", Self::Export)];
+    pub(crate) const ALL: [(&'static str, Self); 6] = [
+        ("read", Self::Read),
+        ("bundles", Self::Bundles),
+        ("peer", Self::Peer),
+        ("x509", Self::X509),
+        ("validate", Self::Validate),
+        ("export", Self::Export),
+    ];
 
     /// The word in grants.
     pub fn name(self) -> &'static str {
@@ -315,9 +325,9 @@ fn destination(text: &str) -> Result<Destination, (String, String)> {
 
 fn identity(text: &str) -> Result<IdentityRight, (String, String)> {
     let found = IdentityRight::ALL.iter().find(|(name, _)| *name == text);
-    found
-        .map(|(_, right)| *right)
-        .ok_or_else(|| ("not an identity right".to_owned(), "one of read, x509, validate, export".to_owned()))
+    found.map(|(_, right)| *right).ok_or_else(|| {
+        ("not an identity right".to_owned(), "one of read, bundles, peer, x509, validate, export".to_owned())
+    })
 }
 
 fn caller(text: &str) -> Result<CallerPattern, (String, String)> {

@@ -124,7 +124,7 @@ impl fmt::Display for LinkPattern {
 }
 
 /// Whether text can be a component's name: `namespace:name`.
-pub(crate) fn is_component_name(text: &str) -> bool {
+pub fn is_component_name(text: &str) -> bool {
     text.len() <= COMPONENT_NAME_BYTES && is_package(text)
 }
 

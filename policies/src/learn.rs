@@ -200,6 +200,7 @@ fn text(additions: &[Addition]) -> String {
             ("addresses", &ranges),
             ("identity", &edit.identity),
             ("audiences", &edit.audiences),
+            ("purposes", &edit.purposes),
             ("callers", &edit.callers),
         ];
         for (key, values) in lists.into_iter().filter(|(_, values)| !values.is_empty()) {

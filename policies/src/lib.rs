@@ -38,8 +38,8 @@ pub mod matrix;
 mod nearest;
 mod nesting;
 pub mod question;
-pub mod shipped;
 pub mod resource;
+pub mod shipped;
 mod shown;
 pub mod slice;
 pub mod source;
@@ -59,7 +59,7 @@ pub use engine::{PolicySet, Summary};
 pub use grant::{
     Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidSign, SvidX509,
 };
-pub use interface::InterfaceName;
+pub use interface::{InterfaceName, is_component_name};
 pub use learn::{Addition, LearnError, Learned, Left, Observed, learn};
 pub use matrix::Matrix;
 pub use question::{Answer, Outcome, Question};

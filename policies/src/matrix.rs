@@ -70,9 +70,15 @@ pub fn questions(set: &PolicySet) -> BTreeSet<Asking> {
         for right in &grant.identity {
             match right {
                 IdentityRight::Read => add(Question::IdentityRead {}),
+                IdentityRight::Bundles => add(Question::BundleRead {}),
+                IdentityRight::Peer => add(Question::PeerRead {}),
                 IdentityRight::Validate => add(Question::SvidValidate {}),
+                IdentityRight::Export => add(Question::SvidExport {}),
                 IdentityRight::X509 => {}
             }
+        }
+        for purpose in &grant.purposes {
+            add(Question::SvidSign { purpose: purpose.clone() });
         }
         for audience in &grant.audiences {
             add(Question::SvidJwt { audience: audience.clone(), ttl: 1 });

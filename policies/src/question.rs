@@ -74,9 +74,24 @@ pub enum Question {
     /// To check somebody's JWT-SVID.
     #[serde(rename = "svid.validate")]
     SvidValidate {},
-    /// To read its own SPIFFE ID or the trust bundle.
+    /// To read its own SPIFFE ID.
     #[serde(rename = "identity.read")]
     IdentityRead {},
+    /// To read trust bundles.
+    #[serde(rename = "bundle.read")]
+    BundleRead {},
+    /// To learn who is calling.
+    #[serde(rename = "peer.read")]
+    PeerRead {},
+    /// To have data signed.
+    #[serde(rename = "svid.sign")]
+    SvidSign {
+        /// For what.
+        purpose: String,
+    },
+    /// To have the private key of its X.509-SVID.
+    #[serde(rename = "svid.export")]
+    SvidExport {},
     /// To be called.
     #[serde(rename = "call")]
     Call {
@@ -120,6 +135,10 @@ impl Question {
             Self::SvidX509 { .. } => "svid.x509",
             Self::SvidValidate {} => "svid.validate",
             Self::IdentityRead {} => "identity.read",
+            Self::BundleRead {} => "bundle.read",
+            Self::PeerRead {} => "peer.read",
+            Self::SvidSign { .. } => "svid.sign",
+            Self::SvidExport {} => "svid.export",
             Self::Call { .. } => "call",
         }
     }
@@ -127,7 +146,14 @@ impl Question {
     /// What it is asked about, in one word; empty where the action says it all.
     pub fn resource(&self) -> String {
         match self {
-            Self::Load { .. } | Self::SvidX509 { .. } | Self::SvidValidate {} | Self::IdentityRead {} => String::new(),
+            Self::Load { .. }
+            | Self::SvidX509 { .. }
+            | Self::SvidValidate {}
+            | Self::IdentityRead {}
+            | Self::BundleRead {}
+            | Self::PeerRead {}
+            | Self::SvidExport {} => String::new(),
+            Self::SvidSign { purpose } => purpose.clone(),
             Self::Link { interface } => interface.clone(),
             Self::HttpSend { destination, .. } => destination.clone(),
             Self::HttpConnect { destination, address, .. } => format!("{destination} at {address}"),
@@ -154,6 +180,10 @@ impl Question {
             Self::SvidX509 { ttl } => Answer::of(slice.svid_x509(*ttl)),
             Self::SvidValidate {} => Answer::of(slice.identity(IdentityAction::Validate)),
             Self::IdentityRead {} => Answer::of(slice.identity(IdentityAction::Read)),
+            Self::BundleRead {} => Answer::of(slice.identity(IdentityAction::Bundles)),
+            Self::PeerRead {} => Answer::of(slice.identity(IdentityAction::Peer)),
+            Self::SvidSign { purpose } => Answer::of(slice.svid_sign(purpose)),
+            Self::SvidExport {} => Answer::of(slice.identity(IdentityAction::Export)),
             Self::Call { caller } => {
                 let caller = match caller.as_str() {
                     crate::component::ANONYMOUS => Caller::Anonymous,
@@ -171,10 +201,16 @@ impl Question {
         let bytes = match &question {
             Self::Load { imports, .. } => imports.iter().map(String::len).sum(),
             Self::HttpSend { method, .. } | Self::HttpConnect { method, .. } => method.len(),
-            Self::Link { interface: text } | Self::SvidJwt { audience: text, .. } | Self::Call { caller: text } => {
-                text.len()
-            }
-            Self::SvidX509 { .. } | Self::SvidValidate {} | Self::IdentityRead {} => 0,
+            Self::Link { interface: text }
+            | Self::SvidJwt { audience: text, .. }
+            | Self::SvidSign { purpose: text }
+            | Self::Call { caller: text } => text.len(),
+            Self::SvidX509 { .. }
+            | Self::SvidValidate {}
+            | Self::IdentityRead {}
+            | Self::BundleRead {}
+            | Self::PeerRead {}
+            | Self::SvidExport {} => 0,
         };
         (bytes <= QUESTION_BYTES).then_some(question)
     }
@@ -193,7 +229,11 @@ impl Question {
             }
             Asked::SvidJwt { audience, ttl } => Self::SvidJwt { audience: audience.clone(), ttl: *ttl },
             Asked::SvidX509 { ttl } => Self::SvidX509 { ttl: *ttl },
+            Asked::SvidSign { purpose } => Self::SvidSign { purpose: purpose.clone() },
             Asked::Identity(IdentityAction::Read) => Self::IdentityRead {},
+            Asked::Identity(IdentityAction::Bundles) => Self::BundleRead {},
+            Asked::Identity(IdentityAction::Peer) => Self::PeerRead {},
+            Asked::Identity(IdentityAction::Export) => Self::SvidExport {},
             Asked::Identity(IdentityAction::Validate) => Self::SvidValidate {},
             Asked::Identity(IdentityAction::X509Chain) => Self::SvidX509 { ttl: X509_TTL_MOST },
             Asked::Call { caller } => Self::Call { caller: caller.clone() },
@@ -276,6 +316,10 @@ mod tests {
             {"action": "svid.x509"},
             {"action": "svid.validate"},
             {"action": "identity.read"},
+            {"action": "bundle.read"},
+            {"action": "peer.read"},
+            {"action": "svid.sign", "purpose": "receipts"},
+            {"action": "svid.export"},
             {"action": "call", "caller": "anonymous"}
         ]"#;
         serde_json::from_str(text).unwrap()
@@ -302,7 +346,7 @@ mod tests {
     #[test]
     fn what_is_granted_is_allowed_by_the_grants_that_say_so() {
         let all = "load = true\nlink = [\"wasi:keyvalue/store\"]\nhttp = [\"https://api.example\"]\naudiences = [\"vault\"]\n\
-                   identity = [\"read\", \"x509\", \"validate\"]\ncallers = [\"anonymous\"]\naddresses = [\"192.0.2.0/24\"]";
+                   identity = [\"read\", \"bundles\", \"peer\", \"x509\", \"validate\", \"export\"]\npurposes = [\"receipts\"]\ncallers = [\"anonymous\"]\naddresses = [\"192.0.2.0/24\"]";
         let slice = slice(&[("a", all)], "", "a");
         for question in questions() {
             let answer = question.ask(&slice).unwrap();

@@ -93,7 +93,8 @@ impl FromStr for FilePath {
         if text.len() > PATH_BYTES {
             return Err(NameError::TooLong);
         }
-        let rest = text.strip_prefix('/').ok_or(if text.is_empty() { NameError::Empty } else { NameError::NotAbsolute })?;
+        let rest =
+            text.strip_prefix('/').ok_or(if text.is_empty() { NameError::Empty } else { NameError::NotAbsolute })?;
         if rest.is_empty() {
             return Ok(Self(text.to_owned()));
         }
@@ -200,7 +201,9 @@ mod tests {
     fn a_path_lies_in_its_folders_and_not_in_what_only_begins_like_it() {
         let path: FilePath = "/data/eu/orders.csv".parse().unwrap();
         assert_eq!(path.parents().collect::<Vec<_>>(), ["/data/eu", "/data", "/"]);
-        for (folder, within) in [("/data", true), ("/", true), ("/data/eu/orders.csv", true), ("/dat", false), ("/data/e", false)] {
+        for (folder, within) in
+            [("/data", true), ("/", true), ("/data/eu/orders.csv", true), ("/dat", false), ("/data/e", false)]
+        {
             assert_eq!(path.is_within(&folder.parse().unwrap()), within, "{folder}");
         }
         let root: FilePath = "/".parse().unwrap();

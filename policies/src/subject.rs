@@ -257,7 +257,15 @@ mod tests {
 
     #[test]
     fn reserved_subjects_are_not_reached_by_wildcards() {
-        for text in ["$SYS.REQ.USER.INFO", "$JS.API.CONSUMER.CREATE.x", "$KV.b.k", "_INBOX.abc", "_inbox.x", "_INBOX_me.x", "portcullis.control"] {
+        for text in [
+            "$SYS.REQ.USER.INFO",
+            "$JS.API.CONSUMER.CREATE.x",
+            "$KV.b.k",
+            "_INBOX.abc",
+            "_inbox.x",
+            "_INBOX_me.x",
+            "portcullis.control",
+        ] {
             let reserved = subject(text);
             assert!(reserved.is_reserved(), "{text}");
             assert!(!pattern(">").covers(&reserved) && !pattern("*.>").covers(&reserved), "{text}");

@@ -56,7 +56,7 @@ pub struct Shared {
 #[derive(Debug)]
 pub struct InForce {
     slice: Arc<Slice>,
-    identity: [(IdentityAction, Result<Grant<Identity>, Denial>); 3],
+    identity: [(IdentityAction, Result<Grant<Identity>, Denial>); IdentityAction::ALL.len()],
 }
 
 impl InForce {

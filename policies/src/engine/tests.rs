@@ -212,8 +212,10 @@ permit (principal is Host::Workload, action == Host::Action::"call", resource is
         ("principal is Host::Component, action == Host::Action::\"load\", resource is Host::Image", "A"),
         ("principal is Host::Workload, action == Host::Action::\"call\", resource is Host::Component", "C"),
     ];
-    let combinations: Vec<(&str, &str, &str)> =
-        ["permit", "forbid"].into_iter().flat_map(|effect| scopes.map(|(scope, letter)| (effect, scope, letter))).collect();
+    let combinations: Vec<(&str, &str, &str)> = ["permit", "forbid"]
+        .into_iter()
+        .flat_map(|effect| scopes.map(|(scope, letter)| (effect, scope, letter)))
+        .collect();
     let ask_all = |effect: &str, scope: &str, letter: &str, seed: u64| {
         let mut random = Random::new(seed);
         let (mut cases, mut undecided) = (0, 0);
@@ -354,7 +356,7 @@ fn each_decision_is_of_exactly_one_generation_while_policies_change() {
                 let slice = std::sync::Arc::clone(&in_force.lock().unwrap());
                 let grant = slice.svid_jwt("vault", 60).unwrap();
                 let by: Vec<&str> = grant.policies().collect();
-                assert_eq!(by, [format!("of-{}/svid.jwt/0", grant.generation())]);
+                assert!(by.len() == 1 && by[0].starts_with(&format!("of-{}/", grant.generation())), "{by:?}");
                 assert_eq!(grant.generation(), slice.generation());
                 seen.insert(grant.generation());
                 decisions += 1;

@@ -41,19 +41,21 @@ pub(crate) fn rules(grant: &GrantEntry) -> Result<Vec<Rule>, String> {
         permits.add(Action::HttpConnect, own(), resource, Some(address_condition(&grant.addresses)))?;
     }
     if grant.identity.contains(&IdentityRight::Read) {
-        for action in [Action::IdentityRead, Action::BundleRead, Action::PeerRead] {
-            permits.add(action, own(), is("TrustDomain"), None)?;
-        }
+        permits.add(Action::IdentityRead, own(), is("TrustDomain"), None)?;
+    }
+    if grant.identity.contains(&IdentityRight::Bundles) {
+        permits.add(Action::BundleRead, own(), is("TrustDomain"), None)?;
+    }
+    if grant.identity.contains(&IdentityRight::Peer) {
+        permits.add(Action::PeerRead, own(), is("TrustDomain"), None)?;
     }
     if grant.identity.contains(&IdentityRight::Validate) {
         permits.add(Action::SvidValidate, own(), is("TrustDomain"), None)?;
     }
-    let exports = grant.identity.contains(&IdentityRight::Export);
-    if exports {
+    if grant.identity.contains(&IdentityRight::Export) {
         permits.add(Action::SvidExport, own(), is("TrustDomain"), None)?;
     }
-    let x509 = grant.identity.contains(&IdentityRight::X509);
-    if x509 || exports || grant.peer.is_some() || !grant.purposes.is_empty() {
+    if grant.identity.contains(&IdentityRight::X509) || grant.peer.is_some() {
         permits.add(Action::SvidX509, own(), is("TrustDomain"), None)?;
     }
     for audience in &grant.audiences {
@@ -83,9 +85,9 @@ pub(crate) fn links(grant: &GrantEntry) -> Vec<LinkPattern> {
     }
     for right in &grant.identity {
         implied.extend_from_slice(match right {
-            IdentityRight::Read => {
-                &["portcullis:identity/workload", "portcullis:identity/bundle", "portcullis:identity/peer"]
-            }
+            IdentityRight::Read => &["portcullis:identity/workload"],
+            IdentityRight::Bundles => &["portcullis:identity/bundle"],
+            IdentityRight::Peer => &["portcullis:identity/peer"],
             IdentityRight::X509 => &["portcullis:identity/x509"],
             IdentityRight::Validate => &["portcullis:identity/jwt"],
             IdentityRight::Export => &["portcullis:identity/key-export"],

@@ -18,7 +18,7 @@ link = ["wasi:keyvalue/store", "portcullis:identity/*"]
 http = ["https://vault.demo.internal:8443"]
 peer = "spiffe://demo.example/ns/demo/sa/vault"
 addresses = ["loopback", "private", "10.0.0.0/8", "127.0.0.1/32"]
-identity = ["read", "x509", "validate", "export"]
+identity = ["read", "bundles", "peer", "x509", "validate", "export"]
 purposes = ["receipts", "shop/orders:v1"]
 audiences = ["vault"]
 max_ttl = "5m"
@@ -36,10 +36,7 @@ fn every_key_is_read() {
     assert_eq!(grant.http[0].to_string(), "https://vault.demo.internal:8443");
     assert_eq!(grant.peer.as_ref().unwrap().path(), "/ns/demo/sa/vault");
     assert_eq!(grant.addresses.len(), 4);
-    assert_eq!(
-        grant.identity,
-        [IdentityRight::Read, IdentityRight::X509, IdentityRight::Validate, IdentityRight::Export]
-    );
+    assert_eq!(grant.identity, IdentityRight::ALL.map(|(_, right)| right));
     assert_eq!(grant.purposes, ["receipts", "shop/orders:v1"]);
     assert_eq!((grant.audiences.as_slice(), grant.max_ttl), (["vault".to_owned()].as_slice(), Some(300)));
     assert_eq!(grant.callers[0], CallerPattern::Anonymous);
