@@ -43,6 +43,24 @@ impl Asked {
         }
     }
 
+    /// Whether audit mode may let it through. Never an admission, and never a private key.
+    pub(crate) fn may_be_audited(&self) -> bool {
+        match self.action() {
+            Action::Load | Action::SvidExport => false,
+            Action::Link
+            | Action::HttpSend
+            | Action::HttpConnect
+            | Action::SvidJwt
+            | Action::SvidX509
+            | Action::SvidValidate
+            | Action::IdentityRead
+            | Action::SvidSign
+            | Action::BundleRead
+            | Action::PeerRead
+            | Action::Call => true,
+        }
+    }
+
     /// Letter and number of "no grant".
     pub(crate) fn letter(&self) -> char {
         match self.action() {
