@@ -23,7 +23,7 @@ use time::OffsetDateTime;
 pub use chain::verify;
 #[cfg(test)]
 pub use chain::{ChainError, Summary};
-pub use record::Record;
+pub use record::{Record, hash as sha256};
 
 /// Whether a record must be on the disk when `append` returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,11 +84,29 @@ impl AuditLog {
 
     /// Appends one record. After a failed write the log is put back to its last whole line, or refuses all further ones.
     pub fn append(&mut self, now: OffsetDateTime, record: Record, durability: Durability) -> io::Result<Receipt> {
+        self.append_many(now, std::slice::from_ref(&record), durability)
+    }
+
+    /// Appends records in one write and, if asked, one flush to the disk: all of them, or none. Returns the last one's receipt.
+    pub fn append_many(
+        &mut self,
+        now: OffsetDateTime,
+        records: &[Record],
+        durability: Durability,
+    ) -> io::Result<Receipt> {
         if self.broken {
             return Err(io::Error::other("an earlier record could not be written"));
         }
-        let (line, hash) = record.line(self.next, now, &self.last)?;
-        if let Err(error) = self.file.write_all(&line) {
+        if records.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no records"));
+        }
+        let (mut lines, mut next, mut last) = (Vec::new(), self.next, self.last.clone());
+        for record in records {
+            let (line, hash) = record.line(next, now, &last)?;
+            lines.extend_from_slice(&line);
+            (next, last) = (next + 1, hash);
+        }
+        if let Err(error) = self.file.write_all(&lines) {
             self.broken = self.file.set_len(self.length).is_err();
             return Err(error);
         }
@@ -99,10 +117,9 @@ impl AuditLog {
             self.broken = true;
             return Err(error);
         }
-        let receipt = Receipt { seq: self.next, hash: hash.clone() };
-        self.length = self.length.saturating_add(u64::try_from(line.len()).unwrap_or(u64::MAX));
-        (self.next, self.last) = (self.next + 1, hash);
-        Ok(receipt)
+        self.length = self.length.saturating_add(u64::try_from(lines.len()).unwrap_or(u64::MAX));
+        (self.next, self.last) = (next, last);
+        Ok(Receipt { seq: next.saturating_sub(1), hash: self.last.clone() })
     }
 
     fn begin(&mut self, now: OffsetDateTime) -> io::Result<()> {

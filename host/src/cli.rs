@@ -8,6 +8,7 @@ pub mod error;
 pub mod files;
 pub mod grants;
 pub mod host;
+pub mod identity;
 pub mod inspect;
 pub mod keys;
 pub mod locate;
@@ -77,9 +78,9 @@ enum Command {
     /// Check policies, and explain refusals.
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-    /// The trust bundle of a running host.
+    /// Authorities, identities and the trust bundle of a running host: show, rotate, taint, revoke.
     #[command(subcommand)]
-    Identity(remote::IdentityCommand),
+    Identity(identity::IdentityCommand),
     /// The audit log.
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -137,7 +138,7 @@ fn run(command: Command, out: &mut Output) -> Result<(), CliError> {
         Command::Reload(args) => remote::reload(args, out),
         Command::Grants(command) => grants::run(command, out),
         Command::Policy(command) => policy::run(command, out),
-        Command::Identity(command) => remote::identity(command, out),
+        Command::Identity(command) => identity::run(command, out),
         Command::Audit(command) => audit::run(command, out),
         Command::Config(command) => config::run(command, out),
         Command::Role { role } => {

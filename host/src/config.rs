@@ -3,9 +3,15 @@
 //! Read as a whole and checked as a whole: every problem is reported, not the first. Unknown keys are problems. Secrets
 //! are never in it, only paths. Paths are relative to the file.
 
+pub mod broker;
 pub mod environment;
+pub mod federation;
+pub mod identity;
+pub mod identity_source;
 pub mod limits;
+pub mod oidc;
 mod problems;
+pub mod workload_api;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -15,9 +21,14 @@ use portcullis_identity::TrustDomain;
 use portcullis_signing::PublicKey;
 use serde::{Deserialize, Serialize};
 
+pub use broker::Broker;
+pub use federation::Federation;
+pub use identity::Identity;
 pub use limits::Limits;
+pub use oidc::Oidc;
 pub use problems::ConfigError;
 use problems::Problems;
+use workload_api::WorkloadApi;
 
 /// The version of the format that this build reads.
 pub const VERSION: i64 = 1;
@@ -47,6 +58,16 @@ pub struct Config {
     pub names: BTreeMap<String, Vec<IpAddr>>,
     /// Limits of requests and guests.
     pub limits: Limits,
+    /// Authorities and SVIDs.
+    pub identity: Identity,
+    /// The SPIFFE Workload API for processes beside the host. Absent: not served.
+    pub workload_api: Option<WorkloadApi>,
+    /// Where our bundle is served, and whose bundles are fetched.
+    pub federation: Federation,
+    /// How others check JWT-SVIDs.
+    pub oidc: Option<Oidc>,
+    /// The SPIFFE Broker API for this host's components. Absent: not served.
+    pub broker: Option<Broker>,
     /// Knobs that weaken something.
     pub dangers: Dangers,
 }
@@ -61,6 +82,9 @@ pub struct Listen {
     /// mTLS with X.509-SVIDs on both sides. Absent: no such listener.
     #[serde(default)]
     pub mtls: Option<SocketAddr>,
+    /// Prometheus metrics, plain HTTP without a login: whoever reaches the address reads them. Absent: no such listener.
+    #[serde(default)]
+    pub metrics: Option<SocketAddr>,
     /// Accept HTTP/2 with prior knowledge. Off: wasmtime 48.0.8 has an open memory issue with it.
     #[serde(default)]
     pub http2: bool,
@@ -114,6 +138,8 @@ pub struct Route {
 pub struct Dangers {
     /// Leave the runtime process readable by a debugger of the same uid. The demo uses it to scan that memory for keys.
     pub inspectable_runtime: bool,
+    /// Components, by their claimed names, that may have the private key of an X.509-SVID where policy grants `svid.export`.
+    pub exportable_keys: Vec<String>,
 }
 
 impl Listen {
@@ -124,7 +150,7 @@ impl Listen {
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { http: Self::http(), mtls: None, http2: false }
+        Self { http: Self::http(), mtls: None, metrics: None, http2: false }
     }
 }
 
@@ -137,7 +163,11 @@ impl Route {
 impl Dangers {
     /// The names of those that are on.
     pub fn on(&self) -> Vec<&'static str> {
-        if self.inspectable_runtime { vec!["danger_inspectable_runtime"] } else { Vec::new() }
+        let knobs = [
+            (self.inspectable_runtime, "danger_inspectable_runtime"),
+            (!self.exportable_keys.is_empty(), "danger_exportable_keys"),
+        ];
+        knobs.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect()
     }
 }
 
@@ -248,7 +278,35 @@ impl Reader<'_> {
         for why in limits.problems() {
             self.problems.add("limits", why, None);
         }
+        let identity = self.optional::<Identity>("identity").unwrap_or_default();
+        let identity = identity.check(self.base, trust_domain.as_ref(), self.problems);
+        let raw_api = self.optional("workload_api");
+        let entries = self.optional("workload").unwrap_or_default();
+        let workload_api = workload_api::check(raw_api, entries, self.base, trust_domain.as_ref(), self.problems);
+        let federation = self.optional::<Federation>("federation").unwrap_or_default();
+        let federation = federation.check(self.base, trust_domain.as_ref(), self.problems);
+        let oidc = self.optional::<Oidc>("oidc").map(|oidc| oidc.check(self.base, self.problems));
+        let broker = self.optional::<Broker>("broker").map(|broker| broker.check(self.base, self.problems));
+        if identity.source != identity_source::Source::Builtin {
+            // Their SVIDs would come from an authority that nobody at the site trusts.
+            let served = [
+                ("workload_api", workload_api.is_some()),
+                ("broker", broker.is_some()),
+                ("federation.https_spiffe", federation.https_spiffe.is_some()),
+                ("federation.https_web", federation.https_web.is_some()),
+                ("oidc", oidc.is_some()),
+            ];
+            for (key, _) in served.into_iter().filter(|(_, on)| *on) {
+                let hint = "the site's SPIRE serves this; leave it out, or set identity.source = \"builtin\"";
+                self.problems.add(key, "needs the built-in issuer", Some(hint));
+            }
+        }
         let inspectable_runtime = self.optional("danger_inspectable_runtime").unwrap_or(false);
+        let exportable_keys: Vec<String> = self.optional("danger_exportable_keys").unwrap_or_default();
+        for name in exportable_keys.iter().filter(|name| !portcullis_policies::is_component_name(name)) {
+            let why = format!("`{}` is not a component's name", name.escape_default());
+            self.problems.add("danger_exportable_keys", why, Some("name components as in their claims, such as shop:orders"));
+        }
         for key in self.table.keys() {
             self.problems.add(key, "unknown key", Some("`portcullis config print` shows all that there are"));
         }
@@ -268,7 +326,12 @@ impl Reader<'_> {
             routes,
             names,
             limits,
-            dangers: Dangers { inspectable_runtime },
+            federation,
+            oidc,
+            broker,
+            identity,
+            workload_api,
+            dangers: Dangers { inspectable_runtime, exportable_keys },
         })
     }
 

@@ -20,6 +20,28 @@ pub const OUTGOING: usize = 1024;
 pub const OUTGOING_PER_REQUEST: usize = 32;
 /// TLS handshakes of clients at once; further ones are refused.
 pub const HANDSHAKES: usize = 64;
+/// How often a source of identities outside of this host is asked how it is.
+pub const SOURCE_LOOK: Duration = Duration::from_secs(2);
+/// Connections of brokers at one time.
+pub const BROKER_CONNECTIONS: usize = 64;
+/// How long the identity process waits for a connection that it asked for.
+pub const DIAL_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long one attempt to connect for it may take.
+pub const DIAL_ATTEMPT: Duration = Duration::from_secs(4);
+/// Connections that it may ask for at once.
+pub const DIALS_WAITING: usize = 64;
+/// Trust domains that a host federates with.
+pub const FEDERATION_PEERS: usize = 32;
+/// Configuration of federation, as it is handed to the identity process.
+pub const FEDERATION_BYTES: usize = 32 << 10;
+/// Connections to one endpoint that serves bundles or OIDC documents; further ones wait.
+pub const ENDPOINT_CONNECTIONS: usize = 128;
+/// How long a client of such an endpoint may take for the head of its request, and stay idle between two.
+pub const ENDPOINT_HEAD: Duration = Duration::from_secs(10);
+/// How long a connection to such an endpoint may live.
+pub const ENDPOINT_LIFE: Duration = Duration::from_secs(60);
+/// How often an endpoint's certificate file is looked at.
+pub const CERTIFICATE_POLL: Duration = Duration::from_secs(1);
 /// Decisions of the request path that wait for the supervisor.
 pub const EVENT_RING: usize = 4096;
 /// Longest text of a guest or a peer that is taken into a log line.
@@ -38,6 +60,10 @@ pub const COMPILE_ADDRESS_SPACE: u64 = 8 << 30;
 pub const CHILD_CALL: Duration = Duration::from_secs(30);
 /// How long one call to another process of ours may take.
 pub const RPC_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that are signed for a guest at once.
+pub const SIGN_DATA_BYTES: usize = 64 << 10;
+/// Sets of audiences whose token is kept for one instance.
+pub const TOKENS_EACH: usize = 64;
 /// How long a signature in a TLS handshake may take.
 pub const SIGN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a TLS handshake may take.
@@ -58,3 +84,53 @@ pub const EPOCH_TICK: Duration = Duration::from_millis(2);
 pub const SCAN_CHUNK: usize = 64 << 10;
 /// Distance between two looks at the policy and trust files. A change is taken up after two that agree.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(200);
+/// SVIDs that one instance may have minted: in a second, and at once. Its runtime keeps tokens, so that requests are few.
+pub const MINTS_EACH: (u32, u32) = (100, 400);
+/// SVIDs that all instances together may have minted. A thousand a second is about a tenth of one processor.
+pub const MINTS_ALL: (u32, u32) = (2_000, 10_000);
+/// Signatures with the keys of one instance: one for each TLS handshake.
+pub const SIGNATURES_EACH: (u32, u32) = (2_000, 4_000);
+/// Signatures with the keys of all instances.
+pub const SIGNATURES_ALL: (u32, u32) = (8_000, 16_000);
+/// Tokens that one instance may have checked.
+pub const CHECKS_EACH: (u32, u32) = (1_000, 2_000);
+/// Tokens that all instances may have checked.
+pub const CHECKS_ALL: (u32, u32) = (4_000, 8_000);
+/// How often refusals over these limits are recorded for one instance.
+pub const RATE_RECORD: Duration = Duration::from_secs(10);
+/// Records in one batch for the audit log.
+pub const AUDIT_BATCH: usize = 4_096;
+/// X.509-SVIDs that are issued anew before the issuer is left to others for a moment.
+pub const REMINT_BATCH: usize = 256;
+/// SPIFFE IDs that may be revoked at once on a host.
+pub const REVOKED: usize = 10_000;
+/// Largest page of metrics that the identity process may give.
+pub const METRICS_BYTES: usize = 4 << 20;
+/// Connections to the metrics address at once; further ones are closed.
+pub const METRICS_CONNECTIONS: usize = 16;
+/// How long one connection to the metrics address may last.
+pub const METRICS_TIMEOUT: Duration = Duration::from_secs(10);
+/// Registered processes of the Workload API.
+pub const WORKLOAD_ENTRIES: usize = 1_024;
+/// Audiences of one registered process, and foreign trust domains.
+pub const WORKLOAD_LIST: usize = 64;
+/// Longest path of the Workload API's socket that a client can connect to (unix(7)).
+pub const WORKLOAD_SOCKET_PATH: usize = 107;
+/// Connections of one user to the Workload API; further ones are told to try later, and beyond twice as many are closed.
+pub const WORKLOAD_CONNECTIONS_EACH: usize = 64;
+/// Connections to the Workload API; further ones wait in the listen queue.
+pub const WORKLOAD_CONNECTIONS: usize = 512;
+/// How long a caller without an identity may stay connected.
+pub const WORKLOAD_STRANGER: Duration = Duration::from_secs(10);
+/// How often a connected process is looked at; besides, it is before each answer.
+pub const WORKLOAD_LOOK: Duration = Duration::from_millis(500);
+/// How long the supervisor may take to look at a process.
+pub const WORKLOAD_LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Largest executable that is hashed.
+pub const WORKLOAD_EXECUTABLE_BYTES: u64 = 1 << 30;
+/// Digests of executables that are kept.
+pub const WORKLOAD_DIGESTS: usize = 256;
+/// How often refusals of one user are recorded.
+pub const WORKLOAD_RECORD: Duration = Duration::from_secs(10);
+/// Users whose refusals are counted apart.
+pub const WORKLOAD_RECORD_USERS: usize = 256;

@@ -3,6 +3,7 @@
 //! It decides nothing about who a component is: instances, identities and links come from the supervisor, SVIDs and
 //! signatures from the identity process. It holds no long-lived secret. It re-checks every use against policy.
 
+pub mod asserted;
 pub mod body;
 pub mod budget;
 pub mod component;
@@ -16,6 +17,7 @@ pub mod guest;
 pub mod handshake;
 pub mod identity;
 pub mod linking;
+pub mod live;
 pub mod request;
 pub mod resolve;
 pub mod routes;

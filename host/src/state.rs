@@ -89,6 +89,11 @@ impl StateDir {
         self.root.join("audit").join("audit.jsonl")
     }
 
+    /// SPIFFE IDs that are revoked.
+    pub fn revoked(&self) -> PathBuf {
+        self.root.join("revoked.json")
+    }
+
     /// Highest revisions and trust policy version seen.
     pub fn high_water(&self) -> PathBuf {
         self.root.join("high-water.json")

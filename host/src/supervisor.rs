@@ -5,21 +5,28 @@
 
 pub mod admission;
 pub mod audit_sink;
+pub mod broker;
 pub mod children;
 pub mod code;
 pub mod control;
+pub mod dials;
+pub mod endpoints;
 pub mod high_water;
 pub mod identity;
+pub mod identity_operations;
+pub mod metrics;
 pub mod policy;
 pub mod refused;
+pub mod revocations;
 pub mod settle;
 pub mod watch;
+pub mod workload_api;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use portcullis_policies::{ComponentFacts, FixContext};
 use portcullis_signing::{ComponentBytes, TrustPolicy};
@@ -28,10 +35,13 @@ use self::admission::{Admitted, NotAdmitted};
 use self::audit_sink::SharedLog;
 use self::children::{IdentityUp, Kept, RuntimeUp};
 use self::code::{Code, CodeStore};
+use self::broker::BrokerSockets;
+use self::endpoints::Endpoints;
 use self::high_water::HighWater;
 use self::identity::Identity;
 use self::policy::Policy;
 use self::refused::Refused;
+use self::revocations::Revocations;
 use crate::audit::{AuditLog, Durability, Record};
 use crate::cli::files;
 use crate::clock;
@@ -55,6 +65,7 @@ pub struct Host {
     trust: RwLock<Result<TrustPolicy, Refused>>,
     policy: RwLock<Policy>,
     high_water: Mutex<Result<HighWater, Refused>>,
+    revocations: Mutex<Revocations>,
     identity: Identity,
     identity_process: Kept<IdentityUp>,
     runtime_process: Kept<RuntimeUp>,
@@ -65,6 +76,8 @@ pub struct Host {
     starting: tokio::sync::Mutex<()>,
     settled: AtomicBool,
     stopping: AtomicBool,
+    metrics_address: OnceLock<SocketAddr>,
+    workload_api: OnceLock<Arc<workload_api::WorkloadApi>>,
 }
 
 /// The sockets that outlive every runtime process.
@@ -72,6 +85,8 @@ pub struct Host {
 struct Listeners {
     http: TcpListener,
     mtls: Option<TcpListener>,
+    endpoints: Endpoints,
+    broker: BrokerSockets,
 }
 
 /// A component that was admitted and started.
@@ -111,6 +126,9 @@ pub enum HostError {
         /// What is wrong with it.
         why: String,
     },
+    /// It is not known who is revoked.
+    #[error(transparent)]
+    Revocations(#[from] revocations::RevocationsError),
     /// Anything else of the operating system.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -119,11 +137,12 @@ pub enum HostError {
 impl Listeners {
     /// Refuses connections from now on, also those that nobody has accepted yet, in whichever process the sockets are open.
     fn close(&self) {
-        for listener in std::iter::once(&self.http).chain(&self.mtls) {
+        for listener in std::iter::once(&self.http).chain(&self.mtls).chain(self.endpoints.sockets()) {
             if let Err(error) = rustix::net::shutdown(listener, rustix::net::Shutdown::Both) {
                 tracing::warn!(%error, "a listening socket could not be closed");
             }
         }
+        self.broker.close();
     }
 }
 
@@ -142,7 +161,12 @@ impl Host {
         let state = StateDir::open(&config.state_dir)?;
         let listen = |address| TcpListener::bind(address).map_err(|error| HostError::Listen(address, error));
         let listeners =
-            Listeners { http: listen(config.listen.http)?, mtls: config.listen.mtls.map(listen).transpose()? };
+            Listeners {
+                http: listen(config.listen.http)?,
+                mtls: config.listen.mtls.map(listen).transpose()?,
+                endpoints: Endpoints::bind(&config)?,
+                broker: BrokerSockets::bind(&config)?,
+            };
         let path = state.audit_log();
         let audit =
             AuditLog::open(&path, clock::now()).map_err(|error| HostError::Audit { path, why: error.to_string() })?;
@@ -150,6 +174,8 @@ impl Host {
         let spawner = Spawner::new()?;
         let code = CodeStore::new(state.cache(), engine::fingerprint(&engine), spawner.clone());
         let high_water = HighWater::open(&state.high_water()).map_err(Refused::internal);
+        let revocations = Mutex::new(Revocations::open(&state.revoked())?);
+        let metrics = config.listen.metrics.map(listen).transpose()?.map(metrics::bind).transpose()?;
         let policy = match Policy::read(&config.policy, FIRST_GENERATION) {
             Ok(policy) => policy,
             Err(problems) => Policy::deny_all(FIRST_GENERATION, problems),
@@ -160,6 +186,7 @@ impl Host {
             audit: Arc::new(Mutex::new(audit)),
             audit_broken: AtomicBool::new(false),
             high_water: Mutex::new(high_water),
+            revocations,
             identity: Identity::default(),
             identity_process: Kept::new(Role::Identity),
             runtime_process: Kept::new(Role::Runtime),
@@ -169,6 +196,8 @@ impl Host {
             starting: tokio::sync::Mutex::new(()),
             settled: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+            metrics_address: OnceLock::new(),
+            workload_api: OnceLock::new(),
             config,
             state,
             spawner,
@@ -183,7 +212,15 @@ impl Host {
         tokio::spawn(children::keep_identity(Arc::clone(&host)));
         tokio::spawn(children::keep_runtime(Arc::clone(&host)));
         tokio::spawn(watch::keep_watching(Arc::clone(&host)));
+        if let Some(listener) = metrics {
+            if let Ok(address) = listener.local_addr() {
+                tracing::info!(%address, "metrics");
+                let _ = host.metrics_address.set(address);
+            }
+            tokio::spawn(metrics::serve(Arc::clone(&host), listener));
+        }
         control::listen(&host)?;
+        workload_api::listen(&host)?;
         Ok(host)
     }
 
@@ -211,6 +248,7 @@ impl Host {
             files::read_component(&spec.path).map_err(|error| self.refuse(&spec, Refused::from_file(&error)))?;
         let admitted = self.admit(&spec, &bytes).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_free(&spec, &admitted.facts().name).map_err(|refused| self.refuse(&spec, refused))?;
+        self.check_revoked(admitted.spiffe_id()).map_err(|refused| self.refuse(&spec, refused))?;
         self.mark_revision(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
         // At the start of the host, and while it is started again, the identity process is not up for a moment.
         if self.identity_process.wait().await.is_none() {
@@ -218,7 +256,7 @@ impl Host {
         }
         let failed = |error: &dyn std::fmt::Display| self.refuse(&spec, Refused::internal(error));
         self.record(with_fields(Record::new("admission"), &admitted)).map_err(|error| failed(&error))?;
-        self.identity.admit(&admitted).await.map_err(|error| failed(&error))?;
+        self.identity.admit(&admitted, self.may_export(&admitted)).await.map_err(|error| failed(&error))?;
         let started = self.bring_up(&spec, &bytes, admitted.clone()).await;
         if started.is_err() {
             let _ = self.identity.stop(&admitted.facts().instance).await;
@@ -284,6 +322,11 @@ impl Host {
         let policy = self.policy();
         Admitted::decide(&verified, policy.set(), &self.config.trust_domain)
             .map_err(|refusal: NotAdmitted| Refused::from_admission(&refusal, &self.fix_context()))
+    }
+
+    /// Whether the configuration lets this component have its private key, where policy grants that.
+    fn may_export(&self, admitted: &Admitted) -> bool {
+        self.config.dangers.exportable_keys.iter().any(|name| *name == admitted.facts().name)
     }
 
     fn mark_revision(&self, admitted: &Admitted) -> Result<(), Refused> {
@@ -435,6 +478,7 @@ impl Host {
     /// Stops accepting, lets requests finish, ends everything.
     pub async fn shut_down(self: &Arc<Self>) {
         self.listeners.close();
+        workload_api::stop(self).await;
         if let Some(up) = self.runtime_process.now() {
             let within_ms = u64::try_from(limits::DRAIN.as_millis()).unwrap_or(20_000);
             match up.client().drain(DrainRequest { within_ms }).await {
@@ -480,6 +524,7 @@ impl Host {
         for (role, has) in [identity, runtime].into_iter().flatten().filter(|(_, has)| *has != generation) {
             problems.push(format!("the {role} process has policy generation {has}, not {generation} yet"));
         }
+        problems.extend(self.identity.problems().await);
         problems.extend(self.trust_problem());
         problems.extend(self.policy().problems().iter().cloned());
         if let Ok(refused) = self.refused.lock() {
@@ -517,6 +562,13 @@ impl Host {
     pub fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
         let mtls = self.listeners.mtls.as_ref().and_then(|listener| listener.local_addr().ok());
         (self.listeners.http.local_addr().ok(), mtls)
+    }
+
+    /// Where the host listens besides, by name.
+    pub fn endpoint_addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        let metrics = self.metrics_address.get().map(|address| ("metrics", *address));
+        let broker = self.listeners.broker.address().map(|address| ("broker", address));
+        self.listeners.endpoints.addresses().into_iter().chain(broker).chain(metrics).collect()
     }
 
     /// How fixes are written for this host.
@@ -625,6 +677,9 @@ impl Host {
     }
 
     fn remove(&self, instance: &str) {
+        if let Ok(mut list) = self.revocations.lock() {
+            list.ended(instance);
+        }
         if let Ok(mut list) = self.components.write() {
             list.retain(|component| component.admitted.facts().instance != instance);
         }

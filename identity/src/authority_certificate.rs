@@ -1,8 +1,10 @@
 //! Reads the certificate of an X.509 authority, ours or one of a bundle (X509-SVID sections 4 and 5.1). It must be a
 //! certificate authority that may sign certificates; if it carries a SPIFFE ID, that of its own trust domain without a path.
 
+use ring::signature::{ECDSA_P256_SHA256_ASN1, UnparsedPublicKey};
 use time::OffsetDateTime;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
+use x509_parser::oid_registry::OID_SIG_ECDSA_WITH_SHA256;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use crate::limits::MAX_CERTIFICATE_BYTES;
@@ -17,6 +19,8 @@ pub(crate) struct AuthorityCertificate {
     pub(crate) not_after: OffsetDateTime,
     pub(crate) public_key: Vec<u8>,
     pub(crate) subject_key_id: Option<Vec<u8>>,
+    /// DER, as leaves name it.
+    pub(crate) subject: Vec<u8>,
 }
 
 impl AuthorityCertificate {
@@ -48,7 +52,18 @@ impl AuthorityCertificate {
             not_after: certificate.validity().not_after.to_datetime(),
             public_key: certificate.public_key().subject_public_key.data.to_vec(),
             subject_key_id,
+            subject: certificate.subject().as_raw().to_vec(),
         })
+    }
+
+    /// Whether this authority, whose key is one of P-256, signed this certificate.
+    pub(crate) fn signed_with_p256(&self, certificate: &X509Certificate<'_>) -> bool {
+        certificate.issuer().as_raw() == self.subject
+            && certificate.signature_algorithm.algorithm == OID_SIG_ECDSA_WITH_SHA256
+            && certificate.tbs_certificate.signature.algorithm == OID_SIG_ECDSA_WITH_SHA256
+            && UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, &self.public_key)
+                .verify(certificate.tbs_certificate.as_ref(), &certificate.signature_value.data)
+                .is_ok()
     }
 
     /// Whether this authority signed the certificate.

@@ -1,14 +1,15 @@
 //! Our trust bundle as a SPIFFE bundle document (SPIFFE_Trust_Domain_and_Bundle section 4): what others verify our SVIDs with.
 //! Public keys only.
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::digest::{SHA256, digest};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::hex::hex;
-use crate::jwk::EcCoordinates;
-use crate::limits::BUNDLE_REFRESH_HINT;
+use crate::jwt_key::JwtKey;
+use crate::public_key::PublicKey;
 use crate::trust_domain::TrustDomain;
 
 /// The public keys of our trust domain.
@@ -16,22 +17,17 @@ use crate::trust_domain::TrustDomain;
 pub struct Bundle {
     pub(crate) trust_domain: TrustDomain,
     pub(crate) sequence: u64,
+    pub(crate) refresh_hint: Duration,
     pub(crate) x509: Vec<X509BundleKey>,
-    pub(crate) jwt: Vec<JwtBundleKey>,
+    pub(crate) jwt: Vec<JwtKey>,
+    pub(crate) wit: Vec<JwtKey>,
 }
 
 /// The certificate of an X.509 authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct X509BundleKey {
     pub(crate) der: Vec<u8>,
-    pub(crate) coordinates: EcCoordinates,
-}
-
-/// The public key of a JWT authority.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JwtBundleKey {
-    pub(crate) kid: String,
-    pub(crate) coordinates: EcCoordinates,
+    pub(crate) public: PublicKey,
 }
 
 impl Bundle {
@@ -45,14 +41,24 @@ impl Bundle {
         self.sequence
     }
 
+    /// How often others should fetch it.
+    pub fn refresh_hint(&self) -> Duration {
+        self.refresh_hint
+    }
+
     /// The certificates of the X.509 authorities, DER.
     pub fn x509_authorities(&self) -> Vec<&[u8]> {
         self.x509.iter().map(|key| key.der.as_slice()).collect()
     }
 
     /// The keys of the JWT authorities.
-    pub fn jwt_authorities(&self) -> &[JwtBundleKey] {
+    pub fn jwt_authorities(&self) -> &[JwtKey] {
         &self.jwt
+    }
+
+    /// The keys of the WIT authorities.
+    pub fn wit_authorities(&self) -> &[JwtKey] {
+        &self.wit
     }
 
     /// The SPIFFE bundle document.
@@ -60,71 +66,35 @@ impl Bundle {
         let document = Document {
             keys: self.keys(),
             spiffe_sequence: self.sequence,
-            spiffe_refresh_hint: BUNDLE_REFRESH_HINT.as_secs(),
+            spiffe_refresh_hint: self.refresh_hint.as_secs(),
         };
         // Strings and numbers always serialise; an empty text is refused by every reader.
         serde_json::to_string(&document).unwrap_or_default()
     }
 
-    /// Tells one content from another, without the sequence.
-    pub(crate) fn fingerprint(&self) -> String {
-        let content = (&self.trust_domain, self.keys());
-        hex(digest(&SHA256, &serde_json::to_vec(&content).unwrap_or_default()).as_ref())
-    }
-
-    fn keys(&self) -> Vec<Jwk<'_>> {
-        let x509 = self.x509.iter().map(|key| Jwk {
-            kty: "EC",
-            usage: "x509-svid",
-            // Section 4.2.1: x509-svid entries have no kid and one certificate.
-            kid: None,
-            crv: "P-256",
-            x: &key.coordinates.x,
-            y: &key.coordinates.y,
-            x5c: Some([STANDARD.encode(&key.der)]),
+    fn keys(&self) -> Vec<Value> {
+        // Section 4.2.1: x509-svid entries have no kid and one certificate.
+        let x509 = self.x509.iter().map(|key| {
+            let mut jwk = json!({"kty": "EC", "use": "x509-svid"});
+            for (name, text) in key.public.members() {
+                if let Some(members) = jwk.as_object_mut() {
+                    members.insert(name.to_owned(), Value::String(text));
+                }
+            }
+            if let Some(members) = jwk.as_object_mut() {
+                members.insert("x5c".to_owned(), json!([STANDARD.encode(&key.der)]));
+            }
+            jwk
         });
-        let jwt = self.jwt.iter().map(|key| Jwk {
-            kty: "EC",
-            usage: "jwt-svid",
-            kid: Some(&key.kid),
-            crv: "P-256",
-            x: &key.coordinates.x,
-            y: &key.coordinates.y,
-            x5c: None,
-        });
-        x509.chain(jwt).collect()
-    }
-}
-
-impl JwtBundleKey {
-    /// Names the key in a token's header.
-    pub fn kid(&self) -> &str {
-        &self.kid
-    }
-
-    /// The P-256 coordinates in base64url.
-    pub fn x_y(&self) -> (&str, &str) {
-        (&self.coordinates.x, &self.coordinates.y)
+        let jwt = self.jwt.iter().map(|key| key.to_jwk("jwt-svid"));
+        let wit = self.wit.iter().map(|key| key.to_jwk("wit-svid"));
+        x509.chain(jwt).chain(wit).collect()
     }
 }
 
 #[derive(Serialize)]
-struct Document<'a> {
-    keys: Vec<Jwk<'a>>,
+struct Document {
+    keys: Vec<Value>,
     spiffe_sequence: u64,
     spiffe_refresh_hint: u64,
-}
-
-#[derive(Serialize)]
-struct Jwk<'a> {
-    kty: &'a str,
-    #[serde(rename = "use")]
-    usage: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    kid: Option<&'a str>,
-    crv: &'a str,
-    x: &'a str,
-    y: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    x5c: Option<[String; 1]>,
 }

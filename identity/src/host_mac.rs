@@ -6,6 +6,7 @@ use ring::rand::SystemRandom;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use crate::authority_key::KeyAlgorithm;
 use crate::secret::Secret;
 use crate::stored_key::{KeyKind, StoredKey};
 use crate::trust_domain::TrustDomain;
@@ -20,19 +21,20 @@ impl HostMac {
     }
 
     pub(crate) fn load(stored: &StoredKey) -> Option<Self> {
-        Secret::copied(stored.secret.expose()).map(Self)
+        Secret::copied(&stored.secret).map(Self)
     }
 
-    pub(crate) fn stored(&self, trust_domain: &TrustDomain, created_at: OffsetDateTime) -> Option<StoredKey> {
-        Some(StoredKey {
+    pub(crate) fn stored(&self, trust_domain: &TrustDomain, created_at: OffsetDateTime) -> StoredKey {
+        StoredKey {
             kind: KeyKind::Mac,
             trust_domain: trust_domain.clone(),
             created_at,
             not_after: None,
-            secret: Secret::copied(self.0.expose())?,
+            algorithm: KeyAlgorithm::Es256,
+            secret: Zeroizing::new(self.0.expose().to_vec()),
             public: Vec::new(),
             certificate: Vec::new(),
-        })
+        }
     }
 
     pub(crate) fn mac(&self, purpose: &str, data: &[u8]) -> [u8; 32] {

@@ -4,56 +4,73 @@
 //! SPIFFE IDs outside its trust domain or without a path, lifetimes beyond its limits, and every message but a TLS 1.3
 //! handshake's. There is no entry database: an identity exists from admission to stop. Time comes in as an argument.
 //!
-//! An authority that has less than one X.509-SVID's life left when the issuer is opened is replaced then; while the issuer
-//! runs, an expired authority fails closed.
+//! Its authorities rotate by overlap ([`Issuer::tick`]); when nobody calls that, an expired authority fails closed.
 
+mod authorities;
+mod changes;
+#[cfg(test)]
+mod crashes;
 mod minting;
 mod opening;
 mod registry;
+mod rotation;
+mod signing;
 
 use std::path::Path;
 
 use time::OffsetDateTime;
 
-pub use crate::issuer::minting::{IssueError, Minted, SignError, X509Svid};
+pub use crate::issuer::changes::{Changes, RotationFailure};
+pub use crate::issuer::minting::{ExportedX509, IssueError, Minted, X509Svid};
 pub use crate::issuer::registry::AdmitError;
+pub use crate::issuer::signing::{SignError, signed_message};
 
+use crate::authority::AuthorityKind;
+use crate::authority_key::AuthorityKey;
 use crate::bundle::Bundle;
 use crate::host_mac::HostMac;
+use crate::issuer::authorities::Authorities;
 use crate::issuer::registry::Registry;
 use crate::issuer_error::IssuerError;
-use crate::jwt_authority::JwtAuthority;
-use crate::jwt_check::TokenError;
+use crate::issuer_options::IssuerOptions;
+use crate::jwt_check::{TokenError, check_jwt};
 use crate::jwt_svid::JwtClaims;
 use crate::key_scan::KeyScan;
 use crate::key_store::KeyStore;
 use crate::lifetimes::Lifetimes;
+use crate::p256_key::P256Key;
 use crate::trust_domain::TrustDomain;
+use crate::wit_svid::{WitClaims, check_wit};
 use crate::workload::{InstanceId, Workload};
-use crate::x509_authority::X509Authority;
 
 /// The keys of a trust domain on this host, and the identities they stand behind.
 pub struct Issuer {
     trust_domain: TrustDomain,
-    lifetimes: Lifetimes,
-    x509: X509Authority,
-    jwt: JwtAuthority,
+    authorities: Authorities,
     mac: HostMac,
-    bundle: Bundle,
     registry: Registry,
-    /// Keeps other processes out for as long as the issuer lives.
-    _store: KeyStore,
+    svid_epoch: u64,
 }
 
 impl Issuer {
-    /// Opens the key directory, making keys where there are none or where an authority is at its end.
+    /// Opens the key directory with the default choices beside these lifetimes.
     pub fn open(
         dir: &Path,
         trust_domain: &TrustDomain,
         lifetimes: Lifetimes,
         now: OffsetDateTime,
     ) -> Result<Self, IssuerError> {
-        opening::open(dir, trust_domain, lifetimes, now)
+        Self::open_with(dir, trust_domain, IssuerOptions::new(lifetimes), now)
+    }
+
+    /// Opens the key directory, makes the authorities that are not there and does what is due.
+    pub fn open_with(
+        dir: &Path,
+        trust_domain: &TrustDomain,
+        options: IssuerOptions,
+        now: OffsetDateTime,
+    ) -> Result<Self, IssuerError> {
+        opening::open(KeyStore::open(dir)?, trust_domain, options, now)
     }
 
     /// Whose SVIDs these are.
@@ -63,22 +80,22 @@ impl Issuer {
 
     /// The lifetimes in force.
     pub fn lifetimes(&self) -> Lifetimes {
-        self.lifetimes
+        self.authorities.options.lifetimes
     }
 
-    /// When the X.509 authority ends.
+    /// When the X.509 authority that signs ends; the beginning of time when none does.
     pub fn x509_authority_not_after(&self) -> OffsetDateTime {
-        self.x509.certificate().not_after
+        self.not_after(AuthorityKind::X509)
     }
 
-    /// When the JWT authority ends.
+    /// When the JWT authority that signs ends; the beginning of time when none does.
     pub fn jwt_authority_not_after(&self) -> OffsetDateTime {
-        self.jwt.not_after()
+        self.not_after(AuthorityKind::Jwt)
     }
 
-    /// The public keys.
+    /// The public keys of the authorities whose SVIDs are valid: prepared, active and old.
     pub fn bundle(&self) -> Bundle {
-        self.bundle.clone()
+        self.authorities.published.bundle.clone()
     }
 
     /// Begins the identity of an instance. An instance that is already admitted is refused.
@@ -103,10 +120,12 @@ impl Issuer {
 
     /// The claims of a token of this trust domain that is valid now and for this audience.
     pub fn validate_jwt(&self, token: &str, audience: &str, now: OffsetDateTime) -> Result<JwtClaims, TokenError> {
-        if now >= self.jwt.not_after() {
-            return Err(TokenError::Expired);
-        }
-        self.jwt.token_key().check(token, audience, now)
+        check_jwt(token, audience, &self.authorities.published.jwt, now)
+    }
+
+    /// The claims of a WIT-SVID of this trust domain that is valid now. Its sender must still prove that it has the key.
+    pub fn validate_wit(&self, token: &str, now: OffsetDateTime) -> Result<WitClaims, TokenError> {
+        check_wit(token, &self.authorities.published.wit, now)
     }
 
     /// A MAC under this host's own secret, separated by purpose.
@@ -121,14 +140,20 @@ impl Issuer {
 
     /// A search for every private key that this issuer holds now.
     pub fn key_scan(&self) -> KeyScan {
-        let scalars = [self.x509.key(), self.jwt.key()].into_iter().chain(self.registry.keys());
-        KeyScan::new(scalars.map(|key| key.scalar()), [self.mac.secret()].into_iter())
+        let keys = || self.authorities.signers.keys();
+        let scalars = keys().filter_map(AuthorityKey::scalar).chain(self.registry.keys().map(P256Key::scalar));
+        let others = keys().flat_map(|key| key.traces()).chain([self.mac.secret()]);
+        KeyScan::new(scalars, others)
     }
 
     /// How many of this issuer's private keys lie in these bytes. Pieces of one region overlap by [`KeyScan::OVERLAP`] bytes,
     /// which is the caller's to do; for more than one piece take one [`Issuer::key_scan`].
     pub fn find_keys(&self, haystack: &[u8]) -> usize {
         self.key_scan().count(haystack)
+    }
+
+    fn not_after(&self, kind: AuthorityKind) -> OffsetDateTime {
+        self.authorities.journal.active(kind).map_or(OffsetDateTime::UNIX_EPOCH, |entry| entry.not_after)
     }
 }
 

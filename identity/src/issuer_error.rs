@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::excerpt::Excerpt;
 use crate::trust_domain::TrustDomain;
 
 /// Why [`Issuer::open`](crate::Issuer::open) failed.
@@ -73,6 +74,16 @@ pub enum IssuerError {
     /// Lifetimes that cannot work. Configuration.
     #[error("lifetimes: {0}")]
     Lifetimes(&'static str),
+    /// A PKCS#11 token is away, refused us, or does not do what is wanted.
+    #[error("the PKCS#11 token {label:?} behind {module}: {reason}")]
+    Token {
+        /// The vendor's library.
+        module: PathBuf,
+        /// The token's label.
+        label: String,
+        /// What went wrong.
+        reason: Excerpt,
+    },
     /// No randomness, or a self-check failed: our own error.
     #[error("a new authority could not be made: {0}")]
     Creation(&'static str),
@@ -95,7 +106,10 @@ impl IssuerError {
             Self::ForeignDomain { .. } => "use one state directory for each trust domain",
             Self::Clock { .. } => "set the clock of this machine, or restore the state that belongs to it",
             Self::Lifetimes(_) => {
-                "give the authority at least twice the life of an SVID, and every SVID at least one second"
+                "give the authority at least six times the life of an SVID, and every SVID at least one second"
+            }
+            Self::Token { .. } => {
+                "see that the token is there and initialised, that its label and the PIN file are right, and that the identity process may read what the library needs"
             }
             Self::Creation(_) => "see that the system's random source works, then start again",
         }

@@ -1,9 +1,9 @@
-//! The JWT authority of the trust domain: an ES256 key of its own that signs JWT-SVIDs and nothing else, and every token that
-//! it mints, read back by the strict parser before it leaves.
+//! The JWT authority of the trust domain: a key of its own that signs JWT-SVIDs and nothing else, and every token that it mints,
+//! read back by the strict parser before it leaves.
 //!
-//! The few lines of JWS are written here over `ring`, not taken from a JWT library: so the key stays in the one type that
-//! holds keys (a library's own key type would be a second copy of it), the header has exactly the three members that
-//! JWT-SVID section 2 allows, and there is no default to forget (`nbf`, clock tolerance, optional `exp`).
+//! The few lines of JWS are written here, not taken from a JWT library: so the key stays in the one type that holds keys (a
+//! library's own key type would be a second copy of it, and could not be one in a token), the header has exactly the three
+//! members that JWT-SVID section 2 allows, and there is no default to forget (`nbf`, clock tolerance, optional `exp`).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -13,57 +13,40 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use crate::audience::Audience;
+use crate::authority::AuthorityId;
+use crate::authority_key::AuthorityKey;
 use crate::hex::hex;
-use crate::jwk::EcCoordinates;
-use crate::jwt_check::{ALGORITHM, TokenKey};
+use crate::jwt_check::check_jwt;
+use crate::jwt_issuer::JwtIssuer;
+use crate::jwt_key::{JwtKey, JwtKeys};
 use crate::jwt_svid::JwtSvid;
-use crate::p256_key::{P256Key, SignatureForm};
 use crate::secret::Secret;
 use crate::spiffe_id::SpiffeId;
-use crate::stored_key::{KeyKind, StoredKey};
 use crate::trust_domain::TrustDomain;
 
 /// The key that signs JWT-SVIDs.
 #[derive(Debug)]
 pub(crate) struct JwtAuthority {
-    key: P256Key,
-    coordinates: EcCoordinates,
+    key: AuthorityKey,
+    algorithm: &'static str,
     kid: String,
-    not_after: OffsetDateTime,
-    trust_domain: TrustDomain,
+    /// Its own public key only.
+    verifier: JwtKeys,
 }
 
 impl JwtAuthority {
-    /// A new authority.
-    pub(crate) fn create(trust_domain: &TrustDomain, not_after: OffsetDateTime) -> Result<Self, &'static str> {
-        let key = P256Key::generate(SignatureForm::Fixed).map_err(|_| "no key")?;
-        Ok(Self::from_parts(key, trust_domain, not_after))
+    /// The authority of this key.
+    pub(crate) fn new(key: AuthorityKey, trust_domain: &TrustDomain) -> Self {
+        let algorithm = key.algorithm().jws();
+        let public = JwtKey::own(key.public(), algorithm);
+        let kid = public.kid().to_owned();
+        let verifier = JwtKeys::new(trust_domain.clone(), vec![public]);
+        Self { key, algorithm: algorithm.name(), kid, verifier }
     }
 
-    /// The authority of this file, if all of it fits together; the error says what does not.
-    pub(crate) fn load(stored: &StoredKey) -> Result<Self, &'static str> {
-        let key = P256Key::from_parts(SignatureForm::Fixed, stored.secret.expose(), &stored.public)
-            .map_err(|_| "its private and public key do not belong together")?;
-        Ok(Self::from_parts(key, &stored.trust_domain, stored.not_after.ok_or("it does not say when it ends")?))
-    }
-
-    fn from_parts(key: P256Key, trust_domain: &TrustDomain, not_after: OffsetDateTime) -> Self {
-        let coordinates = EcCoordinates::of(key.public());
-        let kid = coordinates.thumbprint();
-        Self { key, coordinates, kid, not_after, trust_domain: trust_domain.clone() }
-    }
-
-    /// What goes to disk.
-    pub(crate) fn stored(&self, created_at: OffsetDateTime) -> Option<StoredKey> {
-        Some(StoredKey {
-            kind: KeyKind::JwtAuthority,
-            trust_domain: self.trust_domain.clone(),
-            created_at,
-            not_after: Some(self.not_after),
-            secret: Secret::copied(self.key.scalar().expose())?,
-            public: self.key.public().to_vec(),
-            certificate: Vec::new(),
-        })
+    /// Its `kid`.
+    pub(crate) fn id(&self) -> Result<AuthorityId, &'static str> {
+        self.kid.parse().map_err(|_| "its kid is malformed")
     }
 
     /// A token. Times are whole seconds; audiences are not empty.
@@ -73,56 +56,50 @@ impl JwtAuthority {
         audiences: &[Audience],
         issued_at: OffsetDateTime,
         expires_at: OffsetDateTime,
+        issuer: Option<&JwtIssuer>,
     ) -> Result<JwtSvid, &'static str> {
         let jti = Secret::<16>::random(&SystemRandom::new()).map(|id| hex(id.expose())).ok_or("no randomness")?;
-        let header = Header { alg: ALGORITHM, kid: &self.kid, typ: "JWT" };
+
         let payload = Payload {
             sub: id,
             aud: audiences.iter().map(Audience::as_str).collect(),
             exp: expires_at.unix_timestamp(),
             iat: issued_at.unix_timestamp(),
             jti: &jti,
+            iss: issuer.map(JwtIssuer::as_str),
         };
-        let signed = format!("{}.{}", encode(&header)?, encode(&payload)?);
-        let signature = self.key.sign(signed.as_bytes()).map_err(|_| "no signature")?;
-        let token = Zeroizing::new(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)));
+        let token = self.sign("JWT", &payload)?;
         // Reads back what was made: a token that does not say exactly what was meant does not leave.
         let first = audiences.first().ok_or("no audience")?;
-        let claims =
-            self.token_key().check(&token, first.as_str(), issued_at).map_err(|_| "the token made does not verify")?;
+        let claims = check_jwt(&token, first.as_str(), &self.verifier, issued_at)
+            .map_err(|_| "the token made does not verify")?;
         let as_meant = claims.spiffe_id == *id
             && claims.audiences == audiences
             && claims.expires_at == expires_at
             && claims.issued_at == Some(issued_at)
-            && claims.jti.as_deref() == Some(jti.as_str());
+            && claims.jti.as_deref() == Some(jti.as_str())
+            && claims.issuer.as_deref() == issuer.map(JwtIssuer::as_str);
         if !as_meant {
             return Err("the token made is not as meant");
         }
         Ok(JwtSvid { token, claims })
     }
 
-    /// The public part that tokens are checked with.
-    pub(crate) fn token_key(&self) -> TokenKey<'_> {
-        TokenKey { trust_domain: &self.trust_domain, kid: &self.kid, public: self.key.public() }
+    /// A compact JWS over these claims.
+    pub(crate) fn sign(&self, typ: &str, payload: &impl Serialize) -> Result<Zeroizing<String>, &'static str> {
+        let header = Header { alg: self.algorithm, kid: &self.kid, typ };
+        let signed = format!("{}.{}", encode(&header)?, encode(payload)?);
+        let signature = self.key.sign(signed.as_bytes()).map_err(|_| "no signature")?;
+        Ok(Zeroizing::new(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))))
     }
 
-    /// RFC 7638 thumbprint of the key.
-    pub(crate) fn kid(&self) -> &str {
-        &self.kid
+    /// What its own tokens are checked with.
+    pub(crate) fn verifier(&self) -> &JwtKeys {
+        &self.verifier
     }
 
-    /// The public key for the bundle.
-    pub(crate) fn coordinates(&self) -> &EcCoordinates {
-        &self.coordinates
-    }
-
-    /// No token lives longer.
-    pub(crate) fn not_after(&self) -> OffsetDateTime {
-        self.not_after
-    }
-
-    /// The private key, for the search in memory.
-    pub(crate) fn key(&self) -> &P256Key {
+    /// The private key.
+    pub(crate) fn key(&self) -> &AuthorityKey {
         &self.key
     }
 }
@@ -141,6 +118,8 @@ struct Payload<'a> {
     exp: i64,
     iat: i64,
     jti: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    iss: Option<&'a str>,
 }
 
 fn encode(part: &impl Serialize) -> Result<String, &'static str> {

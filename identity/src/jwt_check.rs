@@ -1,20 +1,21 @@
-//! Checks a JWT-SVID (JWT-SVID sections 2 to 4). Trusts one authority: the signature is verified before a claim is read.
+//! Checks a JWT-SVID (JWT-SVID sections 2 to 4). Trusts the keys of one trust domain: the signature is verified before a claim
+//! is read.
 //!
-//! Refuses whatever is not compact JWS with exactly `alg`, `kid` and perhaps `typ` in its header; every algorithm but that of
-//! the authority's own key (so `none`, HMAC and EdDSA can never be chosen by the token); a missing `exp`, `aud`, `kid` or
-//! `sub`; subjects of another trust domain. No clock skew: issuer and validator share a clock.
+//! Refuses whatever is not compact JWS with exactly `alg`, `kid` and perhaps `typ` in its header; every algorithm that the
+//! key does not allow (so `none`, HMAC and EdDSA can never be chosen by the token); a missing `exp`, `aud`, `kid` or `sub`;
+//! subjects of another trust domain than the keys'. No clock skew: issuer and validator share a clock.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use serde::Deserialize;
 use time::OffsetDateTime;
 
 use crate::audience::Audience;
 use crate::excerpt::Excerpt;
+use crate::jws_algorithm::JwsAlgorithm;
+use crate::jwt_key::JwtKeys;
 use crate::jwt_svid::JwtClaims;
 use crate::limits::{JWT_CLOCK_SKEW, MAX_AUDIENCES, MAX_TOKEN_BYTES};
-use crate::p256_key::POINT_BYTES;
 use crate::spiffe_id::SpiffeId;
 use crate::trust_domain::TrustDomain;
 
@@ -33,11 +34,11 @@ pub enum TokenError {
     /// A header parameter besides `alg`, `kid`, `typ`, or one of them missing or twice.
     #[error("the token's header must have alg and kid, may have typ, and nothing else")]
     Header,
-    /// Not the algorithm of the trust domain's key.
-    #[error("the token is signed with {0}, not with ES256")]
+    /// None of JWT-SVID's algorithms, or not that of the key that it names.
+    #[error("the token is signed with {0}, which its key does not allow")]
     Algorithm(Excerpt),
     /// JWT-SVID section 2.3.
-    #[error("the token is of type {0}, not JWT or JOSE")]
+    #[error("the token is of the wrong type: {0}")]
     Type(Excerpt),
     /// Signed by a key that is not in the bundle.
     #[error("the token names the unknown key {0}")]
@@ -51,6 +52,9 @@ pub enum TokenError {
     /// The subject belongs to another trust domain.
     #[error("the token's subject {0} is of another trust domain")]
     ForeignSubject(SpiffeId),
+    /// There is no bundle for the subject's trust domain.
+    #[error("the token's subject is of the trust domain {0}, which is not trusted here")]
+    UntrustedDomain(TrustDomain),
     /// Too late.
     #[error("the token expired")]
     Expired,
@@ -68,101 +72,119 @@ impl TokenError {
         match self {
             Self::Expired | Self::NotYetValid => "the sender must fetch a new JWT-SVID; see that both clocks are right",
             Self::Audience(_) => "the sender must fetch a JWT-SVID for exactly this audience",
-            Self::UnknownKey(_) | Self::ForeignSubject(_) => "only tokens of this host's own trust domain are accepted",
-            _ => {
-                "the sender must present a JWT-SVID: compact JWS, ES256, header alg, kid and typ, claims sub, aud and exp"
+            Self::UntrustedDomain(_) => "federate with the subject's trust domain, if its tokens are to be accepted",
+            Self::UnknownKey(_) | Self::ForeignSubject(_) => {
+                "the sender must fetch a new token: only keys in the current bundle of the subject's own trust domain are accepted"
             }
+            _ => "the sender must present a JWT-SVID: compact JWS, header alg, kid and typ, claims sub, aud and exp",
         }
     }
 }
 
-/// The key that tokens are checked with.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct TokenKey<'a> {
-    pub(crate) trust_domain: &'a TrustDomain,
-    pub(crate) kid: &'a str,
-    pub(crate) public: &'a [u8; POINT_BYTES],
+/// The claims of a token that is valid now and for this audience, by the keys of one trust domain.
+pub fn check_jwt(token: &str, audience: &str, keys: &JwtKeys, now: OffsetDateTime) -> Result<JwtClaims, TokenError> {
+    let payload = verified_payload(token, keys, &["JWT", "JOSE"], true)?;
+    check_claims(&payload, keys.trust_domain(), audience, now)
 }
 
-impl TokenKey<'_> {
-    /// The claims of a token that is valid now and for this audience.
-    pub(crate) fn check(&self, token: &str, audience: &str, now: OffsetDateTime) -> Result<JwtClaims, TokenError> {
-        if token.len() > MAX_TOKEN_BYTES {
-            return Err(TokenError::TooLarge);
-        }
-        if token.trim_start().starts_with('{') {
-            return Err(TokenError::JsonSerialization);
-        }
-        let mut parts = token.split('.');
-        let (Some(header), Some(payload), Some(signature), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(TokenError::Malformed("it does not have three parts"));
-        };
-        self.check_header(header)?;
-        let signature = decode(signature)?;
-        let signed = token.get(..header.len() + 1 + payload.len()).ok_or(TokenError::Malformed("its parts"))?;
-        UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, self.public)
-            .verify(signed.as_bytes(), &signature)
-            .map_err(|_| TokenError::Signature)?;
-        self.check_claims(&decode(payload)?, audience, now)
+/// The trust domain that the token's subject names: which keys to check it with, and nothing more, for nothing is verified yet.
+pub fn jwt_subject_domain(token: &str) -> Result<TrustDomain, TokenError> {
+    #[derive(Deserialize)]
+    struct Subject {
+        sub: String,
     }
+    let [_, payload, _] = parts(token)?;
+    let subject: Subject =
+        serde_json::from_slice(&decode(payload)?).map_err(|_| TokenError::Claims("sub must be there"))?;
+    let id: SpiffeId = subject.sub.parse().map_err(|_| TokenError::Claims("sub is no SPIFFE ID"))?;
+    Ok(id.trust_domain().clone())
+}
 
-    fn check_header(&self, header: &str) -> Result<(), TokenError> {
-        let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Header)?;
-        if header.alg != ALGORITHM {
-            return Err(TokenError::Algorithm(Excerpt::new(&header.alg)));
-        }
-        match header.typ.as_deref() {
-            None | Some("JWT" | "JOSE") => {}
-            Some(other) => return Err(TokenError::Type(Excerpt::new(other))),
-        }
-        if header.kid != self.kid {
-            return Err(TokenError::UnknownKey(Excerpt::new(&header.kid)));
-        }
-        Ok(())
+/// What is signed in a compact JWS whose header has exactly the allowed members, is of one of these types (or of none, where
+/// that is allowed), and whose signature is by one of these keys with an algorithm that the key allows.
+pub(crate) fn verified_payload(
+    token: &str,
+    keys: &JwtKeys,
+    types: &[&str],
+    untyped: bool,
+) -> Result<Vec<u8>, TokenError> {
+    let [header, payload, signature] = parts(token)?;
+    let signed = token.get(..header.len() + 1 + payload.len()).ok_or(TokenError::Malformed("its parts"))?;
+    let header: Header = serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Header)?;
+    let algorithm = JwsAlgorithm::named(&header.alg).ok_or_else(|| TokenError::Algorithm(Excerpt::new(&header.alg)))?;
+    match header.typ.as_deref() {
+        None if untyped => {}
+        Some(typ) if types.contains(&typ) => {}
+        other => return Err(TokenError::Type(Excerpt::new(other.unwrap_or("none")))),
     }
+    let key = keys.named(&header.kid).ok_or_else(|| TokenError::UnknownKey(Excerpt::new(&header.kid)))?;
+    if !key.allows(algorithm) {
+        return Err(TokenError::Algorithm(Excerpt::new(&header.alg)));
+    }
+    if !key.public().verifies(algorithm, signed.as_bytes(), &decode(signature)?) {
+        return Err(TokenError::Signature);
+    }
+    decode(payload)
+}
 
-    fn check_claims(&self, payload: &[u8], audience: &str, now: OffsetDateTime) -> Result<JwtClaims, TokenError> {
-        let claims: Claims = serde_json::from_slice(payload)
-            .map_err(|_| TokenError::Claims("sub, aud and exp must be there and of the right type"))?;
-        let at = |seconds| {
-            OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| TokenError::Claims("a time is out of range"))
-        };
-        let spiffe_id: SpiffeId = claims.sub.parse().map_err(|_| TokenError::Claims("sub is no SPIFFE ID"))?;
-        if !spiffe_id.has_path() {
-            return Err(TokenError::Claims("sub names a trust domain, not a workload"));
-        }
-        if spiffe_id.trust_domain() != self.trust_domain {
-            return Err(TokenError::ForeignSubject(spiffe_id));
-        }
-        let named = match claims.aud {
-            AudienceClaim::One(one) => vec![one],
-            AudienceClaim::Many(many) => many,
-        };
-        if named.is_empty() || named.len() > MAX_AUDIENCES {
-            return Err(TokenError::Claims("aud is empty or has too many values"));
-        }
-        let audiences = named
-            .iter()
-            .map(|text| text.parse::<Audience>())
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|_| TokenError::Claims("a value of aud is malformed"))?;
-        let expires_at = at(claims.exp)?;
-        if now >= expires_at + JWT_CLOCK_SKEW {
-            return Err(TokenError::Expired);
-        }
-        if let Some(not_before) = claims.nbf
-            && now < at(not_before)? - JWT_CLOCK_SKEW
-        {
-            return Err(TokenError::NotYetValid);
-        }
-        if !audiences.iter().any(|one| one.as_str() == audience) {
-            return Err(TokenError::Audience(Excerpt::new(audience)));
-        }
-        let issued_at = claims.iat.map(at).transpose()?;
-        Ok(JwtClaims { spiffe_id, audiences, expires_at, issued_at, jti: claims.jti })
+fn parts(token: &str) -> Result<[&str; 3], TokenError> {
+    if token.len() > MAX_TOKEN_BYTES {
+        return Err(TokenError::TooLarge);
     }
+    if token.trim_start().starts_with('{') {
+        return Err(TokenError::JsonSerialization);
+    }
+    let mut parts = token.split('.');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(header), Some(payload), Some(signature), None) => Ok([header, payload, signature]),
+        _ => Err(TokenError::Malformed("it does not have three parts")),
+    }
+}
+
+fn check_claims(
+    payload: &[u8],
+    trust_domain: &TrustDomain,
+    audience: &str,
+    now: OffsetDateTime,
+) -> Result<JwtClaims, TokenError> {
+    let claims: Claims = serde_json::from_slice(payload)
+        .map_err(|_| TokenError::Claims("sub, aud and exp must be there and of the right type"))?;
+    let at = |seconds| {
+        OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| TokenError::Claims("a time is out of range"))
+    };
+    let spiffe_id: SpiffeId = claims.sub.parse().map_err(|_| TokenError::Claims("sub is no SPIFFE ID"))?;
+    if !spiffe_id.has_path() {
+        return Err(TokenError::Claims("sub names a trust domain, not a workload"));
+    }
+    if spiffe_id.trust_domain() != trust_domain {
+        return Err(TokenError::ForeignSubject(spiffe_id));
+    }
+    let named = match claims.aud {
+        AudienceClaim::One(one) => vec![one],
+        AudienceClaim::Many(many) => many,
+    };
+    if named.is_empty() || named.len() > MAX_AUDIENCES {
+        return Err(TokenError::Claims("aud is empty or has too many values"));
+    }
+    let audiences = named
+        .iter()
+        .map(|text| text.parse::<Audience>())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|_| TokenError::Claims("a value of aud is malformed"))?;
+    let expires_at = at(claims.exp)?;
+    if now >= expires_at + JWT_CLOCK_SKEW {
+        return Err(TokenError::Expired);
+    }
+    if let Some(not_before) = claims.nbf
+        && now < at(not_before)? - JWT_CLOCK_SKEW
+    {
+        return Err(TokenError::NotYetValid);
+    }
+    if !audiences.iter().any(|one| one.as_str() == audience) {
+        return Err(TokenError::Audience(Excerpt::new(audience)));
+    }
+    let issued_at = claims.iat.map(at).transpose()?;
+    Ok(JwtClaims { spiffe_id, audiences, expires_at, issued_at, jti: claims.jti, issuer: claims.iss })
 }
 
 /// JWT-SVID section 2: these parameters and no other.
@@ -187,6 +209,8 @@ struct Claims {
     nbf: Option<i64>,
     #[serde(default, deserialize_with = "present")]
     jti: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    iss: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -209,17 +233,15 @@ fn decode(part: &str) -> Result<Vec<u8>, TokenError> {
     URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Malformed("a part is not base64url without padding"))
 }
 
-/// RFC 7518 section 3.4.
-pub(crate) const ALGORITHM: &str = "ES256";
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::jwk::EcCoordinates;
+    use crate::jwt_key::JwtKey;
     use crate::limits::MAX_AUDIENCE_BYTES;
     use crate::p256_key::{P256Key, SignatureForm};
+    use crate::public_key::PublicKey;
 
     const NOW: i64 = 1_800_000_000;
 
@@ -233,7 +255,7 @@ mod tests {
     impl Forge {
         fn new() -> Self {
             let key = P256Key::generate(SignatureForm::Fixed).unwrap();
-            let kid = EcCoordinates::of(key.public()).thumbprint();
+            let kid = PublicKey::P256(*key.public()).thumbprint();
             Self { domain: "example.org".parse().unwrap(), key, kid }
         }
 
@@ -252,8 +274,9 @@ mod tests {
         }
 
         fn check(&self, token: &str) -> Result<JwtClaims, TokenError> {
-            let key = TokenKey { trust_domain: &self.domain, kid: &self.kid, public: self.key.public() };
-            key.check(token, "vault", OffsetDateTime::from_unix_timestamp(NOW).unwrap())
+            let key = JwtKey::own(PublicKey::P256(*self.key.public()), JwsAlgorithm::Es256);
+            let keys = JwtKeys::new(self.domain.clone(), vec![key]);
+            check_jwt(token, "vault", &keys, OffsetDateTime::from_unix_timestamp(NOW).unwrap())
         }
 
         fn check_header(&self, header: Value) -> Result<JwtClaims, TokenError> {

@@ -24,6 +24,7 @@ pub struct JwtClaims {
     pub(crate) expires_at: OffsetDateTime,
     pub(crate) issued_at: Option<OffsetDateTime>,
     pub(crate) jti: Option<String>,
+    pub(crate) issuer: Option<String>,
 }
 
 impl JwtSvid {
@@ -83,5 +84,10 @@ impl JwtClaims {
     /// Its id, if it has one.
     pub fn jti(&self) -> Option<&str> {
         self.jti.as_deref()
+    }
+
+    /// The OIDC issuer that it names, if it names one. Nothing is decided by it: a SPIFFE validator goes by the subject.
+    pub fn issuer(&self) -> Option<&str> {
+        self.issuer.as_deref()
     }
 }

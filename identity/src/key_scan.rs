@@ -47,6 +47,18 @@ impl KeyScan {
         Self { patterns, first }
     }
 
+    /// A search for the keys of both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let mut patterns = Zeroizing::new(Vec::with_capacity(self.patterns.len() + other.patterns.len()));
+        patterns.extend_from_slice(&self.patterns);
+        patterns.extend_from_slice(&other.patterns);
+        patterns.sort_unstable();
+        patterns.dedup();
+        let first = self.first.iter().zip(&other.first).map(|(one, two)| one | two).collect();
+        Self { patterns, first }
+    }
+
     /// How many keys lie in these bytes. Pieces of one region: see [`KeyScan::OVERLAP`].
     pub fn count(&self, haystack: &[u8]) -> usize {
         haystack.windows(PATTERN_BYTES).filter(|window| self.is_key(window)).count()

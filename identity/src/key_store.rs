@@ -15,16 +15,29 @@ use rustix::process::geteuid;
 use zeroize::Zeroizing;
 
 use crate::issuer_error::IssuerError;
-use crate::limits::MAX_KEY_FILE_BYTES;
 use crate::secret::Secret;
 
 /// An open, locked key directory.
-#[derive(Debug)]
 pub(crate) struct KeyStore {
     dir: PathBuf,
     /// Held for as long as the store is open.
     _lock: File,
+    #[cfg(test)]
+    pub(crate) watch: std::cell::RefCell<Option<Watch>>,
 }
+
+/// What is about to be done to the directory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Write,
+    Rename,
+    Sync,
+    Remove,
+}
+
+/// Told before each step; an error stops it.
+#[cfg(test)]
+pub(crate) type Watch = Box<dyn FnMut(&Path, Step) -> io::Result<()> + Send>;
 
 impl KeyStore {
     /// Opens the directory, making it if it is not there.
@@ -39,7 +52,12 @@ impl KeyStore {
         }
         check_owner(dir, &meta)?;
         let lock = lock(&dir.join(LOCK_FILE))?;
-        let store = Self { dir: dir.to_owned(), _lock: lock };
+        let store = Self {
+            dir: dir.to_owned(),
+            _lock: lock,
+            #[cfg(test)]
+            watch: std::cell::RefCell::default(),
+        };
         store.sweep()?;
         Ok(store)
     }
@@ -49,25 +67,9 @@ impl KeyStore {
         self.dir.join(name)
     }
 
-    /// The whole file, or `None` if there is none.
-    pub(crate) fn read(&self, name: &str) -> Result<Option<Zeroizing<Vec<u8>>>, IssuerError> {
-        let path = self.path(name);
-        let mut file = match no_follow(OpenOptions::new().read(true)).open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(open_error(&path, error)),
-        };
-        check_file(&path, &file)?;
-        // One allocation, so that no copy of a key is left behind by growth.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES + 1));
-        Read::by_ref(&mut file)
-            .take(MAX_KEY_FILE_BYTES as u64 + 1)
-            .read_to_end(&mut bytes)
-            .map_err(|e| io_error(&path, e))?;
-        if bytes.len() > MAX_KEY_FILE_BYTES {
-            return Err(IssuerError::Damaged { path, reason: "it is too large" });
-        }
-        Ok(Some(bytes))
+    /// The whole file, or `None` if there is none. One that has more bytes than `most` is refused.
+    pub(crate) fn read(&self, name: &str, most: usize) -> Result<Option<Zeroizing<Vec<u8>>>, IssuerError> {
+        read_owned(&self.path(name), most)
     }
 
     /// Writes the whole file or nothing.
@@ -75,13 +77,57 @@ impl KeyStore {
         let path = self.path(name);
         let tag = Secret::<8>::random(&SystemRandom::new()).ok_or(IssuerError::Creation("no randomness"))?;
         let temporary = self.path(&format!("{name}.{:016x}{TEMPORARY}", u64::from_be_bytes(*tag.expose())));
-        let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, &path));
+        let written = self
+            .step(Step::Write)
+            .and_then(|()| write_new(&temporary, bytes))
+            .and_then(|()| self.step(Step::Rename))
+            .and_then(|()| fs::rename(&temporary, &path));
         if let Err(error) = written {
             // Best effort: whatever is left is swept at the next start.
             let _ = fs::remove_file(&temporary);
             return Err(io_error(&path, error));
         }
-        File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(|e| io_error(&self.dir, e))
+        self.sync()
+    }
+
+    /// Removes the file, if it is there.
+    pub(crate) fn remove(&self, name: &str) -> Result<(), IssuerError> {
+        let path = self.path(name);
+        match self.step(Step::Remove).and_then(|()| fs::remove_file(&path)) {
+            Ok(()) => self.sync(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(io_error(&path, error)),
+        }
+    }
+
+    /// The names of the files that end so, sorted.
+    pub(crate) fn names(&self, ending: &str) -> Result<Vec<String>, IssuerError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.dir).map_err(|e| io_error(&self.dir, e))? {
+            let name = entry.map_err(|e| io_error(&self.dir, e))?.file_name();
+            names.extend(name.to_str().filter(|name| name.ends_with(ending)).map(str::to_owned));
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn sync(&self) -> Result<(), IssuerError> {
+        self.step(Step::Sync)
+            .and_then(|()| File::open(&self.dir))
+            .and_then(|dir| dir.sync_all())
+            .map_err(|e| io_error(&self.dir, e))
+    }
+
+    /// Before each change of the directory; a test stops here as a crash or a full disk would.
+    #[cfg_attr(not(test), expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "tests fail it"))]
+    fn step(&self, step: Step) -> io::Result<()> {
+        #[cfg(test)]
+        if let Some(watch) = self.watch.borrow_mut().as_mut() {
+            return watch(&self.dir, step);
+        }
+        #[cfg(not(test))]
+        let _ = step;
+        Ok(())
     }
 
     /// Removes what a crash left half-written. Only one process has the directory, so nobody is writing these.
@@ -94,6 +140,23 @@ impl KeyStore {
         }
         Ok(())
     }
+}
+
+/// A whole file that is its owner's alone, or `None` if there is none. One that has more bytes than `most` is refused.
+pub(crate) fn read_owned(path: &Path, most: usize) -> Result<Option<Zeroizing<Vec<u8>>>, IssuerError> {
+    let mut file = match no_follow(OpenOptions::new().read(true)).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(open_error(path, error)),
+    };
+    check_file(path, &file)?;
+    // One allocation, so that no copy of a key is left behind by growth.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most + 1));
+    Read::by_ref(&mut file).take(most as u64 + 1).read_to_end(&mut bytes).map_err(|e| io_error(path, e))?;
+    if bytes.len() > most {
+        return Err(IssuerError::Damaged { path: path.to_owned(), reason: "it is too large" });
+    }
+    Ok(Some(bytes))
 }
 
 fn lock(path: &Path) -> Result<File, IssuerError> {
@@ -158,6 +221,9 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
+    use crate::limits::MAX_KEY_FILE_BYTES;
+
+    const MOST: usize = MAX_KEY_FILE_BYTES;
 
     fn store() -> (tempfile::TempDir, KeyStore) {
         let dir = tempfile::tempdir().unwrap();
@@ -172,13 +238,25 @@ mod tests {
     #[test]
     fn what_is_written_is_read_and_is_for_the_owner_only() {
         let (_dir, store) = store();
-        assert!(store.read("k").unwrap().is_none());
+        assert!(store.read("k", MOST).unwrap().is_none());
         store.write("k", b"one").unwrap();
         store.write("k", b"two").unwrap();
-        assert_eq!(store.read("k").unwrap().unwrap().as_slice(), b"two");
+        assert_eq!(store.read("k", MOST).unwrap().unwrap().as_slice(), b"two");
         assert_eq!(fs::metadata(store.path("k")).unwrap().mode() & 0o7777, 0o600);
         assert_eq!(fs::metadata(&store.dir).unwrap().mode() & 0o7777, 0o700);
         assert_eq!(fs::read_dir(&store.dir).unwrap().count(), 2, "the file and the lock");
+    }
+
+    #[test]
+    fn a_file_is_removed_once_and_names_are_those_that_end_so() {
+        let (_dir, store) = store();
+        for name in ["b.key", "a.key", "c"] {
+            store.write(name, b"one").unwrap();
+        }
+        assert_eq!(store.names(".key").unwrap(), ["a.key", "b.key"]);
+        store.remove("a.key").unwrap();
+        store.remove("a.key").unwrap();
+        assert_eq!(store.names(".key").unwrap(), ["b.key"]);
     }
 
     #[test]
@@ -187,7 +265,7 @@ mod tests {
         store.write("k", b"one").unwrap();
         for bits in [0o640, 0o604, 0o620, 0o601] {
             mode(&store.path("k"), bits);
-            assert!(matches!(store.read("k"), Err(IssuerError::Permissions { mode, .. }) if mode == bits));
+            assert!(matches!(store.read("k", MOST), Err(IssuerError::Permissions { mode, .. }) if mode == bits));
         }
         drop(store);
         mode(&dir.path().join("keys"), 0o750);
@@ -199,24 +277,24 @@ mod tests {
         let (dir, store) = store();
         store.write("k", b"one").unwrap();
         symlink(store.path("k"), store.path("link")).unwrap();
-        assert!(matches!(store.read("link"), Err(IssuerError::WrongKind { .. })));
+        assert!(matches!(store.read("link", MOST), Err(IssuerError::WrongKind { .. })));
         fs::create_dir(store.path("sub")).unwrap();
-        assert!(matches!(store.read("sub"), Err(IssuerError::WrongKind { .. })));
+        assert!(matches!(store.read("sub", MOST), Err(IssuerError::WrongKind { .. })));
         symlink(&store.dir, dir.path().join("there")).unwrap();
         assert!(matches!(KeyStore::open(&dir.path().join("there")), Err(IssuerError::WrongKind { .. })));
         fs::write(dir.path().join("file"), b"").unwrap();
         assert!(KeyStore::open(&dir.path().join("file")).is_err());
         assert!(std::process::Command::new("mkfifo").arg("-m600").arg(store.path("fifo")).status().unwrap().success());
-        assert!(matches!(store.read("fifo"), Err(IssuerError::WrongKind { .. })));
+        assert!(matches!(store.read("fifo", MOST), Err(IssuerError::WrongKind { .. })));
     }
 
     #[test]
     fn a_file_over_the_limit_is_refused() {
         let (_dir, store) = store();
         store.write("k", &vec![b'x'; MAX_KEY_FILE_BYTES]).unwrap();
-        assert!(store.read("k").is_ok());
+        assert!(store.read("k", MOST).is_ok());
         store.write("k", &vec![b'x'; MAX_KEY_FILE_BYTES + 1]).unwrap();
-        assert!(matches!(store.read("k"), Err(IssuerError::Damaged { .. })));
+        assert!(matches!(store.read("k", MOST), Err(IssuerError::Damaged { .. })));
     }
 
     #[test]

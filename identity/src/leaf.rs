@@ -72,6 +72,11 @@ impl LeafError {
 impl Leaf {
     /// The leaf in these bytes.
     pub(crate) fn parse(der: &[u8]) -> Result<Self, LeafError> {
+        Self::of(&Self::certificate(der)?)
+    }
+
+    /// The certificate in these bytes, whatever it is for.
+    pub(crate) fn certificate(der: &[u8]) -> Result<X509Certificate<'_>, LeafError> {
         if der.len() > MAX_CERTIFICATE_BYTES {
             return Err(LeafError::TooLarge);
         }
@@ -81,15 +86,20 @@ impl Leaf {
         };
         // RFC 5280 section 4.2: no extension twice.
         certificate.extensions_map().map_err(|_| LeafError::Malformed)?;
-        let spiffe_id = spiffe_id(&certificate)?;
+        Ok(certificate)
+    }
+
+    /// The leaf that this certificate is.
+    pub(crate) fn of(certificate: &X509Certificate<'_>) -> Result<Self, LeafError> {
+        let spiffe_id = spiffe_id(certificate)?;
         let constraints = certificate.basic_constraints().map_err(|_| LeafError::Malformed)?;
         match constraints {
             Some(constraints) if constraints.value.ca => return Err(LeafError::Authority),
             Some(_) => {}
             None => return Err(LeafError::NoBasicConstraints),
         }
-        let digital_signature_only = key_usage(&certificate)?;
-        let extended_key_usage = extended_key_usage(&certificate)?;
+        let digital_signature_only = key_usage(certificate)?;
+        let extended_key_usage = extended_key_usage(certificate)?;
         let key_id = |wanted: fn(&ParsedExtension<'_>) -> Option<Vec<u8>>| {
             certificate.iter_extensions().find_map(|extension| wanted(extension.parsed_extension()))
         };

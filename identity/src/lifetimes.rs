@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+use crate::authority::AuthorityKind;
 use crate::issuer_error::IssuerError;
-use crate::limits::{DEFAULT_AUTHORITY_LIFETIME, DEFAULT_JWT_LIFETIME, DEFAULT_X509_LIFETIME, MAX_AUTHORITY_LIFETIME};
+use crate::limits::{
+    AUTHORITY_PER_SVID, BUNDLE_REFRESH_HINT, DEFAULT_AUTHORITY_LIFETIME, DEFAULT_JWT_LIFETIME, DEFAULT_X509_LIFETIME,
+    MAX_AUTHORITY_LIFETIME, PUBLISHED_HINTS,
+};
 
 /// Lifetimes that fit together, in whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -14,7 +18,8 @@ pub struct Lifetimes {
 }
 
 impl Lifetimes {
-    /// Checks that an authority lives at least twice as long as any SVID, and that SVIDs stay below their longest life.
+    /// Checks that an authority lives at least six times as long as any SVID, so that the last sixth of its life, in which it
+    /// gives way to the next one, never shortens an SVID; and that SVIDs stay below their longest life.
     pub fn new(authority: Duration, x509: Duration, jwt: Duration) -> Result<Self, IssuerError> {
         let whole = |duration: Duration| Duration::from_secs(duration.as_secs());
         let (authority, x509, jwt) = (whole(authority), whole(x509), whole(jwt));
@@ -27,13 +32,29 @@ impl Lifetimes {
         if jwt > DEFAULT_JWT_LIFETIME {
             return Err(IssuerError::Lifetimes("a JWT-SVID must not live longer than five minutes"));
         }
-        if authority < x509 * 2 || authority < jwt * 2 {
-            return Err(IssuerError::Lifetimes("an authority must live at least twice as long as its SVIDs"));
+        if authority < x509 * AUTHORITY_PER_SVID || authority < jwt * AUTHORITY_PER_SVID {
+            return Err(IssuerError::Lifetimes("an authority must live at least six times as long as its SVIDs"));
         }
         if authority > MAX_AUTHORITY_LIFETIME {
             return Err(IssuerError::Lifetimes("an authority must not live longer than a year"));
         }
         Ok(Self { authority, x509, jwt })
+    }
+
+    /// How often others should fetch our bundle: every five minutes, or more often where authorities live so short that one
+    /// would otherwise be used before it was fetched several times.
+    pub fn refresh_hint(&self) -> Duration {
+        // Between prepare (a half left) and activate (a sixth left) lies a third.
+        let published = self.authority / 3;
+        BUNDLE_REFRESH_HINT.min(published / PUBLISHED_HINTS).max(Duration::from_secs(1))
+    }
+
+    /// The longest life of the SVIDs of this kind of authority.
+    pub(crate) fn svid(&self, kind: AuthorityKind) -> Duration {
+        match kind {
+            AuthorityKind::X509 | AuthorityKind::Wit => self.x509,
+            AuthorityKind::Jwt => self.jwt,
+        }
     }
 
     /// Of the CA certificate and the JWT key.
@@ -66,10 +87,10 @@ mod tests {
     #[test]
     fn lifetimes_that_cannot_work_are_refused() {
         let seconds = Duration::from_secs;
-        assert!(Lifetimes::new(seconds(7200), seconds(3600), seconds(300)).is_ok());
+        assert!(Lifetimes::new(seconds(21_600), seconds(3600), seconds(300)).is_ok());
         assert!(Lifetimes::new(MAX_AUTHORITY_LIFETIME, seconds(3600), seconds(300)).is_ok());
         for (authority, x509, jwt) in [
-            (seconds(7199), seconds(3600), seconds(300)),
+            (seconds(21_599), seconds(3600), seconds(300)),
             (seconds(86400), seconds(3601), seconds(300)),
             (seconds(86400), seconds(3600), seconds(301)),
             (seconds(86400), Duration::from_millis(999), seconds(300)),
@@ -78,6 +99,10 @@ mod tests {
         ] {
             assert!(Lifetimes::new(authority, x509, jwt).is_err(), "{authority:?} {x509:?} {jwt:?}");
         }
+        assert_eq!(Lifetimes::default().refresh_hint(), seconds(300));
+        let short = Lifetimes::new(seconds(900), seconds(60), seconds(60)).unwrap();
+        assert_eq!(short.refresh_hint(), seconds(60));
+        assert_eq!(Lifetimes::new(seconds(6), seconds(1), seconds(1)).unwrap().refresh_hint(), seconds(1));
         let default = Lifetimes::default();
         assert!(Lifetimes::new(default.authority(), default.x509(), default.jwt()).is_ok());
     }

@@ -42,6 +42,9 @@ pub const DEFAULT_JWT_LIFETIME: Duration = Duration::from_secs(5 * 60);
 /// Longest life an authority may be configured to have.
 pub const MAX_AUTHORITY_LIFETIME: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
+/// How many SVIDs' lives an authority lives at least.
+pub const AUTHORITY_PER_SVID: u32 = 6;
+
 /// How often others should fetch our bundle.
 pub const BUNDLE_REFRESH_HINT: Duration = Duration::from_secs(5 * 60);
 /// Largest bundle document that is parsed.
@@ -51,7 +54,121 @@ pub const MAX_BUNDLE_KEYS: usize = 64;
 /// Trust domains of one trust bundle.
 pub const MAX_TRUST_DOMAINS: usize = 200;
 
-/// Largest file of the key directory.
+/// Longest name of a key (`kid`).
+pub const MAX_KEY_ID_BYTES: usize = 256;
+/// Smallest RSA modulus (2048 bits).
+pub const MIN_RSA_MODULUS_BYTES: usize = 256;
+/// Largest RSA modulus (8192 bits).
+pub const MAX_RSA_MODULUS_BYTES: usize = 1024;
+
+/// Longest URL of a bundle endpoint.
+pub const MAX_BUNDLE_URL_BYTES: usize = 2048;
+/// Hosts that one bundle endpoint may redirect to.
+pub const MAX_REDIRECT_HOSTS: usize = 8;
+/// Redirects of one fetch of a bundle.
+pub const MAX_REDIRECTS: usize = 3;
+/// Largest head of a bundle endpoint's answer.
+pub const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Largest PEM file of an endpoint's certificate or key.
+pub const MAX_WEB_CERTIFICATE_BYTES: usize = 256 * 1024;
+/// How long one fetch of a bundle may take, with its redirects.
+pub const BUNDLE_FETCH: Duration = Duration::from_secs(20);
+/// How often a bundle without a refresh hint is fetched (SPIFFE_Trust_Domain_and_Bundle section 4.1.2).
+pub const DEFAULT_POLL: Duration = Duration::from_secs(5 * 60);
+/// A shorter refresh hint counts as this.
+pub const MIN_POLL: Duration = Duration::from_secs(10);
+/// A longer refresh hint counts as this.
+pub const MAX_POLL: Duration = Duration::from_secs(24 * 60 * 60);
+/// By how much a poll comes earlier or later at random.
+pub const POLL_JITTER_PERCENT: u32 = 10;
+/// How long others may keep our OIDC documents.
+pub const OIDC_MAX_AGE: Duration = Duration::from_secs(5 * 60);
+
+/// Largest key file.
 pub const MAX_KEY_FILE_BYTES: usize = 16 * 1024;
+/// Longest PIN of a PKCS#11 token, with the end of its line.
+pub const MAX_PIN_BYTES: usize = 256;
+/// Largest journal of authorities.
+pub const MAX_JOURNAL_BYTES: usize = 128 * 1024;
+/// Authorities of one kind that may be published at one time; a forced rotation beyond waits for one to end.
+pub const MAX_AUTHORITIES: usize = 16;
+/// How many refresh hints an authority is published before its first use.
+pub const PUBLISHED_HINTS: u32 = 5;
+/// The largest part of an X.509-SVID's life that is taken off at random, so that those of one moment do not all end at one.
+pub const X509_JITTER_PERCENT: u64 = 10;
+/// Longest purpose of a signature.
+pub const MAX_PURPOSE_BYTES: usize = 64;
+/// Longest `iss` of a JWT-SVID.
+pub const MAX_ISSUER_BYTES: usize = 256;
 /// Characters of outside text that a message shows.
 pub const MAX_EXCERPT_CHARS: usize = 80;
+
+/// Largest private key in PKCS#8 that is parsed.
+pub const MAX_PKCS8_BYTES: usize = 4 * 1024;
+/// First pause after an upstream failed.
+pub const UPSTREAM_BACKOFF_MIN: Duration = Duration::from_millis(200);
+/// Longest pause between attempts to reach an upstream.
+pub const UPSTREAM_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// How long a component waits for the first answer of an upstream about it.
+pub const UPSTREAM_FIRST_ANSWER: Duration = Duration::from_secs(10);
+/// How long one call to an upstream may take.
+pub const UPSTREAM_CALL: Duration = Duration::from_secs(10);
+/// How long an SVID that the bundle does not verify waits for a newer bundle.
+pub const UPSTREAM_BUNDLE_WAIT: Duration = Duration::from_secs(5);
+/// How much longer than granted an upstream's SVID may live: its clock, its rounding, its backdating.
+pub const UPSTREAM_LIFETIME_SLACK: Duration = Duration::from_secs(60);
+/// Characters that are kept of what an upstream, or the way to it, said about a failure.
+pub const MAX_UPSTREAM_PROBLEM_CHARS: usize = 400;
+/// Largest message of an upstream that is read.
+pub const MAX_UPSTREAM_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+
+/// Dynamic table of HPACK that clients may use: the default of HTTP/2, which the server does not change.
+pub const HEADER_TABLE_BYTES: u32 = 4096;
+/// Longest string of a header block that is followed.
+pub const HEADER_STRING_BYTES: u32 = 32 * 1024;
+/// Largest header block that is followed, with its continuations.
+pub const HEADER_BLOCK_BYTES: usize = 64 * 1024;
+/// Octets of a connection that are held back because they may still be rewritten.
+pub const AUTHORITY_HOLD_BYTES: usize = 1024;
+
+/// Largest message of the Workload API: what gRPC clients take by default.
+pub const WORKLOAD_MESSAGE_BYTES: usize = 4 * 1024 * 1024 - 64 * 1024;
+/// Largest request of the Workload API: a token and its audience.
+pub const WORKLOAD_REQUEST_BYTES: usize = 16 * 1024;
+/// Headers of one request.
+pub const WORKLOAD_HEADER_BYTES: u32 = 16 * 1024;
+/// Calls and streams at once on one connection.
+pub const WORKLOAD_STREAMS: u32 = 64;
+/// How long a client may take to begin to speak.
+pub const WORKLOAD_PREFACE: Duration = Duration::from_secs(10);
+/// How long a connection may be silent before the client is pinged.
+pub const WORKLOAD_KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long it may take to answer a ping.
+pub const WORKLOAD_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long connections may take to end when the server does.
+pub const WORKLOAD_DRAIN: Duration = Duration::from_millis(500);
+/// A stream looks at its state at least this often, changed or not: what wakes it may have been missed.
+pub const WORKLOAD_LONGEST_WAIT: Duration = Duration::from_secs(5 * 60);
+/// A stream does not look at its state more often than this without a change.
+pub const WORKLOAD_SHORTEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Brokers that may be listed.
+pub const MAX_BROKERS: usize = 64;
+/// Components that one broker may name.
+pub const MAX_BROKER_COMPONENTS: usize = 256;
+/// Largest workload reference that is decoded.
+pub const MAX_BROKER_REFERENCE_BYTES: usize = 8 * 1024;
+/// Largest request of a broker.
+pub const BROKER_REQUEST_BYTES: usize = 64 * 1024;
+/// Largest answer to a broker: what gRPC clients take by default.
+pub const BROKER_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Calls and streams of a broker at one time.
+pub const BROKER_STREAMS: u32 = 256;
+/// How long a broker's handshake may take.
+pub const BROKER_HANDSHAKE: Duration = Duration::from_secs(10);
+/// How often an idle connection of a broker is asked whether it lives.
+pub const BROKER_KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long a stream waits before it looks again where nothing changed.
+pub const BROKER_LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// How soon a stream looks again at most.
+pub const BROKER_SHORTEST_WAIT: Duration = Duration::from_millis(100);

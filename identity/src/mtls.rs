@@ -10,6 +10,7 @@
 
 mod acceptor;
 mod connector;
+mod peer;
 mod peer_check;
 mod remote_key;
 mod tls_error;
@@ -22,9 +23,12 @@ use rustls::pki_types::PrivateKeyDer;
 use time::OffsetDateTime;
 pub use tokio_rustls::TlsStream;
 
-pub use acceptor::{Acceptor, Peer, Resolve, ServedIdentity, acceptor};
+pub use acceptor::{Acceptor, Resolve, ServedIdentity, acceptor};
 pub use connector::{Connector, connector};
+pub use peer::Peer;
 pub use peer_check::PeerError;
+pub(crate) use peer_check::PinnedServer;
+pub(crate) use remote_key::certified;
 pub use tls_error::TlsError;
 
 use crate::spiffe_id::SpiffeId;

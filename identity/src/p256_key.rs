@@ -1,16 +1,19 @@
 //! A P-256 private key: made by `ring` from the system's randomness, used for one purpose, wiped when dropped.
 //!
-//! `ring` keeps the scalar inside its key pair and does not wipe it; so the pair lives in a box that is overwritten in place
-//! with a public dummy key before it is freed. What `ring` leaves on the stack while it makes or uses a key is beyond reach:
+//! `ring` keeps the scalar inside its key pair and does not wipe it; so the pair is made when the key signs for the first time,
+//! and lives in a box that is overwritten in place with a public dummy key before it is freed. What `ring` leaves on the stack while it makes or uses a key is beyond reach:
 //! the boundary that holds is the process.
 
 use std::fmt;
 use std::hint::black_box;
+use std::sync::OnceLock;
 
 use ring::rand::SystemRandom;
 use ring::signature::{
-    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, KeyPair,
+    ECDSA_P256_SHA256_ASN1_SIGNING, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm,
 };
+
+use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
@@ -25,7 +28,8 @@ pub(crate) enum SignatureForm {
 
 /// A private key with its public part.
 pub(crate) struct P256Key {
-    pair: Box<EcdsaKeyPair>,
+    /// Made at the first signature: most keys of leaves wait long for theirs, or never make one.
+    pair: OnceLock<Box<EcdsaKeyPair>>,
     scalar: Secret<SCALAR_BYTES>,
     public: [u8; POINT_BYTES],
     form: SignatureForm,
@@ -40,15 +44,18 @@ impl P256Key {
     /// A new key.
     pub(crate) fn generate(form: SignatureForm) -> Result<Self, KeyError> {
         let document = EcdsaKeyPair::generate_pkcs8(form.algorithm(), &SystemRandom::new()).map_err(|_| KeyError)?;
-        // ring's PKCS#8 template has both parts at fixed places; `from_parts` refuses them if they are not a pair.
-        let scalar = document.as_ref().get(36..68).ok_or(KeyError)?;
-        let public = document.as_ref().get(73..138).ok_or(KeyError)?;
-        Self::from_parts(form, scalar, public)
+        // ring's document is the same template as ours: both parts lie at fixed places.
+        let rest = document.as_ref().strip_prefix(&PKCS8_HEAD).ok_or(KeyError)?;
+        let (scalar, rest) = rest.split_at_checked(SCALAR_BYTES).ok_or(KeyError)?;
+        let public = rest.strip_prefix(&PKCS8_POINT).ok_or(KeyError)?;
+        let scalar = Secret::copied(scalar).ok_or(KeyError)?;
+        let public = public.try_into().map_err(|_| KeyError)?;
+        Ok(Self { pair: OnceLock::new(), scalar, public, form })
     }
 
     /// The key with this scalar (big-endian) and uncompressed public point, if the one belongs to the other.
     pub(crate) fn from_parts(form: SignatureForm, scalar: &[u8], public: &[u8]) -> Result<Self, KeyError> {
-        let pair = Box::new(key_pair(form, scalar, public)?);
+        let pair = OnceLock::from(Box::new(key_pair(form, scalar, public)?));
         let scalar = Secret::copied(scalar).ok_or(KeyError)?;
         let public = public.try_into().map_err(|_| KeyError)?;
         Ok(Self { pair, scalar, public, form })
@@ -56,13 +63,35 @@ impl P256Key {
 
     /// Signs the SHA-256 of the message.
     pub(crate) fn sign(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
-        let signature = self.pair.sign(&SystemRandom::new(), message).map_err(|_| KeyError)?;
+        let signature = self.pair()?.sign(&SystemRandom::new(), message).map_err(|_| KeyError)?;
         Ok(signature.as_ref().to_vec())
+    }
+
+    fn pair(&self) -> Result<&EcdsaKeyPair, KeyError> {
+        if self.pair.get().is_none() {
+            let made = key_pair(self.form, self.scalar.expose(), &self.public)?;
+            if let Err(mut second) = self.pair.set(Box::new(made)) {
+                wipe(self.form, &mut second);
+            }
+        }
+        self.pair.get().map(Box::as_ref).ok_or(KeyError)
     }
 
     /// The uncompressed public point: 0x04, x, y.
     pub(crate) fn public(&self) -> &[u8; POINT_BYTES] {
         &self.public
+    }
+
+    /// The key as an unencrypted PKCS#8 document (RFC 5958, RFC 5915), for the one who is given the key itself.
+    pub(crate) fn to_pkcs8(&self) -> Zeroizing<Vec<u8>> {
+        // One allocation, so that no copy of the key is left behind by growth.
+        let mut document =
+            Zeroizing::new(Vec::with_capacity(PKCS8_HEAD.len() + SCALAR_BYTES + PKCS8_POINT.len() + POINT_BYTES));
+        document.extend_from_slice(&PKCS8_HEAD);
+        document.extend_from_slice(self.scalar.expose());
+        document.extend_from_slice(&PKCS8_POINT);
+        document.extend_from_slice(&self.public);
+        document
     }
 
     /// The private scalar, big-endian: to store the key and to look for it in memory.
@@ -82,9 +111,8 @@ impl SignatureForm {
 
 impl P256Key {
     fn wipe(&mut self) {
-        if let Ok(dummy) = key_pair(self.form, &DUMMY_SCALAR, &DUMMY_POINT) {
-            *self.pair = dummy;
-            black_box(&self.pair);
+        if let Some(pair) = self.pair.get_mut() {
+            wipe(self.form, pair);
         }
     }
 }
@@ -103,7 +131,7 @@ impl fmt::Debug for P256Key {
 
 impl rcgen::PublicKeyData for P256Key {
     fn der_bytes(&self) -> &[u8] {
-        self.pair.public_key().as_ref()
+        &self.public
     }
 
     fn algorithm(&self) -> &'static rcgen::SignatureAlgorithm {
@@ -121,10 +149,25 @@ impl rcgen::SigningKey for P256Key {
     }
 }
 
+/// Overwrites the pair in place with one that everybody knows.
+fn wipe(form: SignatureForm, pair: &mut Box<EcdsaKeyPair>) {
+    if let Ok(dummy) = key_pair(form, &DUMMY_SCALAR, &DUMMY_POINT) {
+        **pair = dummy;
+        black_box(pair);
+    }
+}
+
 fn key_pair(form: SignatureForm, scalar: &[u8], public: &[u8]) -> Result<EcdsaKeyPair, KeyError> {
     EcdsaKeyPair::from_private_key_and_public_key(form.algorithm(), scalar, public, &SystemRandom::new())
         .map_err(|_| KeyError)
 }
+
+/// PKCS#8 of a P-256 key up to the scalar, and from there to the point.
+const PKCS8_HEAD: [u8; 36] = [
+    0x30, 0x81, 0x87, 0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08,
+    0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07, 0x04, 0x6d, 0x30, 0x6b, 0x02, 0x01, 0x01, 0x04, 0x20,
+];
+const PKCS8_POINT: [u8; 5] = [0xa1, 0x44, 0x03, 0x42, 0x00];
 
 /// Bytes of a private scalar.
 pub(crate) const SCALAR_BYTES: usize = 32;
@@ -143,6 +186,8 @@ const DUMMY_POINT: [u8; POINT_BYTES] = [
 
 #[cfg(test)]
 mod tests {
+    use ring::signature::KeyPair;
+
     use super::*;
 
     #[test]
@@ -153,6 +198,15 @@ mod tests {
         ring::signature::UnparsedPublicKey::new(&ring::signature::ECDSA_P256_SHA256_FIXED, key.public())
             .verify(b"message", &signature)
             .unwrap();
+    }
+
+    #[test]
+    fn the_pkcs8_document_is_the_same_key_to_other_readers() {
+        let key = P256Key::generate(SignatureForm::Asn1).unwrap();
+        let read = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &key.to_pkcs8(), &SystemRandom::new());
+        assert_eq!(read.unwrap().public_key().as_ref(), key.public());
+        let read = rcgen::KeyPair::try_from(key.to_pkcs8().as_slice()).unwrap();
+        assert_eq!(read.public_key_raw(), key.public());
     }
 
     #[test]
@@ -181,7 +235,7 @@ mod tests {
         let mut key = P256Key::generate(SignatureForm::Asn1).unwrap();
         let scan = KeyScan::new([key.scalar()].into_iter(), std::iter::empty());
         let memory = std::fs::File::open("/proc/self/mem").unwrap();
-        let pair: &EcdsaKeyPair = &key.pair;
+        let pair = key.pair().unwrap();
         let (at, len) = (std::ptr::from_ref(pair).addr(), size_of_val(pair));
         let found = || {
             let mut bytes = vec![0u8; len];

@@ -7,12 +7,12 @@
 //! let files = protox::compile(["proto/portcullis/identity/v1/identity.proto"], ["proto"])?;
 //! tonic_prost_build::configure()
 //!     .build_transport(false)
-//!     .skip_debug([".portcullis.identity.v1.JwtSvid", ".portcullis.identity.v1.ValidateJwtSvidRequest"])
+//!     .skip_debug([".portcullis.identity.v1.ExportedX509", ".portcullis.identity.v1.JwtSvid", ..])
 //!     .out_dir("src/generated")
 //!     .compile_fds(files)?;
 //! ```
 //!
-//! Messages that carry a bearer token get their `Debug` below, without the token.
+//! Messages that carry a bearer token or a private key get their `Debug` below, without it.
 
 #![allow(
     missing_docs,
@@ -44,5 +44,15 @@ impl fmt::Debug for ValidateJwtSvidRequest {
             .field("token", &"<redacted>")
             .field("audience", &self.audience)
             .finish()
+    }
+}
+
+impl fmt::Debug for ExportedX509 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExportedX509")
+            .field("private_key", &"<redacted>")
+            .field("spiffe_id", &self.spiffe_id)
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }

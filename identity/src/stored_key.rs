@@ -1,16 +1,14 @@
-//! How one key is written to disk: a line of JSON and a line with its SHA-256, so that a half-written or damaged file is told
-//! from a whole one before its content means anything. The sum is no protection against an owner who forges it.
+//! How one key is written to disk. Decides nothing but whether the file is what it says.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::hex::hex;
+use crate::authority_key::KeyAlgorithm;
+use crate::checked_file::{SEAL_BYTES, seal, unseal};
 use crate::limits::MAX_KEY_FILE_BYTES;
-use crate::secret::Secret;
 use crate::trust_domain::TrustDomain;
 
 /// A key of the issuer as it lies on disk.
@@ -18,9 +16,12 @@ pub(crate) struct StoredKey {
     pub(crate) kind: KeyKind,
     pub(crate) trust_domain: TrustDomain,
     pub(crate) created_at: OffsetDateTime,
+    /// Of the authority, where the file says so: files of before there was a journal.
     pub(crate) not_after: Option<OffsetDateTime>,
-    pub(crate) secret: Secret<32>,
-    /// Uncompressed point; empty for a MAC key.
+    pub(crate) algorithm: KeyAlgorithm,
+    /// A P-256 scalar, an RSA key in PKCS#8, or a MAC key.
+    pub(crate) secret: Zeroizing<Vec<u8>>,
+    /// Uncompressed point; empty for an RSA and for a MAC key.
     pub(crate) public: Vec<u8>,
     /// DER; empty where there is none.
     pub(crate) certificate: Vec<u8>,
@@ -32,13 +33,14 @@ pub(crate) struct StoredKey {
 pub(crate) enum KeyKind {
     X509Authority,
     JwtAuthority,
+    WitAuthority,
     Mac,
 }
 
 impl StoredKey {
     /// The bytes of the file.
     pub(crate) fn to_bytes(&self) -> Option<Zeroizing<Vec<u8>>> {
-        let private_key = Zeroizing::new(STANDARD.encode(self.secret.expose()));
+        let private_key = Zeroizing::new(STANDARD.encode(&*self.secret));
         let (public_key, certificate) = (STANDARD.encode(&self.public), STANDARD.encode(&self.certificate));
         let file = KeyFile {
             version: VERSION,
@@ -46,6 +48,7 @@ impl StoredKey {
             trust_domain: self.trust_domain.as_str(),
             created_at: self.created_at.unix_timestamp(),
             not_after: self.not_after.map(OffsetDateTime::unix_timestamp),
+            algorithm: self.algorithm,
             private_key: &private_key,
             public_key: &public_key,
             certificate: &certificate,
@@ -53,23 +56,17 @@ impl StoredKey {
         // One allocation, so that no copy of the key is left behind by growth.
         let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY_FILE_BYTES));
         serde_json::to_writer(&mut *bytes, &file).ok()?;
-        let sum = hex(digest(&SHA256, &bytes).as_ref());
-        bytes.push(b'\n');
-        bytes.extend_from_slice(sum.as_bytes());
-        bytes.push(b'\n');
-        (bytes.len() <= MAX_KEY_FILE_BYTES).then_some(bytes)
+        if bytes.len() + SEAL_BYTES > MAX_KEY_FILE_BYTES {
+            return None;
+        }
+        seal(&mut bytes);
+        Some(bytes)
     }
 
     /// Reads the bytes of a file; the error says what is wrong with it.
     pub(crate) fn from_bytes(bytes: &[u8], kind: KeyKind) -> Result<Self, &'static str> {
-        let body = bytes.strip_suffix(b"\n").ok_or("it is empty or cut off")?;
-        let at = body.iter().rposition(|b| *b == b'\n').ok_or("it is cut off")?;
-        let (line, sum) = body.split_at_checked(at).ok_or("it is cut off")?;
-        let sum = sum.strip_prefix(b"\n").ok_or("it is cut off")?;
-        if hex(digest(&SHA256, line).as_ref()).as_bytes() != sum {
-            return Err("its checksum does not match");
-        }
-        let file: KeyFile<'_> = serde_json::from_slice(line).map_err(|_| "it is not in the expected format")?;
+        let file: KeyFile<'_> =
+            serde_json::from_slice(unseal(bytes)?).map_err(|_| "it is not in the expected format")?;
         if file.version != VERSION {
             return Err("it was written by another version");
         }
@@ -77,15 +74,17 @@ impl StoredKey {
             return Err("it holds a key for another purpose");
         }
         let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).map_err(|_| "its times are out of range");
-        let mut secret = Zeroizing::new([0u8; 48]);
-        let read =
-            STANDARD.decode_slice(file.private_key, secret.as_mut_slice()).map_err(|_| "its key is not base64")?;
+        // One allocation, so that no copy of the key is left behind by growth.
+        let mut secret = Zeroizing::new(vec![0u8; file.private_key.len()]);
+        let read = STANDARD.decode_slice(file.private_key, &mut secret).map_err(|_| "its key is not base64")?;
+        secret.truncate(read);
         Ok(Self {
             kind,
             trust_domain: file.trust_domain.parse().map_err(|_| "its trust domain is malformed")?,
             created_at: at(file.created_at)?,
             not_after: file.not_after.map(at).transpose()?,
-            secret: secret.get(..read).and_then(Secret::copied).ok_or("its key has the wrong length")?,
+            algorithm: file.algorithm,
+            secret,
             public: STANDARD.decode(file.public_key).map_err(|_| "its public key is not base64")?,
             certificate: STANDARD.decode(file.certificate).map_err(|_| "its certificate is not base64")?,
         })
@@ -101,9 +100,16 @@ struct KeyFile<'a> {
     trust_domain: &'a str,
     created_at: i64,
     not_after: Option<i64>,
+    /// Files of before there was a choice do not say it.
+    #[serde(default = "es256")]
+    algorithm: KeyAlgorithm,
     private_key: &'a str,
     public_key: &'a str,
     certificate: &'a str,
+}
+
+fn es256() -> KeyAlgorithm {
+    KeyAlgorithm::Es256
 }
 
 const VERSION: u32 = 1;
@@ -118,7 +124,8 @@ mod tests {
             trust_domain: "example.org".parse().unwrap(),
             created_at: OffsetDateTime::UNIX_EPOCH,
             not_after: None,
-            secret: Secret::copied(&[7; 32]).unwrap(),
+            algorithm: KeyAlgorithm::Es256,
+            secret: Zeroizing::new(vec![7; 32]),
             public: Vec::new(),
             certificate: Vec::new(),
         }
@@ -127,7 +134,7 @@ mod tests {
     #[test]
     fn a_key_comes_back_as_it_was_written() {
         let read = StoredKey::from_bytes(&stored().to_bytes().unwrap(), KeyKind::Mac).unwrap();
-        assert_eq!(read.secret.expose(), &[7; 32]);
+        assert_eq!(*read.secret, vec![7; 32]);
         assert_eq!(read.trust_domain.as_str(), "example.org");
         assert_eq!(read.not_after, None);
     }

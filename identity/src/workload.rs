@@ -34,6 +34,8 @@ pub struct Workload {
     pub digest: String,
     /// The component's name, for the audit.
     pub component: String,
+    /// Whether its SVIDs may be handed out together with their private keys.
+    pub exportable: bool,
 }
 
 impl InstanceIdError {

@@ -7,27 +7,29 @@
 use rcgen::string::Ia5String;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod,
-    KeyUsagePurpose, SanType, SerialNumber,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
 };
 use ring::digest::{SHA256, digest};
 use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
 
+use crate::authority::AuthorityId;
 use crate::authority_certificate::AuthorityCertificate;
+use crate::authority_key::AuthorityKey;
 use crate::hex::hex;
 use crate::leaf::Leaf;
 use crate::limits::X509_BACKDATE;
 use crate::p256_key::{P256Key, SignatureForm};
-use crate::secret::Secret;
 use crate::spiffe_id::SpiffeId;
-use crate::stored_key::{KeyKind, StoredKey};
 use crate::trust_domain::TrustDomain;
 
 /// The CA's key and certificate.
 #[derive(Debug)]
 pub(crate) struct X509Authority {
-    key: P256Key,
+    key: AuthorityKey,
     certificate: AuthorityCertificate,
+    /// What leaves take from the certificate: name, key id and key usage.
+    issuing: CertificateParams,
     trust_domain: TrustDomain,
 }
 
@@ -40,59 +42,50 @@ pub(crate) struct MintedLeaf {
 }
 
 impl X509Authority {
-    /// A new authority.
+    /// A new authority with this key.
     pub(crate) fn create(
+        key: AuthorityKey,
         trust_domain: &TrustDomain,
         created_at: OffsetDateTime,
         not_after: OffsetDateTime,
     ) -> Result<Self, &'static str> {
-        let key = P256Key::generate(SignatureForm::Asn1).map_err(|_| "no key")?;
         let mut params = CertificateParams::default();
         params.not_before = created_at - X509_BACKDATE;
         params.not_after = not_after;
         params.serial_number = Some(serial()?);
-        params.distinguished_name = name(&key);
+        params.distinguished_name = name(key.der_bytes());
         params.subject_alt_names = vec![uri(&SpiffeId::of_trust_domain(trust_domain))?];
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         params.key_identifier_method = KeyIdMethod::Sha256;
         let der = params.self_signed(&key).map_err(|_| "no certificate")?.der().to_vec();
-        Self::from_parts(key, &der, trust_domain)
-    }
-
-    /// The authority of this file, if all of it fits together; the error says what does not.
-    pub(crate) fn load(stored: &StoredKey) -> Result<Self, &'static str> {
-        let key = P256Key::from_parts(SignatureForm::Asn1, stored.secret.expose(), &stored.public)
-            .map_err(|_| "its private and public key do not belong together")?;
-        let authority = Self::from_parts(key, &stored.certificate, &stored.trust_domain)?;
-        if stored.not_after != Some(authority.certificate.not_after) {
-            return Err("its certificate ends at another time than it says");
+        let authority = Self::from_parts(key, &der, trust_domain)?;
+        if authority.certificate.not_after != not_after {
+            return Err("the certificate made ends at another time");
         }
         Ok(authority)
     }
 
-    fn from_parts(key: P256Key, der: &[u8], trust_domain: &TrustDomain) -> Result<Self, &'static str> {
+    /// The authority of this key and certificate, if they fit together; the error says what does not.
+    pub(crate) fn from_parts(key: AuthorityKey, der: &[u8], trust_domain: &TrustDomain) -> Result<Self, &'static str> {
         let certificate = AuthorityCertificate::parse(der, trust_domain)?;
-        if certificate.public_key != key.public() {
+        if certificate.public_key != key.der_bytes() {
             return Err("its certificate is for another key");
         }
         if !certificate.signed(der) {
             return Err("its certificate is not signed by its key");
         }
-        Ok(Self { key, certificate, trust_domain: trust_domain.clone() })
+        let mut issuing = CertificateParams::default();
+        issuing.distinguished_name = name(key.der_bytes());
+        issuing.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        issuing.key_identifier_method = KeyIdMethod::Sha256;
+        Ok(Self { key, certificate, issuing, trust_domain: trust_domain.clone() })
     }
 
-    /// What goes to disk.
-    pub(crate) fn stored(&self, created_at: OffsetDateTime) -> Option<StoredKey> {
-        Some(StoredKey {
-            kind: KeyKind::X509Authority,
-            trust_domain: self.trust_domain.clone(),
-            created_at,
-            not_after: Some(self.certificate.not_after),
-            secret: Secret::copied(self.key.scalar().expose())?,
-            public: self.key.public().to_vec(),
-            certificate: self.certificate.der.clone(),
-        })
+    /// Its subject key id in hexadecimal.
+    pub(crate) fn id(&self) -> Result<AuthorityId, &'static str> {
+        let id = self.certificate.subject_key_id.as_deref().ok_or("its certificate has no subject key id")?;
+        hex(id).parse().map_err(|_| "its subject key id is malformed")
     }
 
     /// A new key and a certificate for it. Both times are whole seconds.
@@ -115,11 +108,7 @@ impl X509Authority {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         params.use_authority_key_identifier_extension = true;
         params.key_identifier_method = KeyIdMethod::Sha256;
-        let mut issuing = CertificateParams::default();
-        issuing.distinguished_name = name(&self.key);
-        issuing.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        issuing.key_identifier_method = KeyIdMethod::Sha256;
-        let issuer = Issuer::from_params(&issuing, &self.key);
+        let issuer = Issuer::from_params(&self.issuing, &self.key);
         let der = params.signed_by(&key, &issuer).map_err(|_| "no certificate")?.der().to_vec();
         let leaf = self.check(&der, &key, id, not_before, not_after)?;
         Ok(MintedLeaf { der, leaf, key })
@@ -130,8 +119,8 @@ impl X509Authority {
         &self.certificate
     }
 
-    /// The private key, for the search in memory.
-    pub(crate) fn key(&self) -> &P256Key {
+    /// The private key.
+    pub(crate) fn key(&self) -> &AuthorityKey {
         &self.key
     }
 
@@ -144,8 +133,10 @@ impl X509Authority {
         not_before: OffsetDateTime,
         not_after: OffsetDateTime,
     ) -> Result<Leaf, &'static str> {
-        let leaf = Leaf::parse(der).map_err(|_| "the certificate made is no X.509-SVID")?;
+        let certificate = Leaf::certificate(der).map_err(|_| "the certificate made cannot be parsed")?;
+        let leaf = Leaf::of(&certificate).map_err(|_| "the certificate made is no X.509-SVID")?;
         let as_meant = leaf.spiffe_id == *id
+            && id.trust_domain() == &self.trust_domain
             && leaf.public_key == key.public()
             && leaf.not_before == not_before
             && leaf.not_after == not_after
@@ -158,7 +149,7 @@ impl X509Authority {
         if !as_meant {
             return Err("the certificate made is not as meant");
         }
-        if !self.certificate.signed(der) {
+        if !self.certificate.signed_with_p256(&certificate) {
             return Err("the certificate made does not verify");
         }
         Ok(leaf)
@@ -166,9 +157,9 @@ impl X509Authority {
 }
 
 /// Unique for each authority: verifiers that see one name for several roots try them all.
-fn name(key: &P256Key) -> DistinguishedName {
+fn name(public: &[u8]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
-    let id = digest(&SHA256, key.public());
+    let id = digest(&SHA256, public);
     name.push(
         DnType::CommonName,
         format!("Portcullis X.509 authority {}", hex(id.as_ref().get(..16).unwrap_or_default())),

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use portcullis_identity::limits::{MAX_AUDIENCES, MAX_INSTANCES, MAX_WORKLOAD_TEXT_BYTES, MAX_X509_KEYS};
+use portcullis_identity::limits::{
+    MAX_AUDIENCES, MAX_INSTANCES, MAX_WORKLOAD_TEXT_BYTES, MAX_X509_KEYS, X509_JITTER_PERCENT,
+};
 use portcullis_identity::{
     AdmitError, Audience, InstanceId, IssueError, Issuer, IssuerError, KeyScan, Lifetimes, SignError, TokenError,
     TrustDomain, Workload,
@@ -17,7 +19,6 @@ use time::OffsetDateTime;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
-const KEY_FILES: [&str; 3] = ["x509-authority.key", "jwt-authority.key", "mac.key"];
 
 fn now() -> OffsetDateTime {
     OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap()
@@ -29,6 +30,14 @@ fn domain() -> TrustDomain {
 
 fn open_at(dir: &Path, now: OffsetDateTime) -> Result<Issuer, IssuerError> {
     Issuer::open(dir, &domain(), Lifetimes::default(), now)
+}
+
+/// The key files: the MAC key and one for each authority that signs.
+fn key_files(dir: &Path) -> Vec<String> {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name.ends_with(".key")).collect();
+    names.sort();
+    names
 }
 
 fn state() -> (tempfile::TempDir, PathBuf) {
@@ -43,6 +52,7 @@ fn workload(instance: &str, id: &str) -> Workload {
         spiffe_id: id.parse().unwrap(),
         digest: "sha256:00".into(),
         component: "greeter".into(),
+        exportable: false,
     }
 }
 
@@ -66,10 +76,12 @@ fn a_restart_has_the_same_keys_bundle_and_sequence() {
     let (_temporary, dir) = state();
     let first = open_at(&dir, now()).unwrap();
     let (bundle, mac) = (first.bundle(), first.mac("code cache", b"data"));
-    assert_eq!(bundle.sequence(), 1_800_000_000);
+    let epoch = first.svid_epoch();
+    assert!(bundle.sequence() >= 1_800_000_000);
     drop(first);
     let second = open_at(&dir, now() + HOUR).unwrap();
     assert_eq!(second.bundle(), bundle);
+    assert!(second.svid_epoch() > epoch, "leaf keys end with the process, so what was held must be replaced");
     assert!(second.verify_mac("code cache", b"data", &mac));
     assert!(!second.verify_mac("other", b"data", &mac));
 }
@@ -87,43 +99,58 @@ fn a_token_of_before_a_restart_is_still_valid() {
 }
 
 #[test]
-fn an_expired_authority_is_replaced_and_the_sequence_grows() {
+fn authorities_that_ended_while_the_host_was_off_are_replaced_and_the_sequence_grows() {
     let (_temporary, dir) = state();
     let first = open_at(&dir, now()).unwrap().bundle();
-    let last = now() + HOUR * 23;
-    assert_eq!(open_at(&dir, last).unwrap().bundle(), first, "an hour is left");
-    let second = open_at(&dir, last + Duration::from_secs(1)).unwrap();
+    let later = now() + HOUR * 25;
+    let second = open_at(&dir, later).unwrap();
     assert!(second.bundle().sequence() > first.sequence());
+    assert_eq!(second.bundle().x509_authorities().len(), 1);
     assert_ne!(second.bundle().x509_authorities(), first.x509_authorities());
     assert_ne!(second.bundle().jwt_authorities(), first.jwt_authorities());
-    assert_eq!(second.x509_authority_not_after(), last + Duration::from_secs(1) + HOUR * 24);
+    assert_eq!(second.x509_authority_not_after(), later + HOUR * 24);
 }
 
 #[test]
-fn the_sequence_grows_even_when_the_clock_went_back_or_the_record_was_lost() {
+fn a_lost_journal_makes_new_authorities_under_a_larger_sequence() {
     let (_temporary, dir) = state();
-    let first = open_at(&dir, now()).unwrap().bundle().sequence();
-    fs::write(dir.join("bundle.json"), format!(r#"{{"sequence":{},"content":"other"}}"#, first + 1000)).unwrap();
-    assert_eq!(open_at(&dir, now()).unwrap().bundle().sequence(), first + 1001);
-    fs::remove_file(dir.join("bundle.json")).unwrap();
-    assert_eq!(open_at(&dir, now() + HOUR * 2).unwrap().bundle().sequence(), first + 7200);
-    fs::write(dir.join("bundle.json"), r#"{"sequence":18446744073709551615,"content":"other"}"#).unwrap();
-    assert!(matches!(open_at(&dir, now()), Err(IssuerError::Damaged { .. })));
+    let first = open_at(&dir, now()).unwrap().bundle();
+    fs::remove_file(dir.join("journal.json")).unwrap();
+    let second = open_at(&dir, now() + MINUTE).unwrap();
+    assert!(second.bundle().sequence() > first.sequence());
+    assert_ne!(second.bundle().x509_authorities(), first.x509_authorities());
+    assert_eq!(key_files(&dir).len(), 3, "keys that no journal names are destroyed");
+}
+
+#[test]
+fn a_lost_key_file_is_replaced_and_what_it_signed_stays_valid_until_it_ends() {
+    let (_temporary, dir) = state();
+    let mut issuer = open_at(&dir, now()).unwrap();
+    issuer.admit(workload("one", "spiffe://example.org/a")).unwrap();
+    let token = issuer.jwt_svid(&"one".parse().unwrap(), &audiences(&["vault"]), MINUTE * 5, now()).unwrap().svid;
+    let lost = issuer.bundle().jwt_authorities()[0].kid().to_owned();
+    drop(issuer);
+    for name in key_files(&dir).iter().filter(|name| name.starts_with("jwt-")) {
+        fs::remove_file(dir.join(name)).unwrap();
+    }
+    let mut issuer = open_at(&dir, now() + MINUTE).unwrap();
+    let kids: Vec<_> = issuer.bundle().jwt_authorities().iter().map(|key| key.kid().to_owned()).collect();
+    assert_eq!((kids.len(), kids[0].as_str()), (2, lost.as_str()));
+    assert!(issuer.validate_jwt(token.token(), "vault", now() + MINUTE).is_ok());
+    issuer.tick(now() + MINUTE * 6);
+    assert_eq!(issuer.bundle().jwt_authorities().len(), 1);
 }
 
 #[test]
 fn half_written_and_damaged_files_are_refused_with_their_path_and_stay_as_they_are() {
-    for name in KEY_FILES.into_iter().chain(["bundle.json"]) {
-        let (_temporary, dir) = state();
-        drop(open_at(&dir, now()).unwrap());
-        let path = dir.join(name);
+    let (_temporary, dir) = state();
+    drop(open_at(&dir, now()).unwrap());
+    for name in key_files(&dir).into_iter().chain(["journal.json".to_owned()]) {
+        let path = dir.join(&name);
         let whole = fs::read(&path).unwrap();
         let mut flipped = whole.clone();
         flipped[whole.len() / 2] ^= 0x10;
         for bad in [&whole[..whole.len() / 2], &[], b"\0\0\0\0", b"{}\n", &flipped] {
-            if name == "bundle.json" && bad == flipped {
-                continue; // A changed fingerprint is a changed content: the sequence grows.
-            }
             fs::write(&path, bad).unwrap();
             match open_at(&dir, now()) {
                 Err(error @ IssuerError::Damaged { .. }) => {
@@ -143,23 +170,26 @@ fn half_written_and_damaged_files_are_refused_with_their_path_and_stay_as_they_a
 fn one_damaged_file_leaves_the_others_alone_even_when_they_expired() {
     let (_temporary, dir) = state();
     drop(open_at(&dir, now()).unwrap());
-    let before = fs::read(dir.join("x509-authority.key")).unwrap();
+    let before: Vec<_> = key_files(&dir).iter().map(|name| fs::read(dir.join(name)).unwrap()).collect();
+    let mac = fs::read(dir.join("mac.key")).unwrap();
     fs::write(dir.join("mac.key"), b"").unwrap();
     assert!(open_at(&dir, now() + HOUR * 48).is_err());
-    assert_eq!(fs::read(dir.join("x509-authority.key")).unwrap(), before);
+    fs::write(dir.join("mac.key"), mac).unwrap();
+    let after: Vec<_> = key_files(&dir).iter().map(|name| fs::read(dir.join(name)).unwrap()).collect();
+    assert_eq!(after, before);
 }
 
 #[test]
 fn wide_permissions_are_refused() {
-    for name in KEY_FILES {
-        let (_temporary, dir) = state();
-        drop(open_at(&dir, now()).unwrap());
-        assert_eq!(fs::metadata(dir.join(name)).unwrap().permissions().mode() & 0o7777, 0o600);
-        fs::set_permissions(dir.join(name), fs::Permissions::from_mode(0o640)).unwrap();
-        assert!(matches!(open_at(&dir, now()), Err(IssuerError::Permissions { mode: 0o640, .. })));
-    }
     let (_temporary, dir) = state();
     drop(open_at(&dir, now()).unwrap());
+    for name in key_files(&dir).into_iter().chain(["journal.json".to_owned()]) {
+        let path = dir.join(name);
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o600);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(open_at(&dir, now()), Err(IssuerError::Permissions { mode: 0o640, .. })));
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    }
     fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
     assert!(matches!(open_at(&dir, now()), Err(IssuerError::Permissions { mode: 0o755, .. })));
 }
@@ -176,7 +206,9 @@ fn keys_of_another_trust_domain_are_refused() {
 fn files_of_one_kind_in_the_place_of_another_are_refused() {
     let (_temporary, dir) = state();
     drop(open_at(&dir, now()).unwrap());
-    fs::copy(dir.join("jwt-authority.key"), dir.join("x509-authority.key")).unwrap();
+    let names = key_files(&dir);
+    let of = |kind: &str| dir.join(names.iter().find(|name| name.starts_with(kind)).unwrap());
+    fs::copy(of("jwt"), of("x509")).unwrap();
     assert!(matches!(open_at(&dir, now()), Err(IssuerError::Damaged { .. })));
 }
 
@@ -186,7 +218,9 @@ fn a_clock_behind_the_keys_and_a_second_process_are_refused() {
     let first = open_at(&dir, now()).unwrap();
     assert!(matches!(open_at(&dir, now()), Err(IssuerError::InUse { .. })));
     drop(first);
-    assert!(matches!(open_at(&dir, now() - HOUR), Err(IssuerError::Clock { .. })));
+    let step = Duration::from_secs(30);
+    assert!(matches!(open_at(&dir, now() - step - Duration::from_secs(1)), Err(IssuerError::Clock { .. })));
+    assert!(open_at(&dir, now() - step).is_ok(), "a small step back is no damage");
 }
 
 #[test]
@@ -203,10 +237,14 @@ fn no_private_key_is_on_disk_outside_the_key_files() {
     let mut issuer = open_at(&dir, now()).unwrap();
     issuer.admit(workload("one", "spiffe://example.org/a")).unwrap();
     issuer.x509_svid(&"one".parse().unwrap(), HOUR, now()).unwrap();
-    let mut names: Vec<_> =
-        fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
-    names.sort();
-    assert_eq!(names, ["bundle.json", "jwt-authority.key", "lock", "mac.key", "x509-authority.key"]);
+    let names: Vec<_> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    assert_eq!(names.len(), 5, "{names:?}");
+    assert_eq!(key_files(&dir).len(), 3);
+    assert!(names.contains(&"journal.json".to_owned()) && names.contains(&"lock".to_owned()));
+    let journal = fs::read_to_string(dir.join("journal.json")).unwrap();
+    for name in key_files(&dir) {
+        assert!(!journal.contains(&STANDARD.encode(key_in(&dir.join(name)))));
+    }
 }
 
 #[test]
@@ -293,9 +331,9 @@ fn lifetimes_are_capped_by_the_issuer_and_by_the_authority() {
     let token = issuer.jwt_svid(&one, &audiences(&["vault"]), HOUR * 99, now()).unwrap().svid;
     assert_eq!(token.expires_at(), now() + MINUTE * 5);
     let leaf = issuer.x509_svid(&one, HOUR * 99, now()).unwrap().svid;
-    assert_eq!(leaf.not_after, now() + HOUR);
+    assert!(leaf.not_after <= now() + HOUR && leaf.not_after >= now() + MINUTE * 54, "less up to a tenth");
     let late = now() + HOUR * 24 - MINUTE;
-    assert_eq!(issuer.x509_svid(&one, HOUR, late).unwrap().svid.not_after, now() + HOUR * 24);
+    assert_eq!(issuer.x509_svid(&one, HOUR, late).unwrap().svid.not_after, now() + HOUR * 24, "nobody ticked");
     let token = issuer.jwt_svid(&one, &audiences(&["vault"]), MINUTE * 5, late).unwrap().svid;
     assert_eq!(token.expires_at(), now() + HOUR * 24);
     let end = now() + HOUR * 24;
@@ -321,11 +359,28 @@ fn a_life_of_less_than_a_second_and_bad_audience_counts_are_refused() {
 }
 
 #[test]
+fn x509_svids_of_one_moment_end_at_different_times_within_a_tenth_of_their_life() {
+    let (_temporary, mut issuer, one) = admitted();
+    let mut ends: Vec<_> = (0..40)
+        .map(|_| {
+            issuer.rotate_svids();
+            issuer.x509_svid(&one, HOUR, now()).unwrap().svid.not_after
+        })
+        .collect();
+    ends.sort();
+    ends.dedup();
+    assert!(ends.len() > 20, "{}", ends.len());
+    assert!(
+        ends.iter().all(|end| *end <= now() + HOUR && *end >= now() + HOUR * (100 - X509_JITTER_PERCENT as u32) / 100)
+    );
+}
+
+#[test]
 fn an_x509_svid_is_renewed_at_half_its_life_and_the_old_key_signs_on() {
     let (_temporary, mut issuer, one) = admitted();
     let first = issuer.x509_svid(&one, HOUR, now()).unwrap();
     assert!(first.fresh);
-    let soon = now() + Duration::from_secs(1799);
+    let soon = now() + MINUTE * 27 - Duration::from_secs(1);
     let again = issuer.x509_svid(&one, HOUR, soon).unwrap();
     assert!(!again.fresh);
     assert_eq!(again.svid, first.svid);
@@ -389,7 +444,7 @@ fn the_search_finds_each_key_on_disk_in_both_byte_orders_and_nothing_in_random_b
     let mut noise = vec![0; 1 << 20];
     ring::rand::SecureRandom::fill(&random, &mut noise).unwrap();
     assert_eq!(issuer.find_keys(&noise), 0);
-    for (i, name) in KEY_FILES.iter().enumerate() {
+    for (i, name) in key_files(&temporary.path().join("identity")).iter().enumerate() {
         let key = key_in(&temporary.path().join("identity").join(name));
         assert_eq!(key.len(), 32);
         noise[1000 * i..1000 * i + 32].copy_from_slice(&key);

@@ -73,6 +73,7 @@ impl Site {
                     spiffe_id: format!("spiffe://{name}/{instance}").parse().unwrap(),
                     digest: "sha256:00".into(),
                     component: instance.into(),
+                    exportable: false,
                 })
                 .unwrap();
         }
@@ -84,15 +85,15 @@ impl Site {
         TrustBundle::from_json(bundle.trust_domain(), bundle.to_json().as_bytes()).unwrap()
     }
 
-    fn svid(&self, instance: &str) -> Svid {
+    fn svid(&self, instance: &str) -> Arc<Svid> {
         self.svid_at(instance, OffsetDateTime::now_utc())
     }
 
-    fn svid_at(&self, instance: &str, now: OffsetDateTime) -> Svid {
+    fn svid_at(&self, instance: &str, now: OffsetDateTime) -> Arc<Svid> {
         let minted =
             self.issuer.lock().unwrap().x509_svid(&instance.parse().unwrap(), Duration::from_secs(3600), now).unwrap();
         let svid = minted.svid;
-        Svid { spiffe_id: svid.spiffe_id, chain: svid.chain, key_id: svid.key_id, not_after: svid.not_after }
+        Arc::new(Svid { spiffe_id: svid.spiffe_id, chain: svid.chain, key_id: svid.key_id, not_after: svid.not_after })
     }
 
     fn signer(self: &Arc<Self>, instance: &str) -> Arc<Remote> {
@@ -116,8 +117,7 @@ fn serve(served: ServedIdentity, bundle: TrustBundle) -> Acceptor {
     .unwrap()
 }
 
-type Outcome =
-    (Result<(TlsStream<DuplexStream>, SpiffeId), TlsError>, Result<(TlsStream<DuplexStream>, Peer), TlsError>);
+type Outcome = (Result<(TlsStream<DuplexStream>, Peer), TlsError>, Result<(TlsStream<DuplexStream>, Peer), TlsError>);
 
 /// One handshake of our connector with our acceptor. In TLS 1.3 a client is done before the server has checked it, so the
 /// client reads once more when the server refused.
@@ -191,7 +191,7 @@ async fn connect_to(
     let client = connector(&site.svid("cart"), site.signer("cart"), bundle, &id("vault")).unwrap();
     let (near, far) = duplex(1 << 16);
     let (connected, _) = tokio::join!(client.connect("vault.internal", near), server.accept(far));
-    connected.map(|(_, id)| id)
+    connected.map(|(_, peer)| peer.spiffe_id().clone())
 }
 
 #[derive(Debug)]
@@ -266,8 +266,8 @@ async fn the_right_peer_passes_and_each_side_learns_the_others_id() {
     let vault = site.signer("vault");
     let server = serve(ServedIdentity { svid: site.svid("vault"), signer: Arc::clone(&vault) as _ }, site.bundle());
     let (connected, accepted) = shake(&client, &server, "Vault.Internal").await;
-    let ((mut near, server_id), (mut far, peer)) = (connected.unwrap(), accepted.unwrap());
-    assert_eq!(server_id, id("vault"));
+    let ((mut near, server), (mut far, peer)) = (connected.unwrap(), accepted.unwrap());
+    assert_eq!((server.spiffe_id(), server.server_name()), (&id("vault"), None));
     assert_eq!(peer.spiffe_id(), &id("cart"));
     assert_eq!(peer.not_after(), svid.not_after);
     assert_eq!(peer.server_name(), Some("vault.internal"));
@@ -402,6 +402,46 @@ async fn a_client_of_a_foreign_domain_passes_only_with_its_bundle_and_never_unde
 }
 
 #[tokio::test]
+async fn a_server_of_a_federated_domain_passes_only_with_its_own_bundle() {
+    let (site, foreign) = (Site::new(), Site::at("example.com", OffsetDateTime::now_utc()));
+    let document = foreign.issuer.lock().unwrap().bundle().to_json();
+    let mut both = site.bundle();
+    both.insert(&domain("example.com"), document.as_bytes()).unwrap();
+    let peer: SpiffeId = "spiffe://example.com/vault".parse().unwrap();
+    let client = |bundle: &TrustBundle| connector(&site.svid("cart"), site.signer("cart"), bundle, &peer);
+    let (connected, accepted) = shake(&client(&both).unwrap(), &foreign.acceptor(both.clone()), "vault.internal").await;
+    assert_eq!(connected.unwrap().1.spiffe_id(), &peer);
+    assert_eq!(accepted.unwrap().1.spiffe_id(), &id("cart"));
+    assert!(matches!(client(&site.bundle()), Err(TlsError::NoAuthority(_))));
+    // The bundle of example.org under the name of example.com is no bundle of it.
+    let ours = site.issuer.lock().unwrap().bundle().to_json();
+    let mut swapped = site.bundle();
+    assert!(swapped.insert(&domain("example.com"), ours.as_bytes()).is_err());
+}
+
+#[tokio::test]
+async fn a_peer_is_verified_again_with_the_bundles_as_they_are_then() {
+    let now = OffsetDateTime::now_utc();
+    let site = Site::new();
+    let client = connector(&site.svid("cart"), site.signer("cart"), &site.bundle(), &id("vault")).unwrap();
+    let (connected, accepted) = shake(&client, &site.acceptor(site.bundle()), "vault.internal").await;
+    let own = site.svid("cart");
+    for peer in [connected.unwrap().1, accepted.unwrap().1] {
+        peer.check_again(&site.bundle(), now).unwrap();
+        // The authority is gone from the bundle, another one is there, or the domain is not trusted any more.
+        let empty = TrustBundle::from_json(&domain("example.org"), br#"{"keys": []}"#).unwrap();
+        assert_eq!(peer.check_again(&empty, now), Err(PeerError::UnknownTrustDomain(domain("example.org"))));
+        assert!(matches!(peer.check_again(&Rogue::new().bundle(), now), Err(PeerError::Path(_))), "{peer:?}");
+        assert!(matches!(peer.check_again(&TrustBundle::new(), now), Err(PeerError::UnknownTrustDomain(_))));
+        let late = peer.not_after() + Duration::from_secs(1);
+        assert!(matches!(peer.check_again(&site.bundle(), late), Err(PeerError::Path(why)) if why.contains("Expired")));
+    }
+    own.check(&site.bundle(), now).unwrap();
+    assert!(matches!(own.check(&Rogue::new().bundle(), now), Err(PeerError::Path(_))));
+    assert_eq!(Svid { chain: Vec::new(), ..own.as_ref().clone() }.check(&site.bundle(), now), Err(PeerError::NoChain));
+}
+
+#[tokio::test]
 async fn plain_peers_with_a_good_svid_pass() {
     let rogue = Rogue::new();
     assert_eq!(connect_to(&rogue.bundle(), rogue.leaf(|_| ())).await.unwrap(), id("vault"));
@@ -437,6 +477,33 @@ async fn two_uri_names_are_refused() {
     };
     for error in refused(two).await {
         assert_eq!(error, PeerError::Leaf(LeafError::UriNames(2)));
+    }
+}
+
+#[tokio::test]
+async fn a_leaf_without_a_uri_name_is_refused() {
+    for error in refused(|p| p.subject_alt_names = vec![SanType::Rfc822Name("a@example.org".try_into().unwrap())]).await
+    {
+        assert_eq!(error, PeerError::Leaf(LeafError::UriNames(0)));
+    }
+}
+
+#[tokio::test]
+async fn wrong_key_usages_are_refused() {
+    for usages in [
+        vec![],
+        vec![KeyUsagePurpose::KeyEncipherment],
+        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign],
+        vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::CrlSign],
+    ] {
+        for error in refused(|p| p.key_usages.clone_from(&usages)).await {
+            assert_eq!(error, PeerError::Leaf(LeafError::KeyUsage), "{usages:?}");
+        }
+    }
+    for one in [ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth] {
+        for error in refused(|p| p.extended_key_usages = vec![one.clone()]).await {
+            assert_eq!(error, PeerError::Leaf(LeafError::ExtendedKeyUsage), "{one:?}");
+        }
     }
 }
 
@@ -587,8 +654,8 @@ async fn an_instance_that_was_stopped_makes_no_more_handshakes() {
 #[tokio::test]
 async fn a_signature_of_another_key_is_refused() {
     let site = Site::new();
-    let mut svid = site.svid("cart");
-    svid.key_id = site.svid("vault").key_id;
+    let svid = Svid { key_id: site.svid("vault").key_id.clone(), ..site.svid("cart").as_ref().clone() };
+    let svid = Arc::new(svid);
     let client = connector(&svid, site.signer("vault"), &site.bundle(), &id("vault")).unwrap();
     let (_, accepted) = shake(&client, &site.acceptor(site.bundle()), "vault.internal").await;
     assert!(accepted.is_err(), "a certificate without its key proves nothing");
@@ -597,13 +664,14 @@ async fn a_signature_of_another_key_is_refused() {
 #[tokio::test]
 async fn a_connector_that_could_verify_nobody_is_not_made() {
     let site = Site::new();
-    let make = |svid: &Svid, peer: &str| connector(svid, site.signer("cart"), &site.bundle(), &peer.parse().unwrap());
+    let make =
+        |svid: &Arc<Svid>, peer: &str| connector(svid, site.signer("cart"), &site.bundle(), &peer.parse().unwrap());
     let svid = site.svid("cart");
     assert!(matches!(make(&svid, "spiffe://example.org"), Err(TlsError::PinnedTrustDomain(_))));
     assert!(matches!(make(&svid, "spiffe://example.com/a"), Err(TlsError::NoAuthority(_))));
-    let empty = Svid { chain: Vec::new(), ..svid.clone() };
+    let empty = Arc::new(Svid { chain: Vec::new(), ..svid.as_ref().clone() });
     assert!(matches!(make(&empty, "spiffe://example.org/vault"), Err(TlsError::OwnSvid(_))));
-    let other = Svid { spiffe_id: id("vault"), ..svid };
+    let other = Arc::new(Svid { spiffe_id: id("vault"), ..svid.as_ref().clone() });
     assert!(matches!(make(&other, "spiffe://example.org/vault"), Err(TlsError::OwnSvid(_))));
 }
 
@@ -628,7 +696,10 @@ async fn an_authority_with_uri_name_constraints_is_refused_with_a_hint() {
     });
     let refused = accept_from(rogue.bundle(), tls13(rogue.leaf(|_| ()))).await;
     match refused {
-        Err(error @ TlsError::Peer(PeerError::Path(_))) => assert!(error.hint().contains("name constraints")),
+        Err(error @ TlsError::Peer(PeerError::NameConstraints)) => {
+            assert!(error.to_string().contains("name constraints"), "{error}");
+            assert!(error.hint().contains("without name constraints"));
+        }
         other => panic!("{other:?}"),
     }
 }

@@ -31,7 +31,7 @@ fn site() -> Site {
         ));
     }
     site.sign_as("greeter", &guests::ours("greeter"), "ns/demo/sa/greeter");
-    site.guest("vault", "link = [\"portcullis:identity/*\"]\nidentity = [\"read\", \"x509\", \"validate\"]\ncallers = [\"spiffe://test.example/ns/demo/sa/greeter\"]");
+    site.guest("vault", "link = [\"portcullis:identity/*\"]\nidentity = [\"read\", \"peer\", \"x509\", \"validate\"]\ncallers = [\"spiffe://test.example/ns/demo/sa/greeter\"]");
     site.config(&format!(
         "[[route]]\nhost = \"{VAULT}\"\ncomponent = \"test:vault\"\n\n[[route]]\nhost = \"other.example\"\ncomponent = \"test:other\"\n\n\
          [[route]]\npath = \"/secret\"\ncomponent = \"test:vault\"\n\n[names]\n\"{VAULT}\" = [\"127.0.0.1\"]\n\n\

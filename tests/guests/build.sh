@@ -45,11 +45,15 @@ else
     build_dir=$here/target/$(toolchain | cksum | cut -d' ' -f1) out=$here/wasm
 fi
 
-# Paths of this machine must not be in the bytes.
+# Paths of this machine and the name of its registry must not be in the bytes. Of two prefixes that fit the later one counts.
+cargo +guest fetch -q --locked --target "$target"
 cargo_home=${CARGO_HOME:-$HOME/.cargo}
 root=$(cd ../.. && pwd)
 separator=$(printf '\037')
 CARGO_ENCODED_RUSTFLAGS="--remap-path-prefix=$cargo_home=/cargo${separator}--remap-path-prefix=$root=/portcullis"
+for registry in "$cargo_home"/registry/src/*/; do
+    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${separator}--remap-path-prefix=${registry%/}=/registry"
+done
 export CARGO_ENCODED_RUSTFLAGS
 cargo +guest build -q --locked --release --target "$target" --target-dir "$build_dir"
 

@@ -33,7 +33,7 @@ rustup toolchain list | grep -q '^guest\( \|$\)' || rustup toolchain link guest 
 # std is bound to the exact compiler and to this recipe: the stamp beside it says which ones made it.
 lib=/usr/lib/rustlib/$target/lib
 stamp="$(rustc +guest -vV)
-recipe 1"
+recipe 2"
 if test -e "$lib/built-by" && test "$stamp" = "$(cat "$lib/built-by")"; then
     exit 0
 fi
@@ -44,11 +44,18 @@ cd "$work"
 mkdir src
 : >src/lib.rs
 printf '[package]\nname = "mkstd"\nversion = "0.0.0"\nedition = "2021"\n[profile.release]\npanic = "abort"\n' >Cargo.toml
-# The bitcode lets the guests be linked with lto; the remapping keeps the paths of this machine out of their bytes.
+export RUSTC_BOOTSTRAP=1
+cargo +guest fetch -q -Z build-std=std,panic_abort --target "$target"
+# The bitcode lets the guests be linked with lto; the remapping keeps the paths of this machine and the name of its registry
+# out of their bytes. Of two prefixes that fit the later one counts.
+cargo_home=${CARGO_HOME:-$HOME/.cargo}
 separator=$(printf '\037')
-CARGO_ENCODED_RUSTFLAGS="-Cembed-bitcode=yes${separator}--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+CARGO_ENCODED_RUSTFLAGS="-Cembed-bitcode=yes${separator}--remap-path-prefix=$cargo_home=/cargo"
+for registry in "$cargo_home"/registry/src/*/; do
+    CARGO_ENCODED_RUSTFLAGS="$CARGO_ENCODED_RUSTFLAGS${separator}--remap-path-prefix=${registry%/}=/registry"
+done
 export CARGO_ENCODED_RUSTFLAGS
-RUSTC_BOOTSTRAP=1 CARGO_TARGET_DIR=$work/target \
+CARGO_TARGET_DIR=$work/target \
     cargo +guest build -q --release -Z build-std=std,panic_abort --target "$target"
 mkdir -p "$lib/self-contained"
 rm -f "target/$target/release/deps/"libmkstd* "$lib/built-by" "$lib"/*.rlib

@@ -35,6 +35,7 @@ impl Host {
         let log = std::fs::File::create(site.file("host.log")).expect("a log file");
         let mut command = Command::new(crate::binary());
         command.current_dir(site.path()).arg("host").arg("--config").arg(config);
+        command.envs(site.variables().iter().map(|(name, path)| (name, path)));
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
         let child = command.spawn().expect("the binary under test starts");
         let janitor = Janitor::new(child.id(), site.path());

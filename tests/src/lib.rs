@@ -15,8 +15,12 @@ pub mod host;
 pub mod http;
 mod janitor;
 pub mod processes;
+pub mod python;
 pub mod server;
 pub mod site;
+pub mod spire;
+pub mod workload;
+pub mod web_pki;
 
 use std::path::{Path, PathBuf};
 
@@ -32,6 +36,14 @@ pub fn binary() -> PathBuf {
     let binary = folder.join("portcullis");
     assert!(binary.exists(), "{} is not built: run `cargo build --workspace` first", binary.display());
     binary
+}
+
+/// Where peers that took long to get or to build are kept between runs.
+pub fn cache() -> PathBuf {
+    let given = std::env::var_os("PORTCULLIS_TEST_CACHE").map(PathBuf::from);
+    let folder = given.unwrap_or_else(|| root().join("target/test-cache"));
+    std::fs::create_dir_all(&folder).expect("a folder for the test cache");
+    folder
 }
 
 /// Says loudly that a test cannot run here. Under CI that is a failure unless `allowed_in_ci`.

@@ -17,9 +17,12 @@ pub struct Site {
     folder: tempfile::TempDir,
     components: Vec<String>,
     routes: String,
+    top: String,
     extra: String,
+    trust_domain: String,
     grants: String,
     damaged: Vec<(String, Option<Vec<u8>>)>,
+    environment: Vec<(String, PathBuf)>,
 }
 
 /// How a command ended.
@@ -75,9 +78,12 @@ impl Site {
             folder,
             components: Vec::new(),
             routes: String::new(),
+            top: String::new(),
             extra: String::new(),
+            trust_domain: TRUST_DOMAIN.to_owned(),
             grants: "version = 1\n".to_owned(),
             damaged: Vec::new(),
+            environment: Vec::new(),
         };
         site.run(["keys", "generate", "--kind", "root", "--out", "root.key"]).ok();
         site.run(["keys", "generate", "--kind", "signer", "--out", "signer.key"]).ok();
@@ -119,9 +125,12 @@ impl Site {
             folder,
             components: Vec::new(),
             routes: String::new(),
+            top: String::new(),
             extra: String::new(),
+            trust_domain: TRUST_DOMAIN.to_owned(),
             grants: String::new(),
             damaged: Vec::new(),
+            environment: Vec::new(),
         }
     }
 
@@ -228,16 +237,43 @@ impl Site {
         self.grants.push_str(text);
     }
 
+    /// Another trust domain than [`TRUST_DOMAIN`].
+    pub fn trust_domain(&mut self, name: &str) {
+        name.clone_into(&mut self.trust_domain);
+    }
+
     /// More configuration (TOML): sections such as `[limits]`.
     pub fn config(&mut self, text: &str) {
         self.extra.push_str(text);
     }
 
+    /// Leaves out the configuration that was added so far.
+    pub fn forget_config(&mut self) {
+        self.extra.clear();
+    }
+
+    /// A variable of the host's environment that names a path.
+    pub fn environment(&mut self, name: &str, path: &Path) {
+        self.environment.push((name.to_owned(), path.to_owned()));
+    }
+
+    /// The variables that were added to the host's environment.
+    pub fn variables(&self) -> &[(String, PathBuf)] {
+        &self.environment
+    }
+
+    /// More keys (TOML) outside of any section.
+    pub fn top(&mut self, text: &str) {
+        self.top.push_str(text);
+    }
+
     /// Writes the configuration and the grants; gives the configuration's path.
     pub fn write(&self) -> PathBuf {
         let mut text = format!(
-            "version = 1\ntrust_domain = \"{TRUST_DOMAIN}\"\ncluster = \"{CLUSTER}\"\nstate_dir = \"state\"\n\n"
+            "version = 1\ntrust_domain = \"{}\"\ncluster = \"{CLUSTER}\"\nstate_dir = \"state\"\n\n",
+            self.trust_domain
         );
+        text.push_str(&self.top);
         let _ = write!(text, "[trust]\npolicy = \"trust.signed.json\"\nroots = [\"{}\"]\n\n", self.public("root.key"));
         text.push_str("[policy]\ngrants = [\"grants.toml\"]\n\n");
         if !self.extra.contains("[listen]") {

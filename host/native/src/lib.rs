@@ -4,6 +4,10 @@
 //! no longer change (sealed against writing, growing, shrinking and unsealing) and whose BLAKE3 is the one that the
 //! supervisor vouched for, after it checked the host's own MAC over it or had just compiled it. It refuses everything else.
 //! Nothing that came from a registry, a user or a component gets here.
+//!
+//! [`peer_pidfd`] asks the kernel which process is at the other end of a Unix socket.
+
+mod peer;
 
 use std::fs::File;
 use std::io;
@@ -13,6 +17,8 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{MemfdFlags, SealFlags};
 use wasmtime::Engine;
 use wasmtime::component::Component;
+
+pub use peer::peer_pidfd;
 
 const SEALS: SealFlags = SealFlags::WRITE.union(SealFlags::GROW).union(SealFlags::SHRINK).union(SealFlags::SEAL);
 

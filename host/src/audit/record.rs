@@ -65,7 +65,7 @@ impl Record {
 }
 
 /// SHA-256, hexadecimal.
-pub(super) fn hash(bytes: &[u8]) -> String {
+pub fn hash(bytes: &[u8]) -> String {
     hex(ring::digest::digest(&ring::digest::SHA256, bytes).as_ref())
 }
 

@@ -13,6 +13,8 @@ pub mod exit {
     pub const CLAIMS: u8 = 13;
     /// Expired or not yet valid.
     pub const TIME: u8 = 14;
+    /// Revoked.
+    pub const REVOKED: u8 = 16;
     /// Trust policy invalid or stale.
     pub const TRUST: u8 = 17;
     /// The other end cannot be reached.

@@ -43,7 +43,7 @@ pub struct AddArgs {
     /// A purpose that it may sign data for, with the key of its X.509-SVID.
     #[arg(long)]
     purpose: Vec<String>,
-    /// An identity action: read, x509, validate, export.
+    /// An identity action: read, bundles, peer, x509, validate, export.
     #[arg(long)]
     identity: Vec<String>,
     /// Who may call it: `anonymous`, or a SPIFFE ID.

@@ -102,6 +102,7 @@ async fn start(config: Config) -> Result<Arc<Host>, CliError> {
     Host::start(config).await.map_err(|error| match error {
         HostError::State(_) | HostError::Listen(..) => with_hint(exit::CONFIG, "host.cannot-start", &error.to_string()),
         HostError::Audit { .. } => with_hint(exit::INTERNAL, "audit.broken", &error.to_string()),
+        HostError::Revocations(_) => with_hint(exit::INTERNAL, "identity.revocations", &error.to_string()),
         HostError::Io(_) => CliError::internal(error),
     })
 }

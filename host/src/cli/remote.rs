@@ -9,7 +9,7 @@ use super::output::{Output, table};
 use super::{block_on, files, locate};
 use crate::rpc::control::control_client::ControlClient;
 use crate::rpc::control::{
-    BundleRequest, Component, ReloadPolicyRequest, StartRequest, StatusReply, StatusRequest, StopRequest, start_reply,
+    Component, ReloadPolicyRequest, StartRequest, StatusReply, StatusRequest, StopRequest, start_reply,
 };
 
 /// Which host.
@@ -55,13 +55,6 @@ pub struct StopArgs {
     component: String,
     #[command(flatten)]
     target: TargetArgs,
-}
-
-/// `portcullis identity ...`.
-#[derive(Debug, clap::Subcommand)]
-pub enum IdentityCommand {
-    /// The trust bundle as the host publishes it (SPIFFE bundle document).
-    Bundle(TargetArgs),
 }
 
 /// A client of the control socket.
@@ -217,17 +210,6 @@ pub fn reload(args: TargetArgs, out: &mut Output) -> Result<(), CliError> {
     out.result(text, &serde_json::json!({ "policy_generation": reply.generation }))
 }
 
-/// `portcullis identity bundle`.
-pub fn identity(command: IdentityCommand, out: &mut Output) -> Result<(), CliError> {
-    let IdentityCommand::Bundle(target) = command;
-    let socket = target.socket()?;
-    let json = block_on(async {
-        let reply = connect(&socket).await?.bundle(BundleRequest {}).await;
-        Ok(reply.map_err(|error| failed(&error))?.into_inner().json)
-    })?;
-    out.raw(format!("{json}\n").as_bytes())
-}
-
 fn status_text(reply: &StatusReply) -> String {
     let mut rows = vec![
         vec!["ready".to_owned(), if reply.ready { "yes" } else { "no" }.to_owned()],
@@ -238,6 +220,7 @@ fn status_text(reply: &StatusReply) -> String {
         vec!["audit".to_owned(), reply.audit_path.clone()],
         vec!["requests".to_owned(), format!("{}, spoilt by guests {}", reply.requests, reply.guest_failures)],
     ];
+    rows.extend(reply.listening.iter().map(|socket| vec![socket.name.clone(), socket.address.clone()]));
     rows.extend(reply.processes.iter().map(|process| {
         let up = if process.up { format!("pid {}", process.pid) } else { "down".to_owned() };
         vec![process.role.clone(), format!("{up}, {} restarts", process.restarts)]
@@ -277,13 +260,15 @@ pub fn status_json(reply: &StatusReply) -> serde_json::Value {
     let processes = reply.processes.iter().map(|process| {
         serde_json::json!({ "role": process.role, "pid": process.pid, "restarts": process.restarts, "up": process.up })
     });
+    let listening: serde_json::Map<_, _> =
+        reply.listening.iter().map(|socket| (socket.name.clone(), socket.address.clone().into())).collect();
     serde_json::json!({
         "ready": reply.ready, "problems": reply.problems, "policy_generation": reply.policy_generation,
         "trust_version": reply.trust_version, "processes": processes.collect::<Vec<_>>(),
         "components": reply.components.iter().map(component_json).collect::<Vec<_>>(),
         "http": reply.http_address, "mtls": reply.mtls_address, "audit": reply.audit_path, "pool_profile": reply.pool_profile,
         "requests": reply.requests, "guest_failures": reply.guest_failures, "events_lost": reply.events_lost,
-        "dangers": reply.dangers,
+        "dangers": reply.dangers, "listening": listening,
     })
 }
 

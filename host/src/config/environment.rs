@@ -11,6 +11,9 @@ pub const HOME: &str = "HOME";
 /// Variables that child processes of the host see.
 pub const PASSED_ON: &[&str] = &[LOG];
 
+/// Variables by which libraries of PKCS#11 tokens find their configuration; only the identity process sees them.
+pub const PKCS11: &[&str] = &["SOFTHSM2_CONF", "TPM2_PKCS11_STORE", "YUBIHSM_PKCS11_CONF"];
+
 /// Reads one variable; absent, empty and not UTF-8 are all `None`.
 pub fn read(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())

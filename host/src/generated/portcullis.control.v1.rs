@@ -149,11 +149,59 @@ pub struct ExplainReply {
     pub fix_argv: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct BundleRequest {}
+pub struct BundleRequest {
+    /// All bundles that the host knows, as a SPIFFE bundle map, instead of its own.
+    #[prost(bool, tag = "1")]
+    pub federated: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BundleReply {
     #[prost(string, tag = "1")]
     pub json: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityShowRequest {}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityRotateRequest {
+    #[prost(bool, tag = "1")]
+    pub x509: bool,
+    #[prost(bool, tag = "2")]
+    pub jwt: bool,
+    #[prost(bool, tag = "3")]
+    pub wit: bool,
+    #[prost(bool, tag = "4")]
+    pub svids: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityTaintRequest {
+    /// Key id of the authority.
+    #[prost(string, tag = "1")]
+    pub authority: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityRevokeRequest {
+    /// An instance id, or a SPIFFE ID.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    /// Lift the revocation of a SPIFFE ID.
+    #[prost(bool, tag = "2")]
+    pub lift: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct IdentityReply {
+    #[prost(oneof = "identity_reply::Result", tags = "1, 2")]
+    pub result: ::core::option::Option<identity_reply::Result>,
+}
+/// Nested message and enum types in `IdentityReply`.
+pub mod identity_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        /// What was found or done, as JSON.
+        #[prost(string, tag = "1")]
+        ReportJson(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Refused(super::Refused),
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ScanChunk {
@@ -385,6 +433,102 @@ pub mod control_client {
                 .insert(GrpcMethod::new("portcullis.control.v1.Control", "Bundle"));
             self.inner.unary(req, path, codec).await
         }
+        /// Authorities, identities, peers.
+        pub async fn identity_show(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IdentityShowRequest>,
+        ) -> std::result::Result<tonic::Response<super::IdentityReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.control.v1.Control/IdentityShow",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("portcullis.control.v1.Control", "IdentityShow"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Forces new authorities or new SVIDs.
+        pub async fn identity_rotate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IdentityRotateRequest>,
+        ) -> std::result::Result<tonic::Response<super::IdentityReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.control.v1.Control/IdentityRotate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("portcullis.control.v1.Control", "IdentityRotate"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Distrusts an authority at once.
+        pub async fn identity_taint(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IdentityTaintRequest>,
+        ) -> std::result::Result<tonic::Response<super::IdentityReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.control.v1.Control/IdentityTaint",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("portcullis.control.v1.Control", "IdentityTaint"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes its identity from an instance, or from whoever has a SPIFFE ID; or gives a SPIFFE ID back.
+        pub async fn identity_revoke(
+            &mut self,
+            request: impl tonic::IntoRequest<super::IdentityRevokeRequest>,
+        ) -> std::result::Result<tonic::Response<super::IdentityReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.control.v1.Control/IdentityRevoke",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("portcullis.control.v1.Control", "IdentityRevoke"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         /// Self-check: does the identity process find one of its private keys in these bytes? Answers with a count, never with a key.
         pub async fn scan_for_keys(
             &mut self,
@@ -453,6 +597,26 @@ pub mod control_server {
             &self,
             request: tonic::Request<super::BundleRequest>,
         ) -> std::result::Result<tonic::Response<super::BundleReply>, tonic::Status>;
+        /// Authorities, identities, peers.
+        async fn identity_show(
+            &self,
+            request: tonic::Request<super::IdentityShowRequest>,
+        ) -> std::result::Result<tonic::Response<super::IdentityReply>, tonic::Status>;
+        /// Forces new authorities or new SVIDs.
+        async fn identity_rotate(
+            &self,
+            request: tonic::Request<super::IdentityRotateRequest>,
+        ) -> std::result::Result<tonic::Response<super::IdentityReply>, tonic::Status>;
+        /// Distrusts an authority at once.
+        async fn identity_taint(
+            &self,
+            request: tonic::Request<super::IdentityTaintRequest>,
+        ) -> std::result::Result<tonic::Response<super::IdentityReply>, tonic::Status>;
+        /// Takes its identity from an instance, or from whoever has a SPIFFE ID; or gives a SPIFFE ID back.
+        async fn identity_revoke(
+            &self,
+            request: tonic::Request<super::IdentityRevokeRequest>,
+        ) -> std::result::Result<tonic::Response<super::IdentityReply>, tonic::Status>;
         /// Self-check: does the identity process find one of its private keys in these bytes? Answers with a count, never with a key.
         async fn scan_for_keys(
             &self,
@@ -780,6 +944,186 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = BundleSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.control.v1.Control/IdentityShow" => {
+                    #[allow(non_camel_case_types)]
+                    struct IdentityShowSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::IdentityShowRequest>
+                    for IdentityShowSvc<T> {
+                        type Response = super::IdentityReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IdentityShowRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::identity_show(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IdentityShowSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.control.v1.Control/IdentityRotate" => {
+                    #[allow(non_camel_case_types)]
+                    struct IdentityRotateSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::IdentityRotateRequest>
+                    for IdentityRotateSvc<T> {
+                        type Response = super::IdentityReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IdentityRotateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::identity_rotate(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IdentityRotateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.control.v1.Control/IdentityTaint" => {
+                    #[allow(non_camel_case_types)]
+                    struct IdentityTaintSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::IdentityTaintRequest>
+                    for IdentityTaintSvc<T> {
+                        type Response = super::IdentityReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IdentityTaintRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::identity_taint(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IdentityTaintSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.control.v1.Control/IdentityRevoke" => {
+                    #[allow(non_camel_case_types)]
+                    struct IdentityRevokeSvc<T: Control>(pub Arc<T>);
+                    impl<
+                        T: Control,
+                    > tonic::server::UnaryService<super::IdentityRevokeRequest>
+                    for IdentityRevokeSvc<T> {
+                        type Response = super::IdentityReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::IdentityRevokeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::identity_revoke(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = IdentityRevokeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

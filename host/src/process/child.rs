@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::Role;
 use super::handover::Handover;
+use crate::config::environment;
 
 /// Starts children. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -128,8 +129,9 @@ impl Drop for Child {
 fn start(role: Role, stdin: OwnedFd, stdout: Option<OwnedFd>) -> io::Result<std::process::Child> {
     let mut command = Command::new("/proc/self/exe");
     command.arg("role").arg(role.name()).env_clear().stdin(Stdio::from(stdin)).stderr(Stdio::inherit());
-    for name in crate::config::environment::PASSED_ON {
-        if let Some(value) = crate::config::environment::read(name) {
+    let tokens = if role == Role::Identity { environment::PKCS11 } else { &[] };
+    for name in environment::PASSED_ON.iter().chain(tokens) {
+        if let Some(value) = environment::read(name) {
             command.env(name, value);
         }
     }

@@ -55,6 +55,11 @@ impl Handover {
         Ok(Self { socket: io::stdin().as_fd().try_clone_to_owned()? })
     }
 
+    /// Another handle of this end.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self { socket: self.socket.try_clone()? })
+    }
+
     /// Sends one packet.
     pub fn send(
         &self,

@@ -40,8 +40,9 @@ use crate::runtime::events::Events;
 use crate::runtime::gateway::Gateway;
 use crate::runtime::guest::Lanes;
 use crate::runtime::handshake::{RemoteSigner, SignerThread};
-use crate::runtime::identity::IdentityClient;
+use crate::runtime::identity::{IdentityClient, following};
 use crate::runtime::linking;
+use crate::runtime::live::Live;
 use crate::runtime::resolve::Resolver;
 use crate::runtime::routes::Routes;
 
@@ -257,10 +258,10 @@ fn acceptor(shared: &Arc<Shared>, gateway: &Arc<Gateway>) -> Result<mtls::Accept
         let who = server.server(name?)?;
         let svid = served.identity.held_svid(who.instance())?;
         let signer = Arc::new(RemoteSigner::new(who.instance(), &served, &served.signer));
-        Some(mtls::ServedIdentity { svid: svid.as_ref().clone(), signer })
+        Some(mtls::ServedIdentity { svid, signer })
     };
     let shared = Arc::clone(shared);
-    let bundle = move || shared.identity.bundle().map(|bundle| Arc::clone(&bundle.trust)).unwrap_or_default();
+    let bundle = move || shared.identity.bundles().map(|bundles| Arc::clone(bundles.trust())).unwrap_or_default();
     mtls::acceptor(Arc::new(identity), Arc::new(bundle))
 }
 
@@ -270,7 +271,7 @@ async fn follow_identity(shared: Arc<Shared>, fd: OwnedFd) {
         Ok(channel) => {
             let connection = shared.identity.connect(channel);
             while shared.identity.is_current(connection) {
-                if let Err(error) = shared.identity.follow_bundle().await {
+                if let Err(error) = following::follow(&shared).await {
                     tracing::warn!(?error, "the trust bundle cannot be followed");
                 }
                 tokio::time::sleep(SVID_RETRY).await;
@@ -282,7 +283,9 @@ async fn follow_identity(shared: Arc<Shared>, fd: OwnedFd) {
 
 /// Holds the X.509-SVID of an instance fresh while policy grants one, so that a handshake finds it.
 async fn keep_svid(who: Arc<Loaded>) {
+    let mut changes = who.shared().identity.changes();
     while !who.is_stopped() {
+        changes.borrow_and_update();
         let wait = match who.slice().svid_x509(SVID_TTL_SECONDS) {
             Err(_) => SVID_POLL,
             Ok(_grant) => match who.shared().identity.svid(who.instance()).await {
@@ -295,7 +298,8 @@ async fn keep_svid(who: Arc<Loaded>) {
         };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = who.shared().identity.connected_anew() => {}
+            // Another identity process, another epoch, another bundle: what is held may be over.
+            _ = changes.changed() => {}
         }
     }
 }
@@ -320,6 +324,7 @@ impl Service for Process {
             limits,
             events: Events::new(),
             identity: IdentityClient::new(trust_domain),
+            live: Arc::new(Live::default()),
             signer: SignerThread::start().map_err(internal)?,
             web: WebConnector::system().map_err(|error| error.to_string()),
             resolver: Resolver::new(names),

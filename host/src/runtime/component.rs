@@ -17,6 +17,7 @@ use super::events::Events;
 use super::guest::Lanes;
 use super::handshake::SignerThread;
 use super::identity::IdentityClient;
+use super::live::Live;
 use super::resolve::Resolver;
 use crate::config::Limits;
 
@@ -31,6 +32,8 @@ pub struct Shared {
     pub events: Events,
     /// The identity process.
     pub identity: IdentityClient,
+    /// mTLS connections that stand.
+    pub live: Arc<Live>,
     /// Signatures in handshakes.
     pub signer: SignerThread,
     /// TLS to servers of the Web, or why there is none.
@@ -154,6 +157,7 @@ impl Loaded {
     pub fn stop(&self) {
         self.stopped.store(true, Ordering::Release);
         self.shared.identity.forget(self.instance());
+        self.shared.live.stop(self.instance());
     }
 
     /// Whether it was stopped.

@@ -3,13 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
-use portcullis_identity::SpiffeId;
 use wasmtime_wasi::{ResourceTable, WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::budget::Budget;
 use super::component::Loaded;
 use super::egress::Egress;
+use super::serving::Caller;
 use super::stdio::GuestLog;
 
 /// The data of a store.
@@ -19,12 +19,12 @@ pub struct Ctx {
     table: ResourceTable,
     egress: Egress,
     budget: Budget,
-    caller: Option<SpiffeId>,
+    caller: Option<Caller>,
 }
 
 impl Ctx {
     /// A context without environment, arguments, files, sockets or standard input.
-    pub fn new(who: &Arc<Loaded>, caller: Option<SpiffeId>) -> Self {
+    pub fn new(who: &Arc<Loaded>, caller: Option<Caller>) -> Self {
         let limits = &who.shared().limits;
         let (out, err) = GuestLog::pair(who);
         let mut wasi = WasiCtx::builder();
@@ -50,7 +50,7 @@ impl Ctx {
     }
 
     /// The caller, where mTLS proved one.
-    pub fn caller(&self) -> Option<&SpiffeId> {
+    pub fn caller(&self) -> Option<&Caller> {
         self.caller.as_ref()
     }
 

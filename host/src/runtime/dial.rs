@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 
 use super::component::Loaded;
 use super::handshake::{RemoteSigner, SignerThread};
+use super::identity::trust::Unfit;
 use crate::limits::HANDSHAKE_TIMEOUT;
 
 /// A connection to a destination, plain or mTLS.
@@ -62,15 +63,22 @@ pub async fn mtls(
     peer: &SpiffeId,
 ) -> Result<Connection, DialError> {
     let shared = who.shared();
-    let svid = shared.identity.svid(who.instance()).await.map_err(|error| DialError::Identity(format!("{error:?}")))?;
-    let bundle = shared.identity.bundle().ok_or_else(|| DialError::Identity("no trust bundle yet".to_owned()))?;
+    let svid = shared.identity.svid(who.instance()).await.map_err(|error| DialError::Identity(error.to_string()))?;
+    let seen = shared.identity.trust().ok_or_else(|| DialError::Identity("no trust bundle yet".to_owned()))?;
     let signer = Arc::new(RemoteSigner::new(who.instance(), shared, signer));
-    let connector =
-        mtls::connector(&svid, signer, &bundle.trust, peer).map_err(|error| DialError::Tls(error.to_string()))?;
+    let connector = mtls::connector(&svid, signer, seen.bundles().trust(), peer)
+        .map_err(|error| DialError::Tls(error.to_string()))?;
     let connected = tokio::time::timeout(HANDSHAKE_TIMEOUT, connector.connect(server_name, stream)).await;
-    let (stream, _peer) =
+    let (stream, peer) =
         connected.map_err(|_| DialError::Timeout)?.map_err(|error| DialError::Tls(error.to_string()))?;
-    Ok(Connection::Tls(Box::new(stream)))
+    // In the table first: from then on a change finds it, and a change before that is found here.
+    let live = shared.live.enter(who.instance(), &peer);
+    let may_begin = match who.is_stopped() {
+        true => Err(Unfit::Stopped),
+        false => shared.identity.may_begin(Some(&seen), who.instance(), &peer),
+    };
+    may_begin.map_err(|why| DialError::Tls(why.to_string()))?;
+    Ok(Connection::Tls(Box::new(live.guard(stream))))
 }
 
 /// TLS over a connection to a server of the Web: a chain to the system's roots for the name in the destination.

@@ -19,6 +19,7 @@ use wasmtime_wasi_http::{
 
 use tokio::sync::Semaphore;
 
+use super::asserted::is_asserted_identity;
 use super::body::Idle;
 use super::component::Loaded;
 use super::dial::{self, Connection, DialError};
@@ -87,11 +88,6 @@ impl WasiHttpHooks for Egress {
 
 fn is_forbidden(name: &HeaderName) -> bool {
     DEFAULT_FORBIDDEN_HEADERS.contains(name) || *name == PROXY_AUTHORIZATION || is_asserted_identity(name)
-}
-
-/// Headers by which a proxy asserts who a caller is. Nobody here may send or believe one.
-pub fn is_asserted_identity(name: &HeaderName) -> bool {
-    name.as_str() == "x-forwarded-client-cert" || name.as_str().starts_with("x-portcullis-")
 }
 
 async fn send(who: &Arc<Loaded>, request: Request<WasiBody>, options: RequestOptions) -> Sent {

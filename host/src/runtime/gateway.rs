@@ -15,19 +15,21 @@ use http::header::{CONNECTION, HeaderValue, RETRY_AFTER};
 use http::{Request, StatusCode};
 use hyper::body::{Body, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use portcullis_identity::SpiffeId;
 use portcullis_identity::mtls::Peer;
-use portcullis_policies::{Call, Caller, Grant};
+use portcullis_policies::{self as policies, Call, Grant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
 
+use super::asserted::strip_asserted_identity;
 use super::body::{BodyError, Idle};
 use super::component::{Loaded, Shared};
-use super::request::{host_of, strip_asserted_identity};
+use super::identity::trust::{Trust, Unfit};
+use super::live::left;
+use super::request::host_of;
 use super::routes::Routes;
-use super::serving::{self, Answer, Handshake, Side, text};
+use super::serving::{self, Answer, Caller, Handshake, Side, text};
 use super::slow::WriteDeadline;
 use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES};
 use crate::rpc::runtime::{Call as CallEvent, Failure, event::What};
@@ -106,31 +108,52 @@ impl Gateway {
             async move {
                 // Each costs a call to the identity process, before the client has shown anything.
                 let Ok(turn) = turn else { return };
+                let seen = gateway.shared.identity.trust();
                 let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await;
                 let (stream, peer) = match accepted {
                     Ok(Ok(accepted)) => accepted,
-                    Ok(Err(error)) => {
-                        let what = What::Failure(Failure { kind: "mtls".to_owned(), detail: error.to_string() });
-                        gateway.shared.events.report("", 0, "C0301", what);
-                        return;
-                    }
+                    Ok(Err(error)) => return gateway.handshake_failed("", error.to_string()),
                     Err(_) => return,
                 };
                 drop(turn);
-                let Some(handshake) = gateway.handshake(&peer) else { return };
-                let caller = Some(peer.spiffe_id().clone());
+                let Some((who, handshake)) = gateway.handshake(&peer) else { return };
+                // In the table first: from then on a change finds it, and a change before that is found here.
+                let mut live = gateway.shared.live.enter(who.instance(), &peer);
+                if let Err(why) = gateway.may_begin(&who, seen.as_ref(), &peer) {
+                    return gateway.handshake_failed(who.instance(), format!("{}: {why}", peer.spiffe_id()));
+                }
+                let caller = Some(Caller { spiffe_id: peer.spiffe_id().clone(), until: peer.not_after() });
                 let side = Side { scheme: || Scheme::Https, caller, handshake: Some(Arc::new(handshake)) };
-                gateway.connection(stream, side, place).await;
+                tokio::select! {
+                    biased;
+                    // Whoever cut it reports it. All that is at work on the connection ends with it.
+                    _why = live.cut() => {}
+                    () = gateway.connection(stream, side, place) => {}
+                }
             }
         })
         .await;
     }
 
-    /// What a handshake settled: whose identity was shown, and until when the caller's holds.
-    fn handshake(&self, peer: &Peer) -> Option<Handshake> {
+    /// What a handshake settled: whose identity was shown, and until when both hold.
+    fn handshake(&self, peer: &Peer) -> Option<(Arc<Loaded>, Handshake)> {
         let server_name = peer.server_name()?.to_owned();
-        let shown = self.server(&server_name)?.spiffe_id().clone();
-        Some(Handshake { server_name, shown, caller_until: peer.not_after() })
+        let shown = peer.presented().spiffe_id.clone();
+        // Routes may have changed within the handshake.
+        let who = self.server(&server_name).filter(|who| *who.spiffe_id() == shown)?;
+        let until = peer.not_after().min(peer.presented().not_after);
+        Some((who, Handshake { server_name, shown, until }))
+    }
+
+    fn may_begin(&self, who: &Loaded, seen: Option<&Arc<Trust>>, peer: &Peer) -> Result<(), Unfit> {
+        if who.is_stopped() {
+            return Err(Unfit::Stopped);
+        }
+        self.shared.identity.may_begin(seen, who.instance(), peer)
+    }
+
+    fn handshake_failed(&self, instance: &str, detail: String) {
+        self.shared.events.report(instance, 0, "C0301", What::Failure(Failure { kind: "mtls".to_owned(), detail }));
     }
 
     async fn accept<F, R>(self: Arc<Self>, listener: TcpListener, handle: F)
@@ -161,14 +184,25 @@ impl Gateway {
         let gateway = Arc::clone(&self);
         let begun = Arc::new(AtomicBool::new(false));
         let begins = Arc::clone(&begun);
+        let sides = side.clone();
         let service = hyper::service::service_fn(move |request| {
             begins.store(true, Ordering::Relaxed);
-            let (gateway, side) = (Arc::clone(&gateway), side.clone());
+            let (gateway, side) = (Arc::clone(&gateway), sides.clone());
             async move { Ok::<_, std::convert::Infallible>(gateway.answer(request, &side).await) }
         });
         let mut draining = self.draining.subscribe();
+        let until = side.handshake.as_ref().map(|handshake| handshake.until);
         let drained = async move {
-            let _ = draining.wait_for(|draining| *draining).await;
+            let expired = async {
+                match until {
+                    Some(until) => tokio::time::sleep(left(until)).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = draining.wait_for(|draining| *draining) => {}
+                () = expired => {}
+            }
         };
         let ended = if self.http2 {
             let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
@@ -231,7 +265,7 @@ impl Gateway {
                     "another component than the one that proved its identity",
                 );
             }
-            if crate::clock::now() >= handshake.caller_until {
+            if side.caller.as_ref().is_none_or(|caller| crate::clock::now() >= caller.until) {
                 let mut expired = text(StatusCode::FORBIDDEN, "the certificate of the caller has expired");
                 expired.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
                 return expired;
@@ -264,18 +298,18 @@ impl Gateway {
 }
 
 /// Asks policy whether this caller may call this component.
-fn may_call(who: &Arc<Loaded>, caller: Option<&SpiffeId>) -> Result<Grant<Call>, Answer> {
+fn may_call(who: &Arc<Loaded>, caller: Option<&Caller>) -> Result<Grant<Call>, Answer> {
     let in_force = who.in_force();
     let slice = in_force.slice();
     let decided = match caller {
-        None => slice.call(&Caller::Anonymous),
-        Some(id) => slice.call(&Caller::Workload(id.to_string())),
+        None => slice.call(&policies::Caller::Anonymous),
+        Some(caller) => slice.call(&policies::Caller::Workload(caller.spiffe_id.to_string())),
     };
     let denial = match decided {
         Ok(grant) => return Ok(grant),
         Err(denial) => denial,
     };
-    let what = What::Call(CallEvent { caller: caller.map(ToString::to_string).unwrap_or_default() });
+    let what = What::Call(CallEvent { caller: caller.map(|caller| caller.spiffe_id.to_string()).unwrap_or_default() });
     let code = denial.code().to_string();
     let reference = who.shared().events.report(who.instance(), slice.generation(), &code, what);
     let mut refused = text(StatusCode::FORBIDDEN, "policy does not let you call this component");

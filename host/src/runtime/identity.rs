@@ -1,61 +1,61 @@
-//! The runtime's side of the identity process, and the identity interfaces that guests see.
+//! The runtime's side of the identity process.
 //!
 //! The identity process decides and audits every issuance; this side can only ask, for an instance that runs here. What
-//! is kept is public or short-lived: certificate chains, the trust bundle. Tokens are not kept.
+//! is kept is public or short-lived: certificate chains, trust bundles, tokens until half their life. All of it is given up
+//! at once when the identity process says so: see [`trust`] and [`tokens`].
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use portcullis_identity::mtls::Svid;
+use portcullis_identity::mtls::{Peer, Svid};
 use portcullis_identity::rpc::workloads_client::WorkloadsClient;
 use portcullis_identity::rpc::{
-    Denied, Failed, FetchX509SvidRequest, MintJwtSvidRequest, ValidateJwtSvidRequest, WatchBundleRequest,
-    fetch_x509_svid_reply, mint_jwt_svid_reply, validate_jwt_svid_reply,
+    BundleUpdate, Denied, ExportX509Request, ExportedX509, Failed, FetchX509SvidRequest, MintJwtSvidRequest,
+    SignDataRequest, SignedData, ValidJwtSvid, ValidateJwtSvidRequest, export_x509_reply, fetch_x509_svid_reply,
+    mint_jwt_svid_reply, sign_data_reply, validate_jwt_svid_reply,
 };
-use portcullis_identity::{SpiffeId, TrustBundle, TrustDomain};
-use portcullis_policies::{Denial, IdentityAction};
+use portcullis_identity::{BundleSet, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 use tonic::transport::Channel;
 
-use super::component::Loaded;
-use super::context::Ctx;
-use super::wit::portcullis::portcullis::identity as wit;
-use super::wit::wasmcloud::wasmcloud::identity::store;
 use crate::limits::RPC_TIMEOUT;
-use crate::rpc::runtime::{IdentityUse, event::What};
+
+pub mod following;
+pub mod interfaces;
+pub mod tokens;
+pub mod trust;
+
+use self::tokens::{Token, Tokens};
+use self::trust::{Trust, Unfit};
 
 /// The way to the identity process. It changes when that process is started again.
 #[derive(Debug)]
 pub struct IdentityClient {
     trust_domain: TrustDomain,
     channel: ArcSwapOption<Channel>,
-    bundle: ArcSwapOption<Bundle>,
+    trust: ArcSwapOption<Trust>,
     svids: Mutex<HashMap<String, Held>>,
-    connections: watch::Sender<u64>,
+    tokens: Tokens,
+    connection: AtomicU64,
+    changes: watch::Sender<u64>,
 }
 
 #[derive(Debug, Clone)]
 struct Held {
     svid: Arc<Svid>,
     renew_at: OffsetDateTime,
-}
-
-/// The trust bundle of the own trust domain.
-#[derive(Debug)]
-pub struct Bundle {
-    /// The SPIFFE bundle document.
-    pub json: String,
-    /// Its X.509 authorities, for TLS.
-    pub trust: Arc<TrustBundle>,
+    epoch: u64,
 }
 
 /// Why the identity process gave nothing.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdentityError {
     /// Policy said no; it is in the audit log under the reference.
+    #[error("denied {code}, reference {reference}")]
     Denied {
         /// Stable code.
         code: String,
@@ -63,6 +63,7 @@ pub enum IdentityError {
         reference: String,
     },
     /// The call could not be served.
+    #[error("{message}")]
     Failed {
         /// Stable word.
         kind: String,
@@ -70,6 +71,7 @@ pub enum IdentityError {
         message: String,
     },
     /// The process did not answer.
+    #[error("{0}")]
     Unavailable(String),
 }
 
@@ -79,9 +81,11 @@ impl IdentityClient {
         Self {
             trust_domain,
             channel: ArcSwapOption::empty(),
-            bundle: ArcSwapOption::empty(),
+            trust: ArcSwapOption::empty(),
             svids: Mutex::new(HashMap::new()),
-            connections: watch::Sender::new(0),
+            tokens: Tokens::default(),
+            connection: AtomicU64::new(0),
+            changes: watch::Sender::new(0),
         }
     }
 
@@ -90,49 +94,77 @@ impl IdentityClient {
         if let Ok(mut svids) = self.svids.lock() {
             svids.clear();
         }
+        self.tokens.clear();
         self.channel.store(Some(Arc::new(channel)));
-        self.connections.send_modify(|number| *number += 1);
-        *self.connections.borrow()
+        let connection = self.connection.fetch_add(1, Ordering::AcqRel) + 1;
+        self.changes.send_modify(|number| *number += 1);
+        connection
     }
 
     /// Whether a connection, by the number that `connect` gave, is the one in use.
     pub fn is_current(&self, connection: u64) -> bool {
-        *self.connections.borrow() == connection
+        self.connection.load(Ordering::Acquire) == connection
     }
 
-    /// Waits for the next connection.
-    pub async fn connected_anew(&self) {
-        let mut connections = self.connections.subscribe();
-        if connections.changed().await.is_err() {
-            std::future::pending::<()>().await;
-        }
+    /// Sees each new connection and each change of whom is trusted.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
     }
 
-    /// Follows the trust bundle over the present connection until that ends.
-    pub async fn follow_bundle(&self) -> Result<(), IdentityError> {
-        let mut updates = self.client()?.watch_bundle(WatchBundleRequest {}).await.map_err(unavailable)?.into_inner();
-        while let Some(update) = updates.message().await.map_err(unavailable)? {
-            match TrustBundle::from_json(&self.trust_domain, update.bundle_json.as_bytes()) {
-                Ok(trust) => {
-                    self.bundle.store(Some(Arc::new(Bundle { json: update.bundle_json, trust: Arc::new(trust) })));
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the identity process sent a trust bundle that cannot be used; the old one stays")
-                }
+    /// Trusts as an update says from now on. What is held and does not fit that is given up. Computes, and does not wait.
+    fn take(&self, update: BundleUpdate) -> Result<Arc<Trust>, String> {
+        let trust = Arc::new(Trust::parse(&self.trust_domain, update)?);
+        self.trust.store(Some(Arc::clone(&trust)));
+        self.tokens.clear();
+        let held: Vec<(String, Held)> = self
+            .svids
+            .lock()
+            .map(|svids| svids.iter().map(|(instance, held)| (instance.clone(), held.clone())).collect())
+            .unwrap_or_default();
+        let now = crate::clock::now();
+        for (instance, held) in held {
+            if trust.check_own(&instance, &held.svid, now).is_err()
+                && let Ok(mut svids) = self.svids.lock()
+                && svids.get(&instance).is_some_and(|own| Arc::ptr_eq(&own.svid, &held.svid))
+            {
+                svids.remove(&instance);
             }
         }
-        Ok(())
+        self.changes.send_modify(|number| *number += 1);
+        Ok(trust)
     }
 
-    /// The trust bundle, where one came yet.
-    pub fn bundle(&self) -> Option<Arc<Bundle>> {
-        self.bundle.load_full()
+    /// Whom this process trusts now, where the identity process said it yet.
+    pub fn trust(&self) -> Option<Arc<Trust>> {
+        self.trust.load_full()
     }
 
-    /// The X.509-SVID of an instance, public part. Renewed at half its life.
+    /// The bundles, own and federated, where they came yet.
+    pub fn bundles(&self) -> Option<Arc<BundleSet>> {
+        self.trust.load().as_ref().map(|trust| Arc::clone(trust.bundles()))
+    }
+
+    /// Whether a connection may begin whose handshake was checked under `seen`, which may have been replaced meanwhile.
+    pub fn may_begin(&self, seen: Option<&Arc<Trust>>, instance: &str, peer: &Peer) -> Result<(), Unfit> {
+        let Some(trust) = self.trust() else { return Err(Unfit::Peer("no trust bundle yet".to_owned())) };
+        if trust.is_revoked(instance, &peer.presented().spiffe_id) {
+            return Err(Unfit::OwnRevoked);
+        }
+        if trust.is_revoked_id(peer.spiffe_id()) {
+            return Err(Unfit::PeerRevoked);
+        }
+        if seen.is_some_and(|seen| Arc::ptr_eq(seen, &trust)) {
+            return Ok(());
+        }
+        let now = crate::clock::now();
+        trust.check_own(instance, peer.presented(), now).and_then(|()| trust.check_peer(peer, now))
+    }
+
+    /// The X.509-SVID of an instance, public part. Renewed at half its life, and when its epoch is over.
     pub async fn svid(&self, instance: &str) -> Result<Arc<Svid>, IdentityError> {
         let now = crate::clock::now();
-        if let Some(held) = self.held(instance).filter(|held| now < held.renew_at) {
+        let epoch = self.epoch();
+        if let Some(held) = self.held(instance).filter(|held| now < held.renew_at && held.epoch >= epoch) {
             return Ok(held.svid);
         }
         let request = FetchX509SvidRequest { instance: instance.to_owned() };
@@ -141,7 +173,7 @@ impl IdentityClient {
             Some(fetch_x509_svid_reply::Result::Ok(issued)) => issued,
             Some(fetch_x509_svid_reply::Result::Denied(denied)) => return Err(denied.into()),
             Some(fetch_x509_svid_reply::Result::Failed(failed)) => return Err(failed.into()),
-            None => return Err(IdentityError::Unavailable("an empty reply".to_owned())),
+            None => return Err(empty()),
         };
         let not_after = OffsetDateTime::from_unix_timestamp(issued.not_after)
             .map_err(|_| IdentityError::Unavailable("a time out of range".to_owned()))?;
@@ -150,61 +182,98 @@ impl IdentityClient {
         let svid = Arc::new(Svid { spiffe_id, chain: issued.chain, key_id: issued.key_id, not_after });
         let renew_at = now + (not_after - now) / 2;
         if let Ok(mut svids) = self.svids.lock() {
-            svids.insert(instance.to_owned(), Held { svid: Arc::clone(&svid), renew_at });
+            svids.insert(instance.to_owned(), Held { svid: Arc::clone(&svid), renew_at, epoch: issued.svid_epoch });
         }
         Ok(svid)
     }
 
-    /// The X.509-SVID of an instance if one is held and still valid; asks nobody.
+    /// The X.509-SVID of an instance if one is held that may still be shown; asks nobody.
     pub fn held_svid(&self, instance: &str) -> Option<Arc<Svid>> {
         let now = crate::clock::now();
-        self.held(instance).map(|held| held.svid).filter(|svid| now < svid.not_after)
+        let svid = self.held(instance).map(|held| held.svid).filter(|svid| now < svid.not_after)?;
+        let trust = self.trust.load();
+        let revoked = trust.as_ref().is_none_or(|trust| trust.is_revoked(instance, &svid.spiffe_id));
+        (!revoked).then_some(svid)
     }
 
-    /// Forgets the SVID of an instance that stopped.
+    /// Forgets what is held for an instance that stopped.
     pub fn forget(&self, instance: &str) {
         if let Ok(mut svids) = self.svids.lock() {
             svids.remove(instance);
         }
+        self.tokens.forget(instance);
     }
 
-    async fn jwt(&self, instance: &str, audiences: Vec<String>) -> Result<wit::jwt::Svid, IdentityError> {
+    /// A JWT-SVID of an instance: one that is held for these audiences, under this generation of policy, or a new one.
+    pub async fn jwt(&self, instance: &str, generation: u64, audiences: Vec<String>) -> Result<Token, IdentityError> {
+        let key = tokens::key(&audiences);
+        let now = crate::clock::now();
+        if let Some(token) = self.tokens.get(instance, &key, generation, self.epoch(), now) {
+            return Ok(token);
+        }
+        let (seen, connection) = (self.trust(), self.connection.load(Ordering::Acquire));
         let request = MintJwtSvidRequest { instance: instance.to_owned(), audiences, ttl_seconds: None };
         let reply = self.client()?.mint_jwt_svid(timed(request)).await.map_err(unavailable)?.into_inner();
-        match reply.result {
-            Some(mint_jwt_svid_reply::Result::Ok(svid)) => Ok(wit::jwt::Svid {
-                token: svid.token,
-                spiffe_id: svid.spiffe_id,
-                expires_at: u64::try_from(svid.expires_at).unwrap_or_default(),
-            }),
-            Some(mint_jwt_svid_reply::Result::Denied(denied)) => Err(denied.into()),
-            Some(mint_jwt_svid_reply::Result::Failed(failed)) => Err(failed.into()),
-            None => Err(IdentityError::Unavailable("an empty reply".to_owned())),
+        let svid = match reply.result {
+            Some(mint_jwt_svid_reply::Result::Ok(svid)) => svid,
+            Some(mint_jwt_svid_reply::Result::Denied(denied)) => return Err(denied.into()),
+            Some(mint_jwt_svid_reply::Result::Failed(failed)) => return Err(failed.into()),
+            None => return Err(empty()),
+        };
+        let token = Token {
+            token: svid.token,
+            spiffe_id: svid.spiffe_id,
+            expires_at: svid.expires_at,
+            generation: svid.policy_generation,
+            epoch: svid.svid_epoch,
+        };
+        // What was trusted may have changed while the answer was on its way: then it is given once and not kept.
+        let same = seen.zip(self.trust()).is_some_and(|(seen, now)| Arc::ptr_eq(&seen, &now));
+        if same && self.is_current(connection) {
+            self.tokens.put(instance, key, token.clone(), now);
         }
+        Ok(token)
     }
 
-    async fn validate(
+    /// Has a token checked that an instance received.
+    pub async fn validate(
         &self,
         instance: &str,
         token: String,
         audience: String,
-    ) -> Result<wit::jwt::Claims, IdentityError> {
+    ) -> Result<ValidJwtSvid, IdentityError> {
         let request = ValidateJwtSvidRequest { instance: instance.to_owned(), token, audience };
         let reply = self.client()?.validate_jwt_svid(timed(request)).await.map_err(unavailable)?.into_inner();
         match reply.result {
-            Some(validate_jwt_svid_reply::Result::Ok(claims)) => Ok(wit::jwt::Claims {
-                spiffe_id: claims.spiffe_id,
-                audiences: claims.audiences,
-                expires_at: u64::try_from(claims.expires_at).unwrap_or_default(),
-            }),
+            Some(validate_jwt_svid_reply::Result::Ok(claims)) => Ok(claims),
             Some(validate_jwt_svid_reply::Result::Denied(denied)) => Err(denied.into()),
             Some(validate_jwt_svid_reply::Result::Failed(failed)) => Err(failed.into()),
-            None => Err(IdentityError::Unavailable("an empty reply".to_owned())),
+            None => Err(empty()),
         }
     }
 
-    fn held(&self, instance: &str) -> Option<Held> {
-        self.svids.lock().ok().and_then(|svids| svids.get(instance).cloned())
+    /// Has data signed with the key of an instance's X.509-SVID.
+    pub async fn sign(&self, instance: &str, purpose: String, data: Vec<u8>) -> Result<SignedData, IdentityError> {
+        let request = SignDataRequest { instance: instance.to_owned(), purpose, data };
+        let reply = self.client()?.sign_data(timed(request)).await.map_err(unavailable)?.into_inner();
+        match reply.result {
+            Some(sign_data_reply::Result::Ok(signed)) => Ok(signed),
+            Some(sign_data_reply::Result::Denied(denied)) => Err(denied.into()),
+            Some(sign_data_reply::Result::Failed(failed)) => Err(failed.into()),
+            None => Err(empty()),
+        }
+    }
+
+    /// An X.509-SVID with its private key, on its way to the guest; nothing of it is kept.
+    pub async fn export(&self, instance: &str) -> Result<ExportedX509, IdentityError> {
+        let request = ExportX509Request { instance: instance.to_owned() };
+        let reply = self.client()?.export_x509(timed(request)).await.map_err(unavailable)?.into_inner();
+        match reply.result {
+            Some(export_x509_reply::Result::Ok(exported)) => Ok(exported),
+            Some(export_x509_reply::Result::Denied(denied)) => Err(denied.into()),
+            Some(export_x509_reply::Result::Failed(failed)) => Err(failed.into()),
+            None => Err(empty()),
+        }
     }
 
     /// A client over the present connection.
@@ -214,113 +283,14 @@ impl IdentityClient {
             None => Err(IdentityError::Unavailable("not connected to the identity process".to_owned())),
         }
     }
-}
 
-impl wit::types::Host for Ctx {}
-
-impl wit::workload::Host for Ctx {
-    async fn spiffe_id(&mut self) -> Result<String, wit::types::Error> {
-        allowed(self.who(), IdentityAction::Read)?;
-        Ok(self.who().spiffe_id().to_string())
-    }
-}
-
-impl wit::jwt::Host for Ctx {
-    async fn fetch(&mut self, audiences: Vec<String>) -> Result<wit::jwt::Svid, wit::types::Error> {
-        if audiences.is_empty() || audiences.len() > AUDIENCES {
-            return Err(wit::types::Error::InvalidArgument(format!("audiences: 1 to {AUDIENCES} are taken")));
-        }
-        if audiences.iter().any(|audience| audience.is_empty() || audience.len() > AUDIENCE_BYTES) {
-            return Err(wit::types::Error::InvalidArgument(format!("audiences: each has 1 to {AUDIENCE_BYTES} bytes")));
-        }
-        let who = Arc::clone(self.who());
-        running(&who)?;
-        Ok(who.shared().identity.jwt(who.instance(), audiences).await?)
+    fn epoch(&self) -> u64 {
+        self.trust.load().as_ref().map_or(0, |trust| trust.epoch())
     }
 
-    async fn validate(&mut self, token: String, audience: String) -> Result<wit::jwt::Claims, wit::types::Error> {
-        if token.len() > TOKEN_BYTES {
-            return Err(wit::types::Error::InvalidArgument(format!("token: at most {TOKEN_BYTES} bytes are taken")));
-        }
-        if audience.is_empty() || audience.len() > AUDIENCE_BYTES {
-            return Err(wit::types::Error::InvalidArgument(format!("audience: has 1 to {AUDIENCE_BYTES} bytes")));
-        }
-        let who = Arc::clone(self.who());
-        running(&who)?;
-        Ok(who.shared().identity.validate(who.instance(), token, audience).await?)
+    fn held(&self, instance: &str) -> Option<Held> {
+        self.svids.lock().ok().and_then(|svids| svids.get(instance).cloned())
     }
-}
-
-impl wit::x509::Host for Ctx {
-    async fn fetch_chain(&mut self) -> Result<wit::x509::Chain, wit::types::Error> {
-        allowed(self.who(), IdentityAction::X509Chain)?;
-        let who = Arc::clone(self.who());
-        let svid = who.shared().identity.svid(who.instance()).await?;
-        Ok(wit::x509::Chain {
-            spiffe_id: svid.spiffe_id.to_string(),
-            certificates: svid.chain.clone(),
-            expires_at: crate::clock::unix_seconds(svid.not_after),
-        })
-    }
-}
-
-impl wit::bundle::Host for Ctx {
-    async fn fetch(&mut self) -> Result<String, wit::types::Error> {
-        allowed(self.who(), IdentityAction::Read)?;
-        match self.who().shared().identity.bundle() {
-            Some(bundle) => Ok(bundle.json.clone()),
-            None => Err(wit::types::Error::Unavailable("no trust bundle yet".to_owned())),
-        }
-    }
-}
-
-impl wit::peer::Host for Ctx {
-    async fn caller(&mut self) -> Option<String> {
-        Ctx::caller(self).map(ToString::to_string)
-    }
-}
-
-impl store::Host for Ctx {
-    async fn get(&mut self, audience: String) -> Result<Option<String>, store::Error> {
-        if audience.is_empty() || audience.len() > AUDIENCE_BYTES {
-            return Err(store::Error::Other(format!("audience: has 1 to {AUDIENCE_BYTES} bytes")));
-        }
-        let who = Arc::clone(self.who());
-        if who.is_stopped() {
-            return Err(store::Error::NotFound);
-        }
-        match who.shared().identity.jwt(who.instance(), vec![audience]).await {
-            Ok(svid) => Ok(Some(svid.token)),
-            Err(IdentityError::Denied { code, reference }) => {
-                Err(store::Error::Other(format!("denied {code}, reference {reference}")))
-            }
-            Err(IdentityError::Failed { kind, .. }) if kind == "unknown-instance" => Err(store::Error::NotFound),
-            Err(IdentityError::Failed { message, .. }) => Err(store::Error::Other(message)),
-            Err(IdentityError::Unavailable(why)) => Err(store::Error::Io(why)),
-        }
-    }
-}
-
-/// Decides an action that needs nobody else, and reports a refusal.
-fn allowed(who: &Arc<Loaded>, action: IdentityAction) -> Result<(), wit::types::Error> {
-    running(who)?;
-    let in_force = who.in_force();
-    match in_force.identity(action) {
-        Some(Ok(_grant)) => Ok(()),
-        Some(Err(denial)) => Err(refuse(who, action, denial)),
-        None => Err(wit::types::Error::Unavailable("policy has no answer".to_owned())),
-    }
-}
-
-fn refuse(who: &Arc<Loaded>, action: IdentityAction, denial: &Denial) -> wit::types::Error {
-    let what = What::Identity(IdentityUse { action: action.name().to_owned() });
-    let code = denial.code().to_string();
-    let reference = who.shared().events.report(who.instance(), who.slice().generation(), &code, what);
-    wit::types::Error::Denied(wit::types::Refusal { code, reference })
-}
-
-fn running(who: &Arc<Loaded>) -> Result<(), wit::types::Error> {
-    if who.is_stopped() { Err(wit::types::Error::Unavailable("this instance was stopped".to_owned())) } else { Ok(()) }
 }
 
 fn timed<T>(message: T) -> tonic::Request<T> {
@@ -331,6 +301,10 @@ fn timed<T>(message: T) -> tonic::Request<T> {
 
 fn unavailable(status: tonic::Status) -> IdentityError {
     IdentityError::Unavailable(status.message().to_owned())
+}
+
+fn empty() -> IdentityError {
+    IdentityError::Unavailable("an empty reply".to_owned())
 }
 
 impl From<Denied> for IdentityError {
@@ -344,26 +318,3 @@ impl From<Failed> for IdentityError {
         IdentityError::Failed { kind: failed.kind, message: failed.message }
     }
 }
-
-impl From<IdentityError> for wit::types::Error {
-    fn from(error: IdentityError) -> Self {
-        match error {
-            IdentityError::Denied { code, reference } => {
-                wit::types::Error::Denied(wit::types::Refusal { code, reference })
-            }
-            IdentityError::Failed { kind, message } => match kind.as_str() {
-                "invalid-token" => wit::types::Error::InvalidToken(message),
-                "invalid-argument" => wit::types::Error::InvalidArgument(message),
-                _ => wit::types::Error::Unavailable(message),
-            },
-            IdentityError::Unavailable(why) => wit::types::Error::Unavailable(why),
-        }
-    }
-}
-
-/// Audiences of one JWT-SVID.
-const AUDIENCES: usize = 8;
-/// Bytes of one audience.
-const AUDIENCE_BYTES: usize = 255;
-/// Bytes of a token to validate.
-const TOKEN_BYTES: usize = 8 << 10;

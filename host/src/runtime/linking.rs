@@ -61,6 +61,12 @@ const SERVED: &[(&str, Add)] = &[
     ("portcullis:identity/x509", |l| {
         portcullis::portcullis::identity::x509::add_to_linker::<Ctx, HasSelf<Ctx>>(l, |ctx| ctx)
     }),
+    ("portcullis:identity/signing", |l| {
+        portcullis::portcullis::identity::signing::add_to_linker::<Ctx, HasSelf<Ctx>>(l, |ctx| ctx)
+    }),
+    ("portcullis:identity/key-export", |l| {
+        portcullis::portcullis::identity::key_export::add_to_linker::<Ctx, HasSelf<Ctx>>(l, |ctx| ctx)
+    }),
     ("portcullis:identity/bundle", |l| {
         portcullis::portcullis::identity::bundle::add_to_linker::<Ctx, HasSelf<Ctx>>(l, |ctx| ctx)
     }),

@@ -1,9 +1,7 @@
-//! What a request says of itself: which host it is for, read in one way only, and no asserted identities.
+//! What a request says of itself: which host it is for, read in one way only.
 
-use http::header::{HOST, HeaderMap};
+use http::header::HOST;
 use http::{Request, Uri};
-
-use super::egress::is_asserted_identity;
 
 /// The host that a request is for: one Host value, and no target that says otherwise.
 pub fn host_of<B>(request: &Request<B>) -> Result<String, &'static str> {
@@ -37,20 +35,9 @@ fn host_without_port(authority: &str) -> Option<String> {
     (!host.is_empty()).then(|| host.to_ascii_lowercase())
 }
 
-/// Takes out every header by which a proxy would assert an identity.
-pub fn strip_asserted_identity(headers: &mut HeaderMap) {
-    if headers.keys().any(is_asserted_identity) {
-        let names: Vec<_> = headers.keys().filter(|name| is_asserted_identity(name)).cloned().collect();
-        for name in names {
-            headers.remove(name);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::header::HeaderValue;
 
     fn request(target: &str, hosts: &[&str]) -> Request<()> {
         let mut builder = Request::builder().uri(target);
@@ -83,15 +70,5 @@ mod tests {
         ] {
             assert!(host_of(&request(target, hosts)).is_err(), "{target} {hosts:?} passed");
         }
-    }
-
-    #[test]
-    fn headers_that_assert_an_identity_are_stripped() {
-        let mut headers = HeaderMap::new();
-        for name in ["x-forwarded-client-cert", "x-portcullis-caller", "accept"] {
-            headers.append(http::HeaderName::from_static(name), HeaderValue::from_static("x"));
-        }
-        strip_asserted_identity(&mut headers);
-        assert_eq!(headers.keys().map(http::HeaderName::as_str).collect::<Vec<_>>(), ["accept"]);
     }
 }

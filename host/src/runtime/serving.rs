@@ -30,9 +30,18 @@ pub struct Side {
     /// `http` or `https`.
     pub scheme: fn() -> Scheme,
     /// The caller, where mTLS proved one.
-    pub caller: Option<SpiffeId>,
+    pub caller: Option<Caller>,
     /// What the TLS handshake settled; the request must be for it.
     pub handshake: Option<Arc<Handshake>>,
+}
+
+/// A caller that proved who it is.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The SPIFFE ID in its certificate.
+    pub spiffe_id: SpiffeId,
+    /// The end of its certificate: from then on it proves nothing.
+    pub until: OffsetDateTime,
 }
 
 /// What a TLS handshake settled for all requests on its connection.
@@ -42,8 +51,8 @@ pub struct Handshake {
     pub server_name: String,
     /// The SPIFFE ID that was shown: only the component that has it may answer.
     pub shown: SpiffeId,
-    /// The end of the caller's certificate: from then on it proves nothing.
-    pub caller_until: OffsetDateTime,
+    /// When the first of the two certificates ends: the connection takes no request after that.
+    pub until: OffsetDateTime,
 }
 
 /// What a client gets.

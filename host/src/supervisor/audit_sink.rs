@@ -12,9 +12,10 @@ use tonic::{Request, Response, Status};
 
 use super::Host;
 use crate::audit::{AuditLog, Durability, Record};
+use crate::limits::AUDIT_BATCH;
 use crate::process::child::Killer;
 use crate::rpc::audit::audit_server::Audit;
-use crate::rpc::audit::{AppendReply, AppendRequest};
+use crate::rpc::audit::{AppendManyReply, AppendManyRequest, AppendReply, AppendRequest};
 use crate::rpc::runtime::runtime_client::RuntimeClient;
 use crate::rpc::runtime::{Event, EventsRequest, event::What};
 
@@ -34,37 +35,64 @@ impl AuditSink {
     }
 }
 
-/// Appends a record; on disk when this returns.
+/// Appends a record; on disk when this returns, if that was asked for.
 pub fn append(log: &SharedLog, record: Record, durability: Durability) -> std::io::Result<u64> {
+    append_many(log, std::slice::from_ref(&record), durability)
+}
+
+fn append_many(log: &SharedLog, records: &[Record], durability: Durability) -> std::io::Result<u64> {
     let mut log = log.lock().map_err(|_| std::io::Error::other("the audit log is poisoned"))?;
-    log.append(crate::clock::now(), record, durability).map(|receipt| receipt.seq)
+    log.append_many(crate::clock::now(), records, durability).map(|receipt| receipt.seq)
 }
 
 #[tonic::async_trait]
 impl Audit for AuditSink {
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendReply>, Status> {
-        let request = request.into_inner();
-        if !matches!(request.kind.as_str(), "issuance" | "denial") || request.fields_json.len() > FIELDS_BYTES {
-            return Err(Status::invalid_argument("kind or size of the record"));
-        }
-        let fields: serde_json::Map<String, serde_json::Value> =
-            serde_json::from_str(&request.fields_json).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let reference = match request.reference.is_empty() {
-            true => ulid::Ulid::generate().to_string(),
-            false => request.reference,
-        };
-        let mut record = Record::new(&request.kind).reference(&reference).field("by", "identity");
-        for (name, value) in fields {
-            record = record.field(&name, value);
-        }
-        let log = Arc::clone(&self.host.audit);
-        let appended = tokio::task::spawn_blocking(move || append(&log, record, Durability::Durable)).await;
-        let sequence = appended.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| {
-            self.host.audit_failed();
-            Status::unavailable(format!("the audit log cannot be written: {error}"))
-        })?;
+        let (record, reference) = taken(request.into_inner()).map_err(|status| *status)?;
+        let sequence = self.write(vec![record]).await?;
         Ok(Response::new(AppendReply { sequence, reference }))
     }
+
+    async fn append_many(&self, request: Request<AppendManyRequest>) -> Result<Response<AppendManyReply>, Status> {
+        let records = request.into_inner().records;
+        if records.is_empty() || records.len() > AUDIT_BATCH {
+            return Err(Status::invalid_argument("number of records"));
+        }
+        let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
+        let records: Result<Vec<_>, _> = records.into_iter().map(|record| Ok(taken(record)?.0)).collect();
+        let last = self.write(records.map_err(|status: Box<Status>| *status)?).await?;
+        Ok(Response::new(AppendManyReply { sequence: last.saturating_sub(count.saturating_sub(1)) }))
+    }
+}
+
+impl AuditSink {
+    /// Appends in one write; on disk when this returns. The number of the last record.
+    async fn write(&self, records: Vec<Record>) -> Result<u64, Status> {
+        let log = Arc::clone(&self.host.audit);
+        let appended = tokio::task::spawn_blocking(move || append_many(&log, &records, Durability::Durable)).await;
+        appended.map_err(|error| Status::internal(error.to_string()))?.map_err(|error| {
+            self.host.audit_failed();
+            Status::unavailable(format!("the audit log cannot be written: {error}"))
+        })
+    }
+}
+
+/// A record of the identity process, with its reference.
+fn taken(request: AppendRequest) -> Result<(Record, String), Box<Status>> {
+    if !KINDS.contains(&request.kind.as_str()) || request.fields_json.len() > FIELDS_BYTES {
+        return Err(Box::new(Status::invalid_argument("kind or size of the record")));
+    }
+    let fields: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&request.fields_json)
+        .map_err(|error| Box::new(Status::invalid_argument(error.to_string())))?;
+    let reference = match request.reference.is_empty() {
+        true => ulid::Ulid::generate().to_string(),
+        false => request.reference,
+    };
+    let mut record = Record::new(&request.kind).reference(&reference).field("by", "identity");
+    for (name, value) in fields {
+        record = record.field(&name, value);
+    }
+    Ok((record, reference))
 }
 
 /// Follows the decisions of a runtime process until it is gone. One whose decisions cannot be followed does not go on.
@@ -187,3 +215,5 @@ const REFERENCE_CHARS: usize = 26;
 const TEXT_BYTES: usize = 512;
 /// Largest set of fields that the identity process may send.
 const FIELDS_BYTES: usize = 8 << 10;
+/// What the identity process may record.
+const KINDS: [&str; 7] = ["issuance", "denial", "authority", "signature", "key-export", "delivery", "federation"];

@@ -154,20 +154,32 @@ async fn start_identity(host: &Arc<Host>) -> io::Result<IdentityUp> {
         folder: host.state.identity(),
         trust_domain: host.config.trust_domain.clone(),
         config: host.config.path.clone(),
+        identity: host.config.identity.clone(),
+        jwt_issuer: host.config.oidc.as_ref().map(|oidc| oidc.issuer.to_string()),
+        wit_svid: host.config.workload_api.as_ref().is_some_and(|api| api.wit_svid),
+        federation: host.config.federation.clone(),
+        oidc: host.config.oidc.clone(),
+        broker: host.config.broker.clone(),
     };
     child.boot(serde_json::to_value(boot)?, &borrow([&theirs, &sink_theirs]))?;
-    let service = AuditServer::new(AuditSink::new(Arc::clone(host)));
+    let service = AuditServer::new(AuditSink::new(Arc::clone(host))).max_decoding_message_size(MESSAGE_BYTES);
     tokio::spawn(rpc::serve(sink, tonic::service::Routes::new(service)));
     let channel = within(rpc::client(authority), &child).await?;
     host.identity.set(Some(channel));
     if !up_within(|| host.identity.is_up(), &child).await {
         return Err(io::Error::other(format!("it did not come up: {}", ended_now(&child).await)));
     }
+    super::workload_api::register(host, &child).await?;
+    tokio::spawn(super::dials::follow(Arc::clone(host), child.handover.try_clone()?));
+    host.listeners.endpoints.hand_down(&child)?;
+    host.listeners.broker.hand_down(&child)?;
     let policy = host.policy();
     host.identity.push_policy(&policy).await.map_err(io::Error::other)?;
+    // Before anybody is admitted: what was revoked stays so.
+    host.tell_revocations().await.map_err(io::Error::other)?;
     let mut admitted = Vec::new();
     for component in host.running() {
-        match host.identity.admit(&component.admitted).await {
+        match host.identity.admit(&component.admitted, host.may_export(&component.admitted)).await {
             Ok(()) => admitted.push(component.admitted.facts().instance.clone()),
             Err(error) => host.give_up(&component, error.to_string()).await,
         }
@@ -293,5 +305,5 @@ async fn ended_now(child: &Child) -> String {
 }
 
 static TRANSFER: AtomicU64 = AtomicU64::new(1);
-/// Largest message to the runtime: policies are the large ones.
+/// Largest message between these processes: policies are the large ones, and batches of records.
 const MESSAGE_BYTES: usize = 32 << 20;

@@ -9,17 +9,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_identity::rpc::{RotateRequest, TaintRequest};
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use super::refused::Refused;
 use super::{Host, StartSpec};
 use crate::config::{Route, check_route};
 use crate::rpc::control::control_server::{Control as Service, ControlServer};
 use crate::rpc::control::{
-    BundleReply, BundleRequest, Component, ExplainReply, ExplainRequest, Process, ReloadPolicyReply,
+    BundleReply, BundleRequest, Component, ExplainReply, ExplainRequest, IdentityReply, IdentityRevokeRequest,
+    IdentityRotateRequest, IdentityShowRequest, IdentityTaintRequest, Listening, Process, ReloadPolicyReply,
     ReloadPolicyRequest, ScanChunk, ScanReply, StartReply, StartRequest, StatusReply, StatusRequest, StopReply,
-    StopRequest, start_reply,
+    StopRequest, identity_reply, start_reply,
 };
 
 #[derive(Debug)]
@@ -151,9 +154,41 @@ impl Service for Control {
         }))
     }
 
-    async fn bundle(&self, _: Request<BundleRequest>) -> Result<Response<BundleReply>, Status> {
-        let json = self.host.identity.bundle().await.map_err(|error| Status::unavailable(error.to_string()))?;
+    async fn bundle(&self, request: Request<BundleRequest>) -> Result<Response<BundleReply>, Status> {
+        let bundle = self.host.identity.bundle(request.into_inner().federated).await;
+        let json = bundle.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(Response::new(BundleReply { json }))
+    }
+
+    async fn identity_show(&self, _: Request<IdentityShowRequest>) -> Result<Response<IdentityReply>, Status> {
+        Ok(identity_reply(self.host.identity_show().await))
+    }
+
+    async fn identity_rotate(
+        &self,
+        request: Request<IdentityRotateRequest>,
+    ) -> Result<Response<IdentityReply>, Status> {
+        let IdentityRotateRequest { x509, jwt, wit, svids } = request.into_inner();
+        let (host, request) = (Arc::clone(&self.host), RotateRequest { x509, jwt, wit, svids });
+        // Tasks of their own: a caller that goes away leaves nothing half done.
+        let done = tokio::spawn(async move { host.identity_rotate(request).await }).await;
+        Ok(identity_reply(done.map_err(|error| Status::internal(error.to_string()))?))
+    }
+
+    async fn identity_taint(&self, request: Request<IdentityTaintRequest>) -> Result<Response<IdentityReply>, Status> {
+        let (host, request) = (Arc::clone(&self.host), TaintRequest { authority: request.into_inner().authority });
+        let done = tokio::spawn(async move { host.identity_taint(request).await }).await;
+        Ok(identity_reply(done.map_err(|error| Status::internal(error.to_string()))?))
+    }
+
+    async fn identity_revoke(
+        &self,
+        request: Request<IdentityRevokeRequest>,
+    ) -> Result<Response<IdentityReply>, Status> {
+        let (host, IdentityRevokeRequest { target, lift }) = (Arc::clone(&self.host), request.into_inner());
+        let done = tokio::spawn(async move { host.identity_revoke(&target, lift).await }).await;
+        let done = done.map_err(|error| Status::internal(error.to_string()))?;
+        Ok(identity_reply(done.and_then(|revoked| serde_json::to_string(&revoked).map_err(Refused::internal))))
     }
 
     async fn scan_for_keys(&self, request: Request<Streaming<ScanChunk>>) -> Result<Response<ScanReply>, Status> {
@@ -220,8 +255,21 @@ impl Control {
             guest_failures: runtime.guest_failures,
             events_lost: runtime.events_lost,
             dangers: host.config.dangers.on().iter().map(|danger| (*danger).to_owned()).collect(),
+            listening: host
+                .endpoint_addresses()
+                .into_iter()
+                .map(|(name, address)| Listening { name: name.to_owned(), address: address.to_string() })
+                .collect(),
         }
     }
+}
+
+fn identity_reply(done: Result<String, Refused>) -> Response<IdentityReply> {
+    let result = match done {
+        Ok(json) => identity_reply::Result::ReportJson(json),
+        Err(refused) => identity_reply::Result::Refused(refused.to_rpc()),
+    };
+    Response::new(IdentityReply { result: Some(result) })
 }
 
 fn shown(component: &super::Component) -> Component {

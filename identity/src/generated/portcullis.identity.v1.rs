@@ -16,6 +16,9 @@ pub struct Failed {
     pub kind: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub message: ::prost::alloc::string::String,
+    /// Reference of the audit record, where there is one.
+    #[prost(string, tag = "3")]
+    pub reference: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MintJwtSvidRequest {
@@ -53,6 +56,11 @@ pub struct JwtSvid {
     pub spiffe_id: ::prost::alloc::string::String,
     #[prost(int64, tag = "3")]
     pub expires_at: i64,
+    /// The policy that it was granted under, and the epoch of SVIDs that it belongs to (see BundleUpdate).
+    #[prost(uint64, tag = "4")]
+    pub policy_generation: u64,
+    #[prost(uint64, tag = "5")]
+    pub svid_epoch: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct FetchX509SvidRequest {
@@ -87,6 +95,9 @@ pub struct X509Svid {
     pub key_id: ::prost::alloc::string::String,
     #[prost(int64, tag = "4")]
     pub not_after: i64,
+    /// See BundleUpdate.
+    #[prost(uint64, tag = "5")]
+    pub svid_epoch: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct SignHandshakeRequest {
@@ -115,6 +126,80 @@ pub mod sign_handshake_reply {
         #[prost(message, tag = "3")]
         Failed(super::Failed),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignDataRequest {
+    #[prost(string, tag = "1")]
+    pub instance: ::prost::alloc::string::String,
+    /// 1 to 64 of a-z 0-9 . _ / : -
+    #[prost(string, tag = "2")]
+    pub purpose: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub data: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignDataReply {
+    #[prost(oneof = "sign_data_reply::Result", tags = "1, 2, 3")]
+    pub result: ::core::option::Option<sign_data_reply::Result>,
+}
+/// Nested message and enum types in `SignDataReply`.
+pub mod sign_data_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        #[prost(message, tag = "1")]
+        Ok(super::SignedData),
+        #[prost(message, tag = "2")]
+        Denied(super::Denied),
+        #[prost(message, tag = "3")]
+        Failed(super::Failed),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SignedData {
+    /// ECDSA_P256_SHA256, ASN.1 DER, over "portcullis signature v1", zero, purpose, zero, data.
+    #[prost(bytes = "vec", tag = "1")]
+    pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// The SVID whose key made it. DER, leaf first.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    #[prost(int64, tag = "3")]
+    pub not_after: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportX509Request {
+    #[prost(string, tag = "1")]
+    pub instance: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ExportX509Reply {
+    #[prost(oneof = "export_x509_reply::Result", tags = "1, 2, 3")]
+    pub result: ::core::option::Option<export_x509_reply::Result>,
+}
+/// Nested message and enum types in `ExportX509Reply`.
+pub mod export_x509_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        #[prost(message, tag = "1")]
+        Ok(super::ExportedX509),
+        #[prost(message, tag = "2")]
+        Denied(super::Denied),
+        #[prost(message, tag = "3")]
+        Failed(super::Failed),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ExportedX509 {
+    #[prost(string, tag = "1")]
+    pub spiffe_id: ::prost::alloc::string::String,
+    /// DER, leaf first.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+    /// PKCS#8, DER, not encrypted.
+    #[prost(bytes = "vec", tag = "3")]
+    pub private_key: ::prost::alloc::vec::Vec<u8>,
+    #[prost(int64, tag = "4")]
+    pub not_after: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -159,13 +244,32 @@ pub struct ValidJwtSvid {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WatchBundleRequest {}
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct BundleUpdate {
-    /// A SPIFFE bundle document.
+    /// The SPIFFE bundle document of the own trust domain.
     #[prost(string, tag = "1")]
     pub bundle_json: ::prost::alloc::string::String,
     #[prost(uint64, tag = "2")]
     pub sequence: u64,
+    /// Those of the trust domains that this host federates with; never the own one.
+    #[prost(message, repeated, tag = "3")]
+    pub federated: ::prost::alloc::vec::Vec<FederatedBundle>,
+    /// Grows whenever SVIDs and tokens that were issued before must not be used any more: fetch them again.
+    #[prost(uint64, tag = "4")]
+    pub svid_epoch: u64,
+    /// SPIFFE IDs that are revoked now: refuse and cut such peers, and own instances with such an ID.
+    #[prost(string, repeated, tag = "5")]
+    pub revoked: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Instances that are revoked now.
+    #[prost(string, repeated, tag = "6")]
+    pub revoked_instances: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FederatedBundle {
+    #[prost(string, tag = "1")]
+    pub trust_domain: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub bundle_json: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AdmitRequest {
@@ -182,6 +286,9 @@ pub struct AdmitRequest {
     pub signer: ::prost::alloc::string::String,
     #[prost(string, tag = "6")]
     pub signer_group: ::prost::alloc::string::String,
+    /// The operator marked it: its X.509-SVID may be exported with the private key, if policy grants it, too.
+    #[prost(bool, tag = "7")]
+    pub exportable: bool,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Done {}
@@ -247,7 +354,11 @@ pub mod push_policy_reply {
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct GetBundleRequest {}
+pub struct GetBundleRequest {
+    /// All bundles as a SPIFFE bundle map, instead of the own one.
+    #[prost(bool, tag = "1")]
+    pub federated: bool,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetBundleReply {
     #[prost(string, tag = "1")]
@@ -317,6 +428,83 @@ pub struct StatusReply {
     pub x509_authority_not_after: i64,
     #[prost(int64, tag = "10")]
     pub jwt_authority_not_after: i64,
+    /// What an operator must know, one line each: rotation that fails, for instance.
+    #[prost(string, repeated, tag = "11")]
+    pub problems: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetRevokedRequest {
+    #[prost(string, repeated, tag = "1")]
+    pub instances: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of any trust domain: a revoked ID of another one is a peer that is not served.
+    #[prost(string, repeated, tag = "2")]
+    pub spiffe_ids: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SetRevokedReply {
+    /// Instances whose identity ended by this.
+    #[prost(uint64, tag = "1")]
+    pub ended: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RotateRequest {
+    /// Which kinds of authority get a new active one.
+    #[prost(bool, tag = "1")]
+    pub x509: bool,
+    #[prost(bool, tag = "2")]
+    pub jwt: bool,
+    #[prost(bool, tag = "3")]
+    pub wit: bool,
+    /// Whether every X.509-SVID is issued anew and every cached token forgotten.
+    #[prost(bool, tag = "4")]
+    pub svids: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TaintRequest {
+    /// Key id of the authority: `identity show` lists them.
+    #[prost(string, tag = "1")]
+    pub authority: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OperationReply {
+    #[prost(oneof = "operation_reply::Result", tags = "1, 2")]
+    pub result: ::core::option::Option<operation_reply::Result>,
+}
+/// Nested message and enum types in `OperationReply`.
+pub mod operation_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        /// What was done, as JSON.
+        #[prost(string, tag = "1")]
+        ReportJson(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Failed(super::Failed),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShowRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShowReply {
+    /// As JSON.
+    #[prost(string, tag = "1")]
+    pub report_json: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MetricsRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MetricsReply {
+    #[prost(string, tag = "1")]
+    pub text: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchDialsRequest {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DialWanted {
+    #[prost(uint64, tag = "1")]
+    pub transfer: u64,
+    /// A name that the supervisor's configuration gives a meaning. Never an address.
+    #[prost(string, tag = "2")]
+    pub target: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod workloads_client {
@@ -480,7 +668,56 @@ pub mod workloads_client {
                 );
             self.inner.unary(req, path, codec).await
         }
-        /// Checks a JWT-SVID of this trust domain that the instance received.
+        /// Signs data for a purpose with the key of the instance's X.509-SVID. What is signed can never be taken for a handshake.
+        pub async fn sign_data(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SignDataRequest>,
+        ) -> std::result::Result<tonic::Response<super::SignDataReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.identity.v1.Workloads/SignData",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("portcullis.identity.v1.Workloads", "SignData"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// An X.509-SVID with its private key. For instances that were admitted as exportable and are granted it, and nobody else.
+        pub async fn export_x509(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ExportX509Request>,
+        ) -> std::result::Result<
+            tonic::Response<super::ExportX509Reply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.identity.v1.Workloads/ExportX509",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("portcullis.identity.v1.Workloads", "ExportX509"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Checks a JWT-SVID that the instance received: of this trust domain, or of one that it federates with.
         pub async fn validate_jwt_svid(
             &mut self,
             request: impl tonic::IntoRequest<super::ValidateJwtSvidRequest>,
@@ -576,7 +813,17 @@ pub mod workloads_server {
             tonic::Response<super::SignHandshakeReply>,
             tonic::Status,
         >;
-        /// Checks a JWT-SVID of this trust domain that the instance received.
+        /// Signs data for a purpose with the key of the instance's X.509-SVID. What is signed can never be taken for a handshake.
+        async fn sign_data(
+            &self,
+            request: tonic::Request<super::SignDataRequest>,
+        ) -> std::result::Result<tonic::Response<super::SignDataReply>, tonic::Status>;
+        /// An X.509-SVID with its private key. For instances that were admitted as exportable and are granted it, and nobody else.
+        async fn export_x509(
+            &self,
+            request: tonic::Request<super::ExportX509Request>,
+        ) -> std::result::Result<tonic::Response<super::ExportX509Reply>, tonic::Status>;
+        /// Checks a JWT-SVID that the instance received: of this trust domain, or of one that it federates with.
         async fn validate_jwt_svid(
             &self,
             request: tonic::Request<super::ValidateJwtSvidRequest>,
@@ -796,6 +1043,96 @@ pub mod workloads_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SignHandshakeSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.identity.v1.Workloads/SignData" => {
+                    #[allow(non_camel_case_types)]
+                    struct SignDataSvc<T: Workloads>(pub Arc<T>);
+                    impl<
+                        T: Workloads,
+                    > tonic::server::UnaryService<super::SignDataRequest>
+                    for SignDataSvc<T> {
+                        type Response = super::SignDataReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SignDataRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Workloads>::sign_data(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SignDataSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.identity.v1.Workloads/ExportX509" => {
+                    #[allow(non_camel_case_types)]
+                    struct ExportX509Svc<T: Workloads>(pub Arc<T>);
+                    impl<
+                        T: Workloads,
+                    > tonic::server::UnaryService<super::ExportX509Request>
+                    for ExportX509Svc<T> {
+                        type Response = super::ExportX509Reply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ExportX509Request>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Workloads>::export_x509(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ExportX509Svc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -1187,6 +1524,149 @@ pub mod authority_client {
                 .insert(GrpcMethod::new("portcullis.identity.v1.Authority", "Status"));
             self.inner.unary(req, path, codec).await
         }
+        /// Replaces what is revoked. What was revoked before and is not named any more is so no longer.
+        pub async fn set_revoked(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SetRevokedRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::SetRevokedReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.identity.v1.Authority/SetRevoked",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("portcullis.identity.v1.Authority", "SetRevoked"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
+        /// Forces new authorities, or new SVIDs for all instances that hold one. Recorded before anything is published.
+        pub async fn rotate(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RotateRequest>,
+        ) -> std::result::Result<tonic::Response<super::OperationReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.identity.v1.Authority/Rotate",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("portcullis.identity.v1.Authority", "Rotate"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Takes an authority out of the bundle and destroys its key. What it signed is void at once and is issued anew.
+        pub async fn taint(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TaintRequest>,
+        ) -> std::result::Result<tonic::Response<super::OperationReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.identity.v1.Authority/Taint",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("portcullis.identity.v1.Authority", "Taint"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Authorities, identities, peers: what `portcullis identity show` prints.
+        pub async fn show(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ShowRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShowReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.identity.v1.Authority/Show",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("portcullis.identity.v1.Authority", "Show"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Counters and histograms as Prometheus text.
+        pub async fn metrics(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MetricsRequest>,
+        ) -> std::result::Result<tonic::Response<super::MetricsReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.identity.v1.Authority/Metrics",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("portcullis.identity.v1.Authority", "Metrics"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Connections that this process wants. Each comes down the handover socket, label "dial", with the transfer's number: a
+        /// connected socket, or {"error": ..}.
+        pub async fn watch_dials(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchDialsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::DialWanted>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.identity.v1.Authority/WatchDials",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("portcullis.identity.v1.Authority", "WatchDials"),
+                );
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1238,6 +1718,43 @@ pub mod authority_server {
             &self,
             request: tonic::Request<super::StatusRequest>,
         ) -> std::result::Result<tonic::Response<super::StatusReply>, tonic::Status>;
+        /// Replaces what is revoked. What was revoked before and is not named any more is so no longer.
+        async fn set_revoked(
+            &self,
+            request: tonic::Request<super::SetRevokedRequest>,
+        ) -> std::result::Result<tonic::Response<super::SetRevokedReply>, tonic::Status>;
+        /// Forces new authorities, or new SVIDs for all instances that hold one. Recorded before anything is published.
+        async fn rotate(
+            &self,
+            request: tonic::Request<super::RotateRequest>,
+        ) -> std::result::Result<tonic::Response<super::OperationReply>, tonic::Status>;
+        /// Takes an authority out of the bundle and destroys its key. What it signed is void at once and is issued anew.
+        async fn taint(
+            &self,
+            request: tonic::Request<super::TaintRequest>,
+        ) -> std::result::Result<tonic::Response<super::OperationReply>, tonic::Status>;
+        /// Authorities, identities, peers: what `portcullis identity show` prints.
+        async fn show(
+            &self,
+            request: tonic::Request<super::ShowRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShowReply>, tonic::Status>;
+        /// Counters and histograms as Prometheus text.
+        async fn metrics(
+            &self,
+            request: tonic::Request<super::MetricsRequest>,
+        ) -> std::result::Result<tonic::Response<super::MetricsReply>, tonic::Status>;
+        /// Server streaming response type for the WatchDials method.
+        type WatchDialsStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::DialWanted, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Connections that this process wants. Each comes down the handover socket, label "dial", with the transfer's number: a
+        /// connected socket, or {"error": ..}.
+        async fn watch_dials(
+            &self,
+            request: tonic::Request<super::WatchDialsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchDialsStream>, tonic::Status>;
     }
     /// For the supervisor alone.
     #[derive(Debug)]
@@ -1621,6 +2138,269 @@ pub mod authority_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.identity.v1.Authority/SetRevoked" => {
+                    #[allow(non_camel_case_types)]
+                    struct SetRevokedSvc<T: Authority>(pub Arc<T>);
+                    impl<
+                        T: Authority,
+                    > tonic::server::UnaryService<super::SetRevokedRequest>
+                    for SetRevokedSvc<T> {
+                        type Response = super::SetRevokedReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SetRevokedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::set_revoked(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SetRevokedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.identity.v1.Authority/Rotate" => {
+                    #[allow(non_camel_case_types)]
+                    struct RotateSvc<T: Authority>(pub Arc<T>);
+                    impl<T: Authority> tonic::server::UnaryService<super::RotateRequest>
+                    for RotateSvc<T> {
+                        type Response = super::OperationReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RotateRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::rotate(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RotateSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.identity.v1.Authority/Taint" => {
+                    #[allow(non_camel_case_types)]
+                    struct TaintSvc<T: Authority>(pub Arc<T>);
+                    impl<T: Authority> tonic::server::UnaryService<super::TaintRequest>
+                    for TaintSvc<T> {
+                        type Response = super::OperationReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TaintRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::taint(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TaintSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.identity.v1.Authority/Show" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowSvc<T: Authority>(pub Arc<T>);
+                    impl<T: Authority> tonic::server::UnaryService<super::ShowRequest>
+                    for ShowSvc<T> {
+                        type Response = super::ShowReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ShowRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::show(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.identity.v1.Authority/Metrics" => {
+                    #[allow(non_camel_case_types)]
+                    struct MetricsSvc<T: Authority>(pub Arc<T>);
+                    impl<T: Authority> tonic::server::UnaryService<super::MetricsRequest>
+                    for MetricsSvc<T> {
+                        type Response = super::MetricsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MetricsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::metrics(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MetricsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.identity.v1.Authority/WatchDials" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchDialsSvc<T: Authority>(pub Arc<T>);
+                    impl<
+                        T: Authority,
+                    > tonic::server::ServerStreamingService<super::WatchDialsRequest>
+                    for WatchDialsSvc<T> {
+                        type Response = super::DialWanted;
+                        type ResponseStream = T::WatchDialsStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchDialsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Authority>::watch_dials(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchDialsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

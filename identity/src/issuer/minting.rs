@@ -1,21 +1,26 @@
-//! Minting: JWT-SVIDs and X.509-SVIDs for admitted instances, from the cache while they are in the first half of their life,
-//! and handshake signatures with the keys of X.509-SVIDs, which never leave.
+//! Minting: JWT-SVIDs and X.509-SVIDs for admitted instances, from the cache while they are in the first half of their life.
+//! Keys of X.509-SVIDs stay here, but for instances that were admitted as exportable.
 //!
 //! [`Minted::fresh`] tells a new SVID from a cached one: the caller writes its audit record before it hands a fresh one out.
 
 use std::time::Duration;
 
+use ring::rand::SystemRandom;
 use time::OffsetDateTime;
+use zeroize::Zeroizing;
 
 use super::Issuer;
-use super::registry::{HeldX509, TokenName};
+use super::registry::{HeldToken, HeldWit, HeldX509, TokenName};
 use crate::audience::Audience;
-use crate::handshake_message::check_certificate_verify;
+use crate::authority::AuthorityKind;
+use crate::authority_key::AuthorityKey;
 use crate::hex::hex;
 use crate::jwt_svid::JwtSvid;
-use crate::limits::{MAX_AUDIENCES, X509_BACKDATE};
+use crate::limits::{MAX_AUDIENCES, X509_BACKDATE, X509_JITTER_PERCENT};
+use crate::secret::Secret;
 use crate::spiffe_id::SpiffeId;
-use crate::workload::InstanceId;
+use crate::wit_svid::WitSvid;
+use crate::workload::{InstanceId, Workload};
 
 /// An SVID, and whether it was made by this very call.
 #[derive(Debug, Clone)]
@@ -43,6 +48,13 @@ pub struct X509Svid {
     pub not_after: OffsetDateTime,
 }
 
+/// An X.509-SVID with its private key: whoever has it is its subject until it ends.
+pub struct ExportedX509 {
+    /// The public part.
+    pub svid: X509Svid,
+    key: Zeroizing<Vec<u8>>,
+}
+
 /// Why an SVID was not minted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IssueError {
@@ -55,29 +67,34 @@ pub enum IssueError {
     /// Less than a second. The caller erred.
     #[error("an SVID must live at least one second")]
     Lifetime,
-    /// The authority is at its end.
-    #[error("the authority that signs this kind of SVID expired")]
+    /// The authority is at its end, or there is none.
+    #[error("there is no valid authority for this kind of SVID")]
     AuthorityExpired,
+    /// The token that holds the authority's key is away.
+    #[error("the key of the authority cannot be reached")]
+    KeyUnavailable,
+    /// The profile is off. Configuration.
+    #[error("this issuer makes no WIT-SVIDs")]
+    NoWit,
+    /// Only workloads that were admitted so get their keys. The caller erred, or the operator did not want it.
+    #[error("the instance {0} was not admitted as one that may have its private key")]
+    NotExportable(InstanceId),
     /// A self-check failed, or the system has no randomness: our own error.
     #[error("the SVID could not be made: {0}")]
     Minting(&'static str),
 }
 
-/// Why a handshake was not signed.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SignError {
-    /// Never admitted, or stopped.
-    #[error("the instance {0} has no identity on this host")]
-    UnknownInstance(InstanceId),
-    /// Not a key of this instance, or of an SVID that was replaced long ago.
-    #[error("the instance has no key of this id")]
-    UnknownKey,
-    /// Not the content of a TLS 1.3 CertificateVerify.
-    #[error("only the content of a TLS 1.3 CertificateVerify is signed")]
-    NotAHandshake,
-    /// No randomness: our own error.
-    #[error("the signature could not be made")]
-    Signing,
+impl ExportedX509 {
+    /// The private key, unencrypted PKCS#8 in DER. Hand it to its owner only.
+    pub fn pkcs8(&self) -> &[u8] {
+        &self.key
+    }
+}
+
+impl std::fmt::Debug for ExportedX509 {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExportedX509").field("svid", &self.svid).finish_non_exhaustive()
+    }
 }
 
 impl IssueError {
@@ -87,20 +104,13 @@ impl IssueError {
             Self::UnknownInstance(_) => "an identity exists from admission to stop: start the component again",
             Self::Audiences => "ask for one narrow audience for each peer",
             Self::Lifetime => "ask for a lifetime of whole seconds, or for none to get the default",
-            Self::AuthorityExpired => "restart the identity process: it makes new authorities when it starts",
+            Self::AuthorityExpired => {
+                "see `portcullis identity show` and the identity process's log: a new authority could not be made"
+            }
+            Self::KeyUnavailable => "bring the PKCS#11 token back; it is tried again with each request",
+            Self::NoWit => "turn it on with wit_svid = true under [workload_api]",
+            Self::NotExportable(_) => "let the host make the TLS connection, or mark the workload as exportable",
             Self::Minting(_) => "see the identity process's log; nothing was handed out",
-        }
-    }
-}
-
-impl SignError {
-    /// What to do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            Self::UnknownInstance(_) => "an identity exists from admission to stop: start the component again",
-            Self::UnknownKey => "fetch the X.509-SVID again and use its key id",
-            Self::NotAHandshake => "keys of X.509-SVIDs authenticate TLS 1.3 handshakes and sign nothing else",
-            Self::Signing => "see that the system's random source works",
         }
     }
 }
@@ -122,22 +132,24 @@ impl Issuer {
         if audiences.is_empty() || audiences.len() > MAX_AUDIENCES {
             return Err(IssueError::Audiences);
         }
-        let wanted = whole_seconds(ttl, self.lifetimes.jwt())?;
+        let wanted = whole_seconds(ttl, self.authorities.options.lifetimes.jwt())?;
         let name = TokenName { audiences, wanted };
         if let Some(svid) = registration.fresh_token(&name, now) {
             return Ok(Minted { svid: svid.clone(), fresh: false });
         }
+        let (authority, entry) = self.authorities.token(AuthorityKind::Jwt, now)?;
         let issued_at = second(now)?;
-        let expires_at = end(issued_at, wanted, self.jwt.not_after())?;
-        let svid = self
-            .jwt
-            .mint(&registration.workload.spiffe_id, &name.audiences, issued_at, expires_at)
-            .map_err(IssueError::Minting)?;
-        registration.keep_token(name, svid.clone(), now);
+        let expires_at = end(issued_at, wanted, entry.not_after)?;
+        let issuer = self.authorities.options.jwt_issuer.as_ref();
+        let svid = authority
+            .mint(&registration.workload.spiffe_id, &name.audiences, issued_at, expires_at, issuer)
+            .map_err(|reason| not_made(authority.key(), reason))?;
+        registration.keep_token(name, HeldToken { svid: svid.clone(), authority: entry.id.clone() }, now);
         Ok(Minted { svid, fresh: true })
     }
 
-    /// An X.509-SVID with a key of its own. It lives as long as asked, but no longer than the issuer's limit.
+    /// An X.509-SVID with a key of its own. It lives as long as asked, less up to [`X509_JITTER_PERCENT`] at random, but no
+    /// longer than the issuer's limit.
     pub fn x509_svid(
         &mut self,
         instance: &InstanceId,
@@ -146,15 +158,17 @@ impl Issuer {
     ) -> Result<Minted<X509Svid>, IssueError> {
         let registration =
             self.registry.get_mut(instance).ok_or_else(|| IssueError::UnknownInstance(instance.clone()))?;
-        let wanted = whole_seconds(ttl, self.lifetimes.x509())?;
-        if let Some(svid) = registration.fresh_x509(wanted, now) {
+        let wanted = whole_seconds(ttl, self.authorities.options.lifetimes.x509())?;
+        if let Some(svid) = registration.fresh_x509(wanted, self.svid_epoch, now) {
             return Ok(Minted { svid: svid.clone(), fresh: false });
         }
+        let (authority, entry) = self.authorities.x509(now)?;
         let issued_at = second(now)?;
-        let not_after = end(issued_at, wanted, self.x509.certificate().not_after)?;
+        let not_after = end(issued_at, jittered(wanted)?, entry.not_after)?;
         let not_before = issued_at.checked_sub(signed(X509_BACKDATE)?).ok_or(IssueError::Minting("out of range"))?;
-        let minted =
-            self.x509.mint(&registration.workload.spiffe_id, not_before, not_after).map_err(IssueError::Minting)?;
+        let minted = authority
+            .mint(&registration.workload.spiffe_id, not_before, not_after)
+            .map_err(|reason| not_made(authority.key(), reason))?;
         let svid = X509Svid {
             spiffe_id: minted.leaf.spiffe_id,
             chain: vec![minted.der],
@@ -163,18 +177,81 @@ impl Issuer {
             not_before,
             not_after,
         };
-        let held = HeldX509 { svid: svid.clone(), key: minted.key, issued_at, wanted };
+        let (authority, epoch) = (entry.id.clone(), self.svid_epoch);
+        let held = HeldX509 { svid: svid.clone(), key: minted.key, issued_at, wanted, authority, epoch };
         registration.keep_x509(held, now);
         Ok(Minted { svid, fresh: true })
     }
 
-    /// Signs the content of a TLS 1.3 CertificateVerify (ECDSA P-256, SHA-256, ASN.1 DER) and refuses every other message.
-    pub fn sign_handshake(&self, instance: &InstanceId, key_id: &str, message: &[u8]) -> Result<Vec<u8>, SignError> {
-        let registration = self.registry.get(instance).ok_or_else(|| SignError::UnknownInstance(instance.clone()))?;
-        let held = registration.x509_key(key_id).ok_or(SignError::UnknownKey)?;
-        check_certificate_verify(message).map_err(|_| SignError::NotAHandshake)?;
-        held.key.sign(message).map_err(|_| SignError::Signing)
+    /// An X.509-SVID together with its private key, for an instance that was admitted as exportable.
+    pub fn export_x509(
+        &mut self,
+        instance: &InstanceId,
+        ttl: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Minted<ExportedX509>, IssueError> {
+        let workload = self.workload(instance).ok_or_else(|| IssueError::UnknownInstance(instance.clone()))?;
+        if !workload.exportable {
+            return Err(IssueError::NotExportable(instance.clone()));
+        }
+        let Minted { svid, fresh } = self.x509_svid(instance, ttl, now)?;
+        let key = self.registry.get(instance).and_then(|registration| registration.x509_key(&svid.key_id));
+        let key = key.ok_or(IssueError::Minting("its key is gone"))?.key.to_pkcs8();
+        Ok(Minted { svid: ExportedX509 { svid, key }, fresh })
     }
+
+    /// A WIT-SVID together with the private key that it is bound to, for an instance that was admitted as exportable.
+    pub fn wit_svid(
+        &mut self,
+        instance: &InstanceId,
+        ttl: Duration,
+        now: OffsetDateTime,
+    ) -> Result<Minted<WitSvid>, IssueError> {
+        if !self.authorities.options.wit_svid {
+            return Err(IssueError::NoWit);
+        }
+        let registration =
+            self.registry.get_mut(instance).ok_or_else(|| IssueError::UnknownInstance(instance.clone()))?;
+        if !registration.workload.exportable {
+            return Err(IssueError::NotExportable(instance.clone()));
+        }
+        let wanted = whole_seconds(ttl, self.authorities.options.lifetimes.svid(AuthorityKind::Wit))?;
+        if let Some(svid) = registration.fresh_wit(wanted, now) {
+            return Ok(Minted { svid: svid.clone(), fresh: false });
+        }
+        let (authority, entry) = self.authorities.token(AuthorityKind::Wit, now)?;
+        let issued_at = second(now)?;
+        let expires_at = end(issued_at, jittered(wanted)?, entry.not_after)?;
+        let svid = WitSvid::mint(authority, &registration.workload.spiffe_id, issued_at, expires_at)
+            .map_err(|reason| not_made(authority.key(), reason))?;
+        registration.keep_wit(HeldWit { svid: svid.clone(), wanted, authority: entry.id.clone() });
+        Ok(Minted { svid, fresh: true })
+    }
+
+    /// Replaces the X.509-SVID of each instance that holds one of an earlier epoch, with the life that it had asked for: all
+    /// of them at once, so that they can be recorded at once.
+    pub fn remint_x509(&mut self, now: OffsetDateTime) -> Vec<(Workload, Result<X509Svid, IssueError>)> {
+        let stale = self.registry.of_earlier_epochs(self.svid_epoch);
+        stale
+            .into_iter()
+            .map(|(workload, wanted)| {
+                let minted = self.x509_svid(&workload.instance, wanted, now).map(|minted| minted.svid);
+                (workload, minted)
+            })
+            .collect()
+    }
+}
+
+/// A signature that a token did not make is not our own error.
+fn not_made(key: &AuthorityKey, reason: &'static str) -> IssueError {
+    if key.is_away() { IssueError::KeyUnavailable } else { IssueError::Minting(reason) }
+}
+
+/// A little less than that, at random.
+fn jittered(wanted: Duration) -> Result<Duration, IssueError> {
+    let random = Secret::<8>::random(&SystemRandom::new()).ok_or(IssueError::Minting("no randomness"))?;
+    let most = wanted.as_secs() * X509_JITTER_PERCENT / 100;
+    Ok(wanted - Duration::from_secs(u64::from_le_bytes(*random.expose()) % (most + 1)))
 }
 
 fn whole_seconds(ttl: Duration, limit: Duration) -> Result<Duration, IssueError> {
@@ -213,7 +290,8 @@ mod tests {
         let instance: InstanceId = "one".parse().unwrap();
         let spiffe_id = "spiffe://example.org/a".parse().unwrap();
         let (digest, component) = (String::new(), String::new());
-        issuer.admit(Workload { instance: instance.clone(), spiffe_id, digest, component }).unwrap();
+        let exportable = false;
+        issuer.admit(Workload { instance: instance.clone(), spiffe_id, digest, component, exportable }).unwrap();
         let mut token = |number: usize, at: OffsetDateTime| {
             let audience = [format!("a{number}").parse().unwrap()];
             issuer.jwt_svid(&instance, &audience, Duration::from_secs(300), at).unwrap().fresh

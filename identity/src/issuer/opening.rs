@@ -1,170 +1,203 @@
 //! From a key directory to an issuer. Persists first, then activates: a key that is in use is on disk, and a bundle that is
 //! shown has a sequence that was never shown with another content.
+//!
+//! A directory of before there was a journal is taken over as it is: its authorities become the active ones.
 
-use std::path::{Path, PathBuf};
-
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::Issuer;
+use super::authorities::Authorities;
+use super::changes::Changes;
 use super::registry::Registry;
-use crate::bundle::{Bundle, JwtBundleKey, X509BundleKey};
+use crate::authority::{AuthorityKind, AuthorityState, Slot};
+use crate::authority_key::AuthorityKey;
 use crate::host_mac::HostMac;
 use crate::issuer_error::IssuerError;
-use crate::jwk::EcCoordinates;
+use crate::issuer_options::IssuerOptions;
+use crate::journal::{Entry, Journal, KeyName};
 use crate::jwt_authority::JwtAuthority;
 use crate::key_store::KeyStore;
-use crate::lifetimes::Lifetimes;
-use crate::stored_key::{KeyKind, StoredKey};
+use crate::limits::{MAX_KEY_FILE_BYTES, X509_BACKDATE};
+use crate::rotation_error::RotationError;
+use crate::stored_key::KeyKind;
 use crate::trust_domain::TrustDomain;
+use crate::vault::{JOURNAL_FILE, MAC_FILE, Vault, file_kind, key_of};
 use crate::x509_authority::X509Authority;
 
 pub(super) fn open(
-    dir: &Path,
+    store: KeyStore,
     trust_domain: &TrustDomain,
-    lifetimes: Lifetimes,
+    options: IssuerOptions,
     now: OffsetDateTime,
 ) -> Result<Issuer, IssuerError> {
     let now = now.replace_nanosecond(0).map_err(|_| IssuerError::Lifetimes("the time is out of range"))?;
-    let not_after = now
-        .checked_add(time::Duration::try_from(lifetimes.authority()).unwrap_or(time::Duration::MAX))
-        .ok_or(IssuerError::Lifetimes("the time is out of range"))?;
-    let opening = Opening { store: KeyStore::open(dir)?, trust_domain, lifetimes, now };
+    let vault = Vault::new(store, trust_domain, &options);
 
-    let x509 = match opening.read(X509_FILE, KeyKind::X509Authority)? {
-        Some(stored) => Some(X509Authority::load(&stored).map_err(|reason| opening.damaged(X509_FILE, reason))?),
-        None => None,
-    };
-    let jwt = match opening.read(JWT_FILE, KeyKind::JwtAuthority)? {
-        Some(stored) => Some(JwtAuthority::load(&stored).map_err(|reason| opening.damaged(JWT_FILE, reason))?),
-        None => None,
-    };
-    let mac = match opening.read(MAC_FILE, KeyKind::Mac)? {
-        Some(stored) => HostMac::load(&stored),
-        None => None,
-    };
-    // Only when every file was found whole is anything replaced.
-    let x509 = match x509.filter(|authority| opening.lasts(authority.certificate().not_after)) {
-        Some(authority) => authority,
-        None => {
-            let authority = X509Authority::create(trust_domain, now, not_after).map_err(IssuerError::Creation)?;
-            opening.write(X509_FILE, authority.stored(now))?;
-            authority
+    // Everything is read before anything is written: one damaged file leaves the others as they are.
+    let mac = match read(&vault, MAC_FILE, KeyKind::Mac, now)? {
+        Some(stored) => {
+            Some(HostMac::load(&stored).ok_or_else(|| vault.damaged(MAC_FILE, "its key has the wrong length"))?)
         }
+        None => None,
     };
-    let jwt = match jwt.filter(|authority| opening.lasts(authority.not_after())) {
-        Some(authority) => authority,
-        None => {
-            let authority = JwtAuthority::create(trust_domain, not_after).map_err(IssuerError::Creation)?;
-            opening.write(JWT_FILE, authority.stored(now))?;
-            authority
-        }
+    let (journal, taken_over) = match vault.read_journal()? {
+        Some(journal) => (journal, false),
+        None => (take_over(&vault, &options, now)?, true),
     };
+    let latest = now.checked_add(CLOCK_STEP).unwrap_or(now);
+    if journal
+        .entries
+        .iter()
+        .any(|entry| entry.prepared_at > latest || entry.activated_at.is_some_and(|at| at > latest))
+    {
+        return Err(IssuerError::Clock { path: vault.store.path(JOURNAL_FILE) });
+    }
+    let mut authorities = Authorities::new(trust_domain, options, vault, journal);
+    authorities.load_all()?;
+
     let mac = match mac {
         Some(mac) => mac,
         None => {
             let mac = HostMac::create().ok_or(IssuerError::Creation("no randomness"))?;
-            opening.write(MAC_FILE, mac.stored(trust_domain, now))?;
+            authorities.vault.write(MAC_FILE, mac.stored(trust_domain, now))?;
             mac
         }
     };
-    let mut bundle = Bundle {
-        trust_domain: trust_domain.clone(),
-        sequence: 0,
-        x509: vec![X509BundleKey {
-            der: x509.certificate().der.clone(),
-            coordinates: EcCoordinates::of(x509.key().public()),
-        }],
-        jwt: vec![JwtBundleKey { kid: jwt.kid().to_owned(), coordinates: jwt.coordinates().clone() }],
-    };
-    bundle.sequence = opening.sequence(&bundle)?;
-    Ok(Issuer {
-        trust_domain: trust_domain.clone(),
-        lifetimes,
-        x509,
-        jwt,
-        mac,
-        bundle,
-        registry: Registry::default(),
-        _store: opening.store,
-    })
+    authorities.vault.set_tag(&mac);
+    // A start is a new epoch: nobody has the keys of the SVIDs of before.
+    let clock = u64::try_from(now.unix_timestamp()).unwrap_or(0);
+    let mut next = authorities.journal.clone();
+    next.svid_epoch = next.svid_epoch.saturating_add(1).max(clock);
+    for entry in &mut next.entries {
+        // INVARIANT: raised before the first SVID with the longer life is minted.
+        let longest = authorities.options.lifetimes.svid(entry.kind).as_secs();
+        entry.longest_svid = entry.longest_svid.max(longest);
+    }
+    let svid_epoch = next.svid_epoch;
+    authorities.commit(next, now)?;
+    if taken_over {
+        authorities.vault.store.remove(SEQUENCE_FILE)?;
+    }
+    let mut issuer =
+        Issuer { trust_domain: trust_domain.clone(), authorities, mac, registry: Registry::default(), svid_epoch };
+    let Changes { failures, .. } = issuer.tick(now);
+    let kinds = AuthorityKind::ALL.into_iter().filter(|kind| issuer.authorities.options.wants(*kind));
+    let complete = kinds.into_iter().all(|kind| issuer.authorities.journal.active(kind).is_some());
+    match failures.into_iter().next() {
+        Some(failure) if !complete => Err(match failure.error {
+            RotationError::State(error) => error,
+            _ => IssuerError::Creation("an authority could not be prepared"),
+        }),
+        // What failed beside authorities that sign, such as a token that is away, is tried again at each tick.
+        _ => Ok(issuer),
+    }
 }
 
-struct Opening<'a> {
-    store: KeyStore,
-    trust_domain: &'a TrustDomain,
-    lifetimes: Lifetimes,
-    now: OffsetDateTime,
-}
-
-impl Opening<'_> {
-    fn read(&self, name: &str, kind: KeyKind) -> Result<Option<StoredKey>, IssuerError> {
-        let Some(bytes) = self.store.read(name)? else { return Ok(None) };
-        let stored = StoredKey::from_bytes(&bytes, kind).map_err(|reason| self.damaged(name, reason))?;
-        if stored.trust_domain != *self.trust_domain {
-            return Err(IssuerError::ForeignDomain {
-                path: self.path(name),
-                found: stored.trust_domain.clone(),
-                expected: self.trust_domain.clone(),
-            });
-        }
-        if stored.created_at > self.now {
-            return Err(IssuerError::Clock { path: self.path(name) });
-        }
-        Ok(Some(stored))
-    }
-
-    fn write(&self, name: &str, stored: Option<StoredKey>) -> Result<(), IssuerError> {
-        let bytes = stored.and_then(|stored| stored.to_bytes()).ok_or(IssuerError::Creation("the key file"))?;
-        self.store.write(name, &bytes)
-    }
-
-    /// Whether an authority that ends then can still give an X.509-SVID its full life.
-    fn lasts(&self, not_after: OffsetDateTime) -> bool {
-        not_after - self.now >= self.lifetimes.x509()
-    }
-
-    /// The sequence of this content: that which it had, or a larger one than any content had before. Without a record it
-    /// starts from the clock, so that it grows even when the state was lost.
-    fn sequence(&self, bundle: &Bundle) -> Result<u64, IssuerError> {
-        let content = bundle.fingerprint();
-        let before = match self.store.read(SEQUENCE_FILE)? {
-            Some(bytes) => {
-                let record: SequenceRecord = serde_json::from_slice(&bytes)
-                    .map_err(|_| self.damaged(SEQUENCE_FILE, "it is not in the expected format"))?;
-                if record.content == content {
-                    return Ok(record.sequence);
+impl Authorities {
+    /// Loads the keys that the journal names and refuses those that are damaged. Keys that are gone or out of reach are the
+    /// next tick's.
+    fn load_all(&mut self) -> Result<(), IssuerError> {
+        for entry in self.journal.entries.clone() {
+            match (&entry.key, self.vault.load(&entry)) {
+                (_, Ok(Some(key))) => {
+                    let signer = self.signer(&entry, key).map_err(|reason| self.vault.damaged(JOURNAL_FILE, reason))?;
+                    if signer.id().ok().as_ref() != Some(&entry.id) {
+                        return Err(self.vault.damaged(JOURNAL_FILE, "it names an authority otherwise than its key"));
+                    }
+                    self.signers.insert(entry.id.clone(), signer);
                 }
-                record.sequence
+                (Some(KeyName::File(_)), Err(error)) => return Err(error),
+                (_, Ok(None) | Err(_)) => {}
             }
-            None => 0,
-        };
-        let clock = u64::try_from(self.now.unix_timestamp()).unwrap_or(0);
-        let sequence =
-            before.checked_add(1).ok_or(self.damaged(SEQUENCE_FILE, "its sequence is at its end"))?.max(clock);
-        let record = serde_json::to_vec(&SequenceRecord { sequence, content })
-            .map_err(|_| IssuerError::Creation("the sequence file"))?;
-        self.store.write(SEQUENCE_FILE, &record)?;
-        Ok(sequence)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.store.path(name)
-    }
-
-    fn damaged(&self, name: &str, reason: &'static str) -> IssuerError {
-        IssuerError::Damaged { path: self.path(name), reason }
+        }
+        Ok(())
     }
 }
 
-#[derive(Serialize, Deserialize)]
+fn read(
+    vault: &Vault,
+    name: &str,
+    kind: KeyKind,
+    now: OffsetDateTime,
+) -> Result<Option<crate::stored_key::StoredKey>, IssuerError> {
+    let stored = vault.read(name, kind)?;
+    if stored.as_ref().is_some_and(|stored| stored.created_at > now.checked_add(CLOCK_STEP).unwrap_or(now)) {
+        return Err(IssuerError::Clock { path: vault.store.path(name) });
+    }
+    Ok(stored)
+}
+
+/// The journal of a directory that has none: empty, or with one authority of each kind as earlier versions kept them.
+fn take_over(vault: &Vault, options: &IssuerOptions, now: OffsetDateTime) -> Result<Journal, IssuerError> {
+    let mut entries = Vec::new();
+    for (kind, name) in [(AuthorityKind::X509, X509_FILE), (AuthorityKind::Jwt, JWT_FILE)] {
+        let damaged = |reason| vault.damaged(name, reason);
+        let Some(stored) = read(vault, name, file_kind(kind), now)? else { continue };
+        let not_after = stored.not_after.ok_or_else(|| damaged("it does not say when it ends"))?;
+        let key = key_of(kind, &stored).map_err(damaged)?;
+        let (algorithm, public) = (key.algorithm(), key.public());
+        let id = id(kind, key, &stored.certificate, &vault.trust_domain, not_after).map_err(damaged)?;
+        entries.push(Entry {
+            kind,
+            slot: Some(Slot::A),
+            state: AuthorityState::Active,
+            id,
+            algorithm,
+            key: Some(KeyName::File(name.to_owned())),
+            public,
+            certificate: stored.certificate,
+            prepared_at: stored.created_at,
+            activated_at: Some(stored.created_at),
+            not_after,
+            longest_svid: options.lifetimes.svid(kind).as_secs(),
+            published_until: None,
+        });
+    }
+    let sequence = match vault.store.read(SEQUENCE_FILE, MAX_KEY_FILE_BYTES)? {
+        Some(bytes) => {
+            let record: SequenceRecord = serde_json::from_slice(&bytes)
+                .map_err(|_| vault.damaged(SEQUENCE_FILE, "it is not in the expected format"))?;
+            record.sequence
+        }
+        None => 0,
+    };
+    let (trust_domain, content) = (vault.trust_domain.clone(), String::new());
+    Ok(Journal { trust_domain, sequence, content, svid_epoch: 0, entries })
+}
+
+/// Checks that key and certificate fit together, and names the authority.
+fn id(
+    kind: AuthorityKind,
+    key: AuthorityKey,
+    certificate: &[u8],
+    trust_domain: &TrustDomain,
+    not_after: OffsetDateTime,
+) -> Result<crate::authority::AuthorityId, &'static str> {
+    match kind {
+        AuthorityKind::X509 => {
+            let authority = X509Authority::from_parts(key, certificate, trust_domain)?;
+            if authority.certificate().not_after != not_after {
+                return Err("its certificate ends at another time than it says");
+            }
+            authority.id()
+        }
+        AuthorityKind::Jwt | AuthorityKind::Wit => JwtAuthority::new(key, trust_domain).id(),
+    }
+}
+
+/// What earlier versions wrote beside the keys.
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SequenceRecord {
     sequence: u64,
-    content: String,
+    #[serde(rename = "content")]
+    _content: String,
 }
+
+/// How far a clock may have been set back between two starts; SVIDs are backdated by as much.
+const CLOCK_STEP: time::Duration = time::Duration::seconds(X509_BACKDATE.as_secs().cast_signed());
 
 const X509_FILE: &str = "x509-authority.key";
 const JWT_FILE: &str = "jwt-authority.key";
-const MAC_FILE: &str = "mac.key";
 const SEQUENCE_FILE: &str = "bundle.json";

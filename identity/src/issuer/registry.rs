@@ -8,11 +8,13 @@ use time::OffsetDateTime;
 
 use super::minting::X509Svid;
 use crate::audience::Audience;
+use crate::authority::AuthorityId;
 use crate::jwt_svid::JwtSvid;
 use crate::limits::{MAX_CACHED_TOKENS, MAX_INSTANCES, MAX_WORKLOAD_TEXT_BYTES, MAX_X509_KEYS};
 use crate::p256_key::P256Key;
 use crate::spiffe_id::SpiffeId;
 use crate::trust_domain::TrustDomain;
+use crate::wit_svid::WitSvid;
 use crate::workload::{InstanceId, Workload};
 
 /// Why an instance was not admitted. The supervisor or the policy template erred.
@@ -61,7 +63,8 @@ pub(super) struct Registry(HashMap<InstanceId, Registration>);
 pub(super) struct Registration {
     pub(super) workload: Workload,
     x509: Vec<HeldX509>,
-    tokens: HashMap<TokenName, JwtSvid>,
+    tokens: HashMap<TokenName, HeldToken>,
+    wit: Option<HeldWit>,
 }
 
 /// An X.509-SVID with its key.
@@ -70,6 +73,21 @@ pub(super) struct HeldX509 {
     pub(super) key: P256Key,
     pub(super) issued_at: OffsetDateTime,
     pub(super) wanted: Duration,
+    pub(super) authority: AuthorityId,
+    pub(super) epoch: u64,
+}
+
+/// A token, and who signed it.
+pub(super) struct HeldToken {
+    pub(super) svid: JwtSvid,
+    pub(super) authority: AuthorityId,
+}
+
+/// A WIT-SVID, and who signed it.
+pub(super) struct HeldWit {
+    pub(super) svid: WitSvid,
+    pub(super) wanted: Duration,
+    pub(super) authority: AuthorityId,
 }
 
 /// What a cached token is found by: sorted audiences, and the life that was asked for, so that nobody gets a token that
@@ -98,7 +116,7 @@ impl Registry {
             return Err(AdmitError::TooMany);
         }
         let name = workload.instance.clone();
-        self.0.insert(name, Registration { workload, x509: Vec::new(), tokens: HashMap::new() });
+        self.0.insert(name, Registration { workload, x509: Vec::new(), tokens: HashMap::new(), wit: None });
         Ok(())
     }
 
@@ -123,17 +141,40 @@ impl Registry {
         self.0.len()
     }
 
+    /// Forgets all tokens: each is minted anew when it is asked for.
+    pub(super) fn forget_tokens(&mut self) {
+        for registration in self.0.values_mut() {
+            registration.tokens.clear();
+            registration.wit = None;
+        }
+    }
+
+    /// Forgets what this authority signed, with the keys.
+    pub(super) fn forget_authority(&mut self, id: &AuthorityId) {
+        for registration in self.0.values_mut() {
+            registration.x509.retain(|held| held.authority != *id);
+            registration.tokens.retain(|_, held| held.authority != *id);
+            registration.wit.take_if(|held| held.authority == *id);
+        }
+    }
+
+    /// The instances whose newest X.509-SVID is of an earlier epoch, and the life that it was asked for.
+    pub(super) fn of_earlier_epochs(&self, epoch: u64) -> Vec<(Workload, Duration)> {
+        let newest = self.0.values().filter_map(|held| held.x509.last().map(|newest| (&held.workload, newest)));
+        newest.filter(|(_, held)| held.epoch < epoch).map(|(workload, held)| (workload.clone(), held.wanted)).collect()
+    }
+
     pub(super) fn keys(&self) -> impl Iterator<Item = &P256Key> {
         self.0.values().flat_map(|registration| registration.x509.iter().map(|held| &held.key))
     }
 }
 
 impl Registration {
-    /// The newest X.509-SVID, if it was minted for this life and is not past half of it.
-    pub(super) fn fresh_x509(&self, wanted: Duration, now: OffsetDateTime) -> Option<&X509Svid> {
+    /// The newest X.509-SVID, if it was minted for this life and in this epoch and is not past half of its life.
+    pub(super) fn fresh_x509(&self, wanted: Duration, epoch: u64, now: OffsetDateTime) -> Option<&X509Svid> {
         let held = self.x509.last()?;
         let young = before_half(held.issued_at, held.svid.not_after, now);
-        (held.wanted == wanted && young).then_some(&held.svid)
+        (held.wanted == wanted && held.epoch == epoch && young).then_some(&held.svid)
     }
 
     /// Keeps a new X.509-SVID. Older ones stay usable until they end: handshakes with them may be under way.
@@ -152,20 +193,31 @@ impl Registration {
 
     /// The cached token of this name, if it is not past half its life.
     pub(super) fn fresh_token(&self, name: &TokenName, now: OffsetDateTime) -> Option<&JwtSvid> {
-        let svid = self.tokens.get(name)?;
+        let svid = &self.tokens.get(name)?.svid;
         before_half(svid.claims().issued_at()?, svid.expires_at(), now).then_some(svid)
     }
 
     /// Keeps a token for its first half; makes room if there are too many.
-    pub(super) fn keep_token(&mut self, name: TokenName, svid: JwtSvid, now: OffsetDateTime) {
-        self.tokens.retain(|_, old| old.expires_at() > now);
+    pub(super) fn keep_token(&mut self, name: TokenName, held: HeldToken, now: OffsetDateTime) {
+        self.tokens.retain(|_, old| old.svid.expires_at() > now);
         if self.tokens.len() >= MAX_CACHED_TOKENS {
-            let first = self.tokens.iter().min_by_key(|(_, old)| old.expires_at()).map(|(name, _)| name.clone());
+            let first = self.tokens.iter().min_by_key(|(_, old)| old.svid.expires_at()).map(|(name, _)| name.clone());
             if let Some(first) = first {
                 self.tokens.remove(&first);
             }
         }
-        self.tokens.insert(name, svid);
+        self.tokens.insert(name, held);
+    }
+
+    /// The WIT-SVID, if it was minted for this life and is not past half of it.
+    pub(super) fn fresh_wit(&self, wanted: Duration, now: OffsetDateTime) -> Option<&WitSvid> {
+        let held = self.wit.as_ref().filter(|held| held.wanted == wanted)?;
+        before_half(held.svid.claims().issued_at()?, held.svid.expires_at(), now).then_some(&held.svid)
+    }
+
+    /// Keeps the newest WIT-SVID.
+    pub(super) fn keep_wit(&mut self, held: HeldWit) {
+        self.wit = Some(held);
     }
 
     #[cfg(test)]

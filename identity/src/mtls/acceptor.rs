@@ -6,15 +6,13 @@ use rustls::ServerConfig;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
+use super::peer::Side;
 use super::peer_check::AnyClient;
 use super::remote_key::certified;
-use super::{HandshakeSigner, PeerError, Svid, TlsError, provider};
-use crate::leaf::Leaf;
-use crate::spiffe_id::SpiffeId;
+use super::{HandshakeSigner, Peer, Svid, TlsError, provider};
 use crate::trust_bundle::TrustBundle;
 
 /// Whom to be for a server name (lower case), or nobody.
@@ -24,26 +22,20 @@ pub type Resolve = dyn Fn(Option<&str>) -> Option<ServedIdentity> + Send + Sync;
 #[derive(Debug, Clone)]
 pub struct ServedIdentity {
     /// What is presented.
-    pub svid: Svid,
+    pub svid: Arc<Svid>,
     /// Who signs for it.
     pub signer: Arc<dyn HandshakeSigner>,
-}
-
-/// A client whose certificate was verified. Comes only out of [`Acceptor::accept`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Peer {
-    spiffe_id: SpiffeId,
-    not_after: OffsetDateTime,
-    server_name: Option<String>,
 }
 
 /// Accepts clients that present an X.509-SVID of a trusted domain.
 #[derive(Clone)]
 pub struct Acceptor {
-    tls: TlsAcceptor,
+    base: Arc<ServerConfig>,
+    resolve: Arc<Resolve>,
 }
 
-/// An acceptor. Both closures are asked anew in each handshake, so rotation of SVIDs and bundles needs nothing more.
+/// An acceptor. Both closures are asked anew in each handshake, so rotation of SVIDs and bundles needs nothing more for new
+/// connections; a live one can be verified again through its [`Peer`].
 pub fn acceptor(
     resolve: Arc<Resolve>,
     bundle: Arc<dyn Fn() -> Arc<TrustBundle> + Send + Sync>,
@@ -54,60 +46,51 @@ pub fn acceptor(
         .with_protocol_versions(&[&TLS13])
         .map_err(|e| TlsError::Handshake(e.to_string()))?
         .with_client_cert_verifier(Arc::new(verifier))
-        .with_cert_resolver(Arc::new(ByServerName(resolve)));
+        .with_cert_resolver(Arc::new(One(None)));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
-    Ok(Acceptor { tls: TlsAcceptor::from(Arc::new(config)) })
+    Ok(Acceptor { base: Arc::new(config), resolve })
 }
 
 impl Acceptor {
+    /// The same, choosing the first of these protocols that the client offers (ALPN); clients that offer none of them are
+    /// refused, those that offer nothing are not.
+    #[must_use]
+    pub fn with_protocols(self, protocols: &[&[u8]]) -> Self {
+        let mut config = ServerConfig::clone(&self.base);
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Self { base: Arc::new(config), ..self }
+    }
+
     /// The handshake over this stream. Returns who the client is.
     pub async fn accept<IO>(&self, io: IO) -> Result<(TlsStream<IO>, Peer), TlsError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let stream = self.tls.accept(io).await.map_err(TlsError::of_handshake)?;
-        let connection = stream.get_ref().1;
-        let leaf = connection.peer_certificates().unwrap_or_default().first().ok_or(TlsError::NoCertificate)?;
-        let leaf = Leaf::parse(leaf).map_err(PeerError::Leaf)?;
-        let server_name = connection.server_name().map(str::to_ascii_lowercase);
-        let peer = Peer { spiffe_id: leaf.spiffe_id, not_after: leaf.not_after, server_name };
+        let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), io);
+        let start = start.await.map_err(TlsError::of_handshake)?;
+        let name = start.client_hello().server_name().map(str::to_ascii_lowercase);
+        let served = (self.resolve)(name.as_deref());
+        // Each connection knows what it presented. An SVID that cannot be used is like none: the handshake is refused.
+        let key = served.as_ref().and_then(|served| certified(&served.svid, Arc::clone(&served.signer)).ok());
+        let mut config = ServerConfig::clone(&self.base);
+        config.cert_resolver = Arc::new(One(key));
+        let stream = start.into_stream(Arc::new(config)).await.map_err(TlsError::of_handshake)?;
+        let presented = served.ok_or(TlsError::NotServed)?.svid;
+        let certificates = stream.get_ref().1.peer_certificates();
+        let peer = Peer::shown(certificates, Side::Client, name, presented)?;
         Ok((TlsStream::Server(stream), peer))
     }
 }
 
-impl Peer {
-    /// Who it is.
-    pub fn spiffe_id(&self) -> &SpiffeId {
-        &self.spiffe_id
-    }
+/// What one connection presents; with nothing to present its handshake is refused.
+#[derive(Debug)]
+struct One(Option<Arc<CertifiedKey>>);
 
-    /// When its SVID ends; the connection should not outlive it by much.
-    pub fn not_after(&self) -> OffsetDateTime {
-        self.not_after
-    }
-
-    /// What it asked for (lower case): the identity that was presented to it. A request for another name must not pass.
-    pub fn server_name(&self) -> Option<&str> {
-        self.server_name.as_deref()
-    }
-}
-
-struct ByServerName(Arc<Resolve>);
-
-impl ResolvesServerCert for ByServerName {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let name = hello.server_name().map(str::to_ascii_lowercase);
-        let served = (self.0)(name.as_deref())?;
-        // An SVID that cannot be used is like none: the handshake is refused.
-        certified(&served.svid, served.signer).ok()
-    }
-}
-
-impl std::fmt::Debug for ByServerName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ByServerName")
+impl ResolvesServerCert for One {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.0.clone()
     }
 }
 

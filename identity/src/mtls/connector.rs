@@ -9,11 +9,11 @@ use rustls::version::TLS13;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, TlsStream};
 
+use super::peer::Side;
 use super::peer_check::PinnedServer;
 use super::remote_key::{OneCertificate, certified};
-use super::{HandshakeSigner, Svid, TlsError, provider};
+use super::{HandshakeSigner, Peer, PeerError, Svid, TlsError, provider};
 use crate::excerpt::Excerpt;
-use crate::leaf::Leaf;
 use crate::spiffe_id::SpiffeId;
 use crate::trust_bundle::TrustBundle;
 
@@ -22,12 +22,13 @@ use crate::trust_bundle::TrustBundle;
 pub struct Connector {
     tls: TlsConnector,
     peer: SpiffeId,
+    svid: Arc<Svid>,
 }
 
 /// A connector that presents this SVID and accepts no server but this peer, verified by the bundle of the peer's trust domain.
 /// The SVID and the bundle are taken as they are now: make a new connector when either changes.
 pub fn connector(
-    svid: &Svid,
+    svid: &Arc<Svid>,
     signer: Arc<dyn HandshakeSigner>,
     bundle: &TrustBundle,
     peer: &SpiffeId,
@@ -48,26 +49,33 @@ pub fn connector(
         .with_client_cert_resolver(Arc::new(certificate));
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
-    Ok(Connector { tls: TlsConnector::from(Arc::new(config)), peer: peer.clone() })
+    Ok(Connector { tls: TlsConnector::from(Arc::new(config)), peer: peer.clone(), svid: Arc::clone(svid) })
 }
 
 impl Connector {
+    /// The same, offering these protocols (ALPN).
+    #[must_use]
+    pub fn with_protocols(self, protocols: &[&[u8]]) -> Self {
+        let mut config = ClientConfig::clone(self.tls.config());
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        Self { tls: TlsConnector::from(Arc::new(config)), ..self }
+    }
+
     /// The handshake over this stream. The server name tells the server which identity to present and is not checked
-    /// against its certificate. Returns the peer's verified ID.
-    pub async fn connect<IO>(&self, server_name: &str, io: IO) -> Result<(TlsStream<IO>, SpiffeId), TlsError>
+    /// against its certificate. Returns the verified peer.
+    pub async fn connect<IO>(&self, server_name: &str, io: IO) -> Result<(TlsStream<IO>, Peer), TlsError>
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let name = ServerName::try_from(server_name.to_owned())
             .map_err(|_| TlsError::ServerName(Excerpt::new(server_name)))?;
         let stream = self.tls.connect(name, io).await.map_err(TlsError::of_handshake)?;
-        let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let leaf = certificates.first().ok_or(TlsError::NoCertificate)?;
-        let found = Leaf::parse(leaf).map_err(super::PeerError::Leaf)?.spiffe_id;
-        if found != self.peer {
-            return Err(super::PeerError::WrongPeer { expected: self.peer.clone(), found }.into());
+        let peer = Peer::shown(stream.get_ref().1.peer_certificates(), Side::Server, None, Arc::clone(&self.svid))?;
+        if *peer.spiffe_id() != self.peer {
+            let found = peer.spiffe_id().clone();
+            return Err(PeerError::WrongPeer { expected: self.peer.clone(), found }.into());
         }
-        Ok((TlsStream::Client(stream), found))
+        Ok((TlsStream::Client(stream), peer))
     }
 }
 

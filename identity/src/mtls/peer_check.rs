@@ -41,7 +41,14 @@ pub enum PeerError {
     /// Over [`MAX_CHAIN_CERTIFICATES`].
     #[error("the peer presented more than {MAX_CHAIN_CERTIFICATES} certificates")]
     LongChain,
-    /// No valid path: expired, wrong authority, or a constraint that the library does not evaluate.
+    /// It showed nothing.
+    #[error("the peer presented no certificates")]
+    NoChain,
+    /// An authority in the path has name constraints of the URI kind. X509-SVID section 4.2 warns of them: the library does
+    /// not evaluate them and treats each as violated.
+    #[error("the peer's chain has name constraints, which are not supported")]
+    NameConstraints,
+    /// No valid path: expired, wrong authority.
     #[error("the peer's chain is not valid: {0}")]
     Path(String),
 }
@@ -56,19 +63,21 @@ impl PeerError {
             }
             Self::UnknownTrustDomain(_) => "federate with the peer's trust domain by adding its bundle",
             Self::LongChain => "the peer must present its leaf and the intermediates, not its roots",
-            Self::Path(_) => {
-                "see that the peer's SVID has not expired and that the bundle is current; URI name constraints are not supported"
+            Self::NoChain => "the peer must present its X.509-SVID",
+            Self::NameConstraints => {
+                "issue the peer's authority without name constraints: URI name constraints are not supported, and one trust domain is fenced from another by its bundle"
             }
+            Self::Path(_) => "see that the peer's SVID has not expired and that the bundle is current",
         }
     }
 }
 
 /// Accepts exactly one server.
 #[derive(Debug)]
-pub(super) struct PinnedServer {
-    pub(super) peer: SpiffeId,
-    pub(super) roots: Arc<RootCertStore>,
-    pub(super) provider: Arc<CryptoProvider>,
+pub(crate) struct PinnedServer {
+    pub(crate) peer: SpiffeId,
+    pub(crate) roots: Arc<RootCertStore>,
+    pub(crate) provider: Arc<CryptoProvider>,
 }
 
 /// Accepts clients of every trust domain in the bundle as it is at the time of the handshake.
@@ -83,10 +92,7 @@ impl PinnedServer {
         if found != self.peer {
             return Err(PeerError::WrongPeer { expected: self.peer.clone(), found });
         }
-        let parsed = ParsedCertificate::try_from(leaf).map_err(|e| path_error(&e))?;
-        let algorithms = self.provider.signature_verification_algorithms.all;
-        verify_server_cert_signed_by_trust_anchor(&parsed, &self.roots, rest, now, algorithms)
-            .map_err(|e| path_error(&e))
+        server_path(leaf, rest, &self.roots, now, &self.provider)
     }
 }
 
@@ -96,10 +102,7 @@ impl AnyClient {
         // X509-SVID section 5.1: only the authorities of the SVID's own trust domain count.
         let domain = found.trust_domain();
         let roots = (self.bundle)().roots(domain).ok_or_else(|| PeerError::UnknownTrustDomain(domain.clone()))?;
-        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&self.provider))
-            .build()
-            .map_err(|e| PeerError::Path(e.to_string()))?;
-        verifier.verify_client_cert(leaf, rest, now).map(|_| ()).map_err(|e| path_error(&e))
+        client_path(leaf, rest, roots, now, &self.provider)
     }
 }
 
@@ -183,7 +186,35 @@ impl std::fmt::Debug for AnyClient {
     }
 }
 
-fn shape(leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Result<SpiffeId, PeerError> {
+/// A valid path from a server's leaf to one of these roots.
+pub(super) fn server_path(
+    leaf: &CertificateDer<'_>,
+    rest: &[CertificateDer<'_>],
+    roots: &RootCertStore,
+    now: UnixTime,
+    provider: &CryptoProvider,
+) -> Result<(), PeerError> {
+    let parsed = ParsedCertificate::try_from(leaf).map_err(|e| path_error(&e))?;
+    let algorithms = provider.signature_verification_algorithms.all;
+    verify_server_cert_signed_by_trust_anchor(&parsed, roots, rest, now, algorithms).map_err(|e| path_error(&e))
+}
+
+/// A valid path from a client's leaf to one of these roots.
+pub(super) fn client_path(
+    leaf: &CertificateDer<'_>,
+    rest: &[CertificateDer<'_>],
+    roots: Arc<RootCertStore>,
+    now: UnixTime,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(), PeerError> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider))
+        .build()
+        .map_err(|e| PeerError::Path(e.to_string()))?;
+    verifier.verify_client_cert(leaf, rest, now).map(|_| ()).map_err(|e| path_error(&e))
+}
+
+/// The ID of a leaf in the shape of an X.509-SVID, in a chain that is not too long.
+pub(super) fn shape(leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Result<SpiffeId, PeerError> {
     if rest.len() >= MAX_CHAIN_CERTIFICATES {
         return Err(PeerError::LongChain);
     }
@@ -192,7 +223,10 @@ fn shape(leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>]) -> Result<Spiff
 
 fn path_error(error: &Error) -> PeerError {
     match error {
-        Error::InvalidCertificate(reason) => PeerError::Path(format!("{reason:?}")),
+        Error::InvalidCertificate(reason) => match format!("{reason:?}") {
+            text if text.contains(NAME_CONSTRAINTS) => PeerError::NameConstraints,
+            text => PeerError::Path(text),
+        },
         other => PeerError::Path(other.to_string()),
     }
 }
@@ -200,3 +234,6 @@ fn path_error(error: &Error) -> PeerError {
 fn refusal(error: PeerError) -> Error {
     Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
 }
+
+/// What `rustls` says of a violated name constraint; a test pins it.
+const NAME_CONSTRAINTS: &str = "NameConstraintViolation";

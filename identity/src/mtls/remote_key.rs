@@ -17,7 +17,7 @@ use crate::leaf::Leaf;
 pub(super) struct SignerError(pub(super) Excerpt);
 
 /// Presents this SVID.
-pub(super) fn certified(svid: &Svid, signer: Arc<dyn HandshakeSigner>) -> Result<Arc<CertifiedKey>, TlsError> {
+pub(crate) fn certified(svid: &Svid, signer: Arc<dyn HandshakeSigner>) -> Result<Arc<CertifiedKey>, TlsError> {
     let leaf = svid.chain.first().ok_or(TlsError::OwnSvid("it has no certificate"))?;
     let leaf = Leaf::parse(leaf).map_err(|_| TlsError::OwnSvid("its leaf is no X.509-SVID"))?;
     if leaf.spiffe_id != svid.spiffe_id {

@@ -69,7 +69,7 @@ impl TlsError {
     }
 
     /// What an error of a handshake means.
-    pub(super) fn of_handshake(error: io::Error) -> Self {
+    pub(crate) fn of_handshake(error: io::Error) -> Self {
         let Some(tls) = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) else {
             return Self::Io(error);
         };

@@ -325,7 +325,7 @@ owner = "team-demo"
 component = "demo:vault"
 load = true
 link = ["portcullis:identity/*"]
-identity = ["read", "x509", "validate"]
+identity = ["peer", "x509", "validate"]
 callers = ["spiffe://{TRUST_DOMAIN}/ns/demo/sa/greeter"]
 "#
     )

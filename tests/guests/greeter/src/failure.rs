@@ -38,6 +38,7 @@ impl Failure {
             },
             Error::InvalidArgument(text) => Self::step(step, format!("invalid-argument, {text}")).with_status(400),
             Error::InvalidToken(text) => Self::step(step, format!("invalid-token, {text}")),
+            Error::RateLimited(text) => Self::step(step, format!("rate-limited, {text}")).with_status(429),
             Error::Unavailable(text) => Self::step(step, format!("unavailable, {text}")),
         }
     }

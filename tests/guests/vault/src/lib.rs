@@ -56,12 +56,13 @@ impl Refusal {
 }
 
 fn secret(request: &IncomingRequest) -> Result<Value, Refusal> {
-    let caller = peer::caller().ok_or(Refusal::because(401, "the caller showed no X.509-SVID"))?;
+    let caller = peer::caller().map_err(|error| refusal_of("peer.caller", error))?;
+    let caller = caller.ok_or(Refusal::because(401, "the caller showed no X.509-SVID"))?.spiffe_id;
     if path_of(&caller) != Some(WELCOME_PATH) {
         return Err(Refusal::because(403, "this caller is not welcome"));
     }
     let token = bearer_token(request).ok_or(Refusal::because(401, "exactly one bearer token is needed"))?;
-    let claims = jwt::validate(&token, AUDIENCE).map_err(refusal_of)?;
+    let claims = jwt::validate(&token, AUDIENCE).map_err(|error| refusal_of("jwt.validate", error))?;
     if claims.spiffe_id != caller {
         return Err(Refusal::because(403, "the token speaks for somebody else than the caller"));
     }
@@ -80,19 +81,20 @@ fn bearer_token(request: &IncomingRequest) -> Option<String> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.to_owned())
 }
 
-fn refusal_of(error: Error) -> Refusal {
+fn refusal_of(call: &str, error: Error) -> Refusal {
     match error {
         Error::Denied(refusal) => Refusal {
             status: 403,
             body: json!({
-                "error": format!("jwt.validate: denied, {} {}", refusal.code, refusal.reference),
+                "error": format!("{call}: denied, {} {}", refusal.code, refusal.reference),
                 "code": refusal.code,
                 "reference": refusal.reference,
             }),
         },
-        Error::InvalidArgument(text) => Refusal::because(401, &format!("jwt.validate: invalid-argument, {text}")),
-        Error::InvalidToken(text) => Refusal::because(401, &format!("jwt.validate: invalid-token, {text}")),
-        Error::Unavailable(text) => Refusal::because(503, &format!("jwt.validate: unavailable, {text}")),
+        Error::InvalidArgument(text) => Refusal::because(401, &format!("{call}: invalid-argument, {text}")),
+        Error::InvalidToken(text) => Refusal::because(401, &format!("{call}: invalid-token, {text}")),
+        Error::RateLimited(text) => Refusal::because(503, &format!("{call}: rate-limited, {text}")),
+        Error::Unavailable(text) => Refusal::because(503, &format!("{call}: unavailable, {text}")),
     }
 }
 

@@ -1,0 +1,211 @@
+//! The host's own identity: `spiffe://TRUST-DOMAIN/portcullis/host`, for what the host itself serves with an X.509-SVID.
+//!
+//! It belongs to nobody that was admitted: no component, no policy and no runtime can ask for it or have its key sign
+//! anything, and no component may have an ID below `/portcullis/`. Each SVID is on disk in the audit log before it is shown.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use portcullis_identity::mtls::{HandshakeSigner, ServedIdentity, Svid};
+use portcullis_identity::{InstanceId, SpiffeId, Workload};
+use serde_json::json;
+
+use super::keeper::Keeper;
+use crate::clock;
+
+/// The path of the host's own SPIFFE ID.
+pub(super) const PATH: &str = "/portcullis/host";
+/// Paths below this are the host's own.
+pub(super) const RESERVED: &str = "/portcullis/";
+/// What the issuer knows the host by. Instances that are admitted have a ULID in their name.
+const INSTANCE: &str = "portcullis-host";
+
+/// The host's X.509-SVID, always current.
+pub(super) struct OwnIdentity {
+    keeper: Arc<Keeper>,
+    instance: InstanceId,
+    spiffe_id: SpiffeId,
+    served: Mutex<Option<ServedIdentity>>,
+}
+
+/// Signs handshakes for the host itself.
+struct OwnSigner {
+    keeper: Arc<Keeper>,
+    instance: InstanceId,
+}
+
+impl OwnIdentity {
+    /// Gives the host its identity and keeps it current for as long as the process runs.
+    pub(super) fn start(keeper: &Arc<Keeper>) -> Result<Arc<Self>, String> {
+        let instance: InstanceId = INSTANCE.parse().map_err(|_| "the host's own instance id".to_owned())?;
+        let workload = {
+            let issuer = keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
+            let id = format!("spiffe://{}{PATH}", issuer.trust_domain());
+            let spiffe_id: SpiffeId = id.parse().map_err(|error| format!("the host's own ID: {error}"))?;
+            let (digest, component) = (String::new(), INSTANCE.to_owned());
+            Workload { instance: instance.clone(), spiffe_id, digest, component, exportable: false }
+        };
+        let spiffe_id = workload.spiffe_id.clone();
+        let mut issuer = keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
+        if issuer.workload(&instance).is_none() {
+            issuer.admit(workload).map_err(|error| error.to_string())?;
+        }
+        drop(issuer);
+        let own = Arc::new(Self { keeper: Arc::clone(keeper), instance, spiffe_id, served: Mutex::new(None) });
+        tokio::spawn(Arc::clone(&own).keep());
+        Ok(own)
+    }
+
+    /// Who the host is.
+    pub(super) fn spiffe_id(&self) -> &SpiffeId {
+        &self.spiffe_id
+    }
+
+    /// What to present now; `None` while there is no SVID that is valid.
+    pub(super) fn served(&self) -> Option<ServedIdentity> {
+        let served = self.served.lock().ok()?.clone()?;
+        (served.svid.not_after > clock::now()).then_some(served)
+    }
+
+    /// Renews at half of each SVID's life and whenever those of before must not be used any more.
+    async fn keep(self: Arc<Self>) {
+        let mut published = self.keeper.published();
+        let mut pause = RETRY_MIN;
+        loop {
+            let epoch = published.borrow_and_update().svid_epoch;
+            let wait = match self.renew().await {
+                Ok(wait) => {
+                    pause = RETRY_MIN;
+                    wait
+                }
+                Err(why) => {
+                    tracing::error!(why, "the host has no new X.509-SVID of its own");
+                    pause = (pause * 2).min(RETRY_MAX);
+                    pause
+                }
+            };
+            let timer = tokio::time::sleep(wait);
+            tokio::pin!(timer);
+            loop {
+                tokio::select! {
+                    () = &mut timer => break,
+                    changed = published.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        if published.borrow_and_update().svid_epoch != epoch {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Has an SVID minted; returns when the next one is due.
+    async fn renew(&self) -> Result<Duration, String> {
+        let now = clock::now();
+        let svid = {
+            let mut issuer = self.keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
+            let life = issuer.lifetimes().x509();
+            issuer.x509_svid(&self.instance, life, now).map_err(|error| error.to_string())?.svid
+        };
+        let fields = json!({
+            "svid": "x509",
+            "instance": INSTANCE,
+            "component": INSTANCE,
+            "spiffe_id": svid.spiffe_id.to_string(),
+            "serial": svid.serial,
+            "expires_at": svid.not_after.unix_timestamp(),
+        });
+        self.keeper.append("issuance", &ulid::Ulid::generate().to_string(), &fields).await?;
+        let left = Duration::try_from(svid.not_after - now).unwrap_or_default();
+        let signer = OwnSigner { keeper: Arc::clone(&self.keeper), instance: self.instance.clone() };
+        let svid =
+            Svid { spiffe_id: svid.spiffe_id, chain: svid.chain, key_id: svid.key_id, not_after: svid.not_after };
+        let mut served = self.served.lock().map_err(|_| "poisoned".to_owned())?;
+        *served = Some(ServedIdentity { svid: Arc::new(svid), signer: Arc::new(signer) });
+        Ok((left / 2).max(RETRY_MIN))
+    }
+}
+
+impl HandshakeSigner for OwnSigner {
+    fn sign(&self, key_id: &str, message: &[u8]) -> Result<Vec<u8>, String> {
+        let issuer = self.keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
+        issuer.sign_handshake(&self.instance, key_id, message).map_err(|error| error.to_string())
+    }
+}
+
+impl std::fmt::Debug for OwnSigner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OwnSigner")
+    }
+}
+
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use portcullis_identity::rpc::{AdmitRequest, FetchX509SvidRequest, SignHandshakeRequest};
+
+    use super::*;
+    use crate::roles::identity::keeper::Stop;
+    use crate::roles::identity::rig::Rig;
+
+    async fn served(own: &OwnIdentity, other_than: &str) -> Option<ServedIdentity> {
+        let until = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < until {
+            if let Some(served) = own.served().filter(|served| served.svid.key_id != other_than) {
+                return Some(served);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        None
+    }
+
+    fn kind<T>(result: Result<T, Stop>) -> String {
+        match result {
+            Err(Stop::Failed(failed)) => failed.kind,
+            _ => String::new(),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_hosts_svid_is_recorded_and_replaced_when_those_of_before_must_not_be_used() {
+        let rig = Rig::new().await;
+        tokio::spawn(crate::roles::identity::rotation::follow(Arc::clone(&rig.keeper)));
+        let own = OwnIdentity::start(&rig.keeper).unwrap();
+        let first = served(&own, "").await.unwrap();
+        assert_eq!(first.svid.spiffe_id.to_string(), "spiffe://example.org/portcullis/host");
+        let records = rig.records("issuance");
+        assert!(
+            records.iter().any(|record| record["instance"] == INSTANCE && record["serial"].is_string()),
+            "{records:?}"
+        );
+        rig.keeper.issuer.lock().unwrap().rotate_svids();
+        assert!(rig.keeper.publish().is_ok());
+        assert!(served(&own, &first.svid.key_id).await.is_some(), "another key");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn nobody_else_gets_the_hosts_identity_or_has_its_key_sign() {
+        let rig = Rig::new().await;
+        let own = OwnIdentity::start(&rig.keeper).unwrap();
+        let key_id = served(&own, "").await.unwrap().svid.key_id.clone();
+        let fetch = FetchX509SvidRequest { instance: INSTANCE.to_owned() };
+        assert_eq!(kind(rig.keeper.mint_x509(fetch).await), "unknown-instance");
+        let sign = SignHandshakeRequest { instance: INSTANCE.to_owned(), key_id, message: vec![0; 130] };
+        assert_eq!(kind(rig.keeper.sign(sign).await), "unknown-instance");
+        for path in [PATH, "/portcullis/", "/portcullis/other"] {
+            let request = AdmitRequest {
+                instance: "one".to_owned(),
+                spiffe_id: format!("spiffe://example.org{path}"),
+                ..AdmitRequest::default()
+            };
+            assert_eq!(kind(rig.keeper.admit(request)), "not-admitted", "{path}");
+        }
+    }
+}
