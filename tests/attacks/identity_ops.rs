@@ -127,6 +127,8 @@ fn an_operator_sees_rotates_and_distrusts_what_signs() {
     operations_are_recorded_with_what_was_asked(&host);
     bad_input_is_refused_with_a_hint(&host);
     metrics_are_served_and_tell_no_names(&host);
+    idle_connections_do_not_keep_metrics_from_others_for_long(&host);
+    the_bundle_map_names_each_trust_domain(&host);
     the_audit_chain_holds(&host);
 }
 
@@ -272,6 +274,26 @@ fn metrics_are_served_and_tell_no_names(host: &Host) {
     }
     assert_eq!(http::get(address, "/", &[]).status, 404);
     assert_eq!(http::raw(address, b"POST /metrics HTTP/1.1\r\nhost: a\r\ncontent-length: 0\r\n\r\n").status, 405);
+}
+
+/// Connections that say nothing take up the places for ten seconds and no longer.
+fn idle_connections_do_not_keep_metrics_from_others_for_long(host: &Host) {
+    let address: SocketAddr = host.ask_status(5)["listening"]["metrics"].as_str().unwrap().parse().unwrap();
+    let idle: Vec<_> = (0..16).map(|_| http::connect(address)).collect();
+    until("all places are taken", host, || http::get(address, "/metrics", &[]).status == 0);
+    let began = Instant::now();
+    while http::get(address, "/metrics", &[]).status != 200 {
+        assert!(began.elapsed() < Duration::from_secs(30), "idle connections are kept");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    drop(idle);
+}
+
+fn the_bundle_map_names_each_trust_domain(host: &Host) {
+    let map = host.run(["identity", "bundle", "--federated"]).ok().json();
+    let domains = map["trust_domains"].as_object().unwrap();
+    assert_eq!(domains.keys().collect::<Vec<_>>(), ["test.example"]);
+    assert_eq!(domains["test.example"]["keys"], bundle(host)["keys"]);
 }
 
 fn the_audit_chain_holds(host: &Host) {

@@ -114,15 +114,18 @@ async fn page(host: &Arc<Host>) -> String {
     }
     let mut text = page.into_text();
     match identity {
-        Ok(identity) if identity.len() <= METRICS_BYTES => text.push_str(&own_lines(&identity)),
-        Ok(_) => tracing::warn!("the metrics of the identity process are too large"),
+        Ok(identity) => text.push_str(&own_lines(&identity)),
         Err(error) => tracing::debug!(%error, "no metrics of the identity process"),
     }
     text
 }
 
-/// Of the page of the identity process only what is its own: no other process's numbers are taken from it.
+/// Of the page of the identity process only what is its own: no other process's numbers are taken from it. Nothing of a page that
+/// is too large.
 fn own_lines(text: &str) -> String {
+    if text.len() > METRICS_BYTES {
+        return String::new();
+    }
     let own = |line: &&str| {
         let name = line.strip_prefix("# HELP ").or_else(|| line.strip_prefix("# TYPE ")).unwrap_or(line);
         name.starts_with("portcullis_identity_")
@@ -150,5 +153,13 @@ mod tests {
         let kept: Vec<_> = own_lines(text).lines().map(str::to_owned).collect();
         assert_eq!(kept.len(), 3);
         assert!(kept.iter().all(|line| line.contains("portcullis_identity_a")));
+    }
+
+    #[test]
+    fn a_page_that_is_too_large_is_left_out() {
+        let line = "portcullis_identity_a 1\n";
+        let most = line.repeat(METRICS_BYTES / line.len());
+        assert_eq!(own_lines(&most).len(), most.len());
+        assert!(own_lines(&(most + &line.repeat(2))).is_empty());
     }
 }

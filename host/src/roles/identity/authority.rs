@@ -118,9 +118,11 @@ impl Authority for ForSupervisor {
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
+        // INVARIANT: the issuer's lock is the last that is taken: whoever holds it waits for no other.
+        let generation = self.0.policy.lock().map(|policy| policy.generation()).unwrap_or_default();
+        let problems = self.0.problems();
         let issuer = self.0.issuer().map_err(|_| Status::internal("the issuer is poisoned"))?;
         let counts = &self.0.counts;
-        let generation = self.0.policy.lock().map(|policy| policy.generation()).unwrap_or_default();
         Ok(Response::new(StatusReply {
             trust_domain: issuer.trust_domain().to_string(),
             generation,
@@ -132,7 +134,7 @@ impl Authority for ForSupervisor {
             bundle_sequence: issuer.bundle().sequence(),
             x509_authority_not_after: issuer.x509_authority_not_after().unix_timestamp(),
             jwt_authority_not_after: issuer.jwt_authority_not_after().unix_timestamp(),
-            problems: self.0.problems(),
+            problems,
         }))
     }
 }

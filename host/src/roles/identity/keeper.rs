@@ -26,6 +26,9 @@ use crate::rpc::audit::audit_client::AuditClient;
 use crate::rpc::audit::{AppendManyRequest, AppendRequest};
 
 /// The state behind all services of the process.
+///
+/// Locks are taken in this order: `policy`, `instances`, `publishing`, `issuer`. Whoever holds the issuer's waits for no other,
+/// and none is held over an `await`.
 pub(super) struct Keeper {
     pub(super) issuer: Arc<Mutex<Issuer>>,
     /// Where components' identities come from: the issuer above, or a source outside of this host.

@@ -58,11 +58,6 @@ impl Keeper {
         Arc::clone(&self.published.borrow())
     }
 
-    /// Whether this SPIFFE ID is revoked.
-    pub(super) fn is_revoked(&self, spiffe_id: &SpiffeId) -> bool {
-        self.published.borrow().revoked.spiffe_ids.contains(spiffe_id)
-    }
-
     /// Publishes the issuer's state and the foreign bundles of now, if that is anything new.
     pub(super) fn publish(&self) -> Result<(), Stop> {
         let _one_at_a_time = self.publishing.lock().map_err(|_| failed("internal", "poisoned"))?;

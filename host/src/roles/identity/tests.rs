@@ -11,7 +11,7 @@ use portcullis_identity::rpc::{
 };
 use serde_json::Value;
 
-use super::keeper::Stop;
+use super::keeper::{Entry, Stop};
 use super::rig::{Rig, id};
 use super::workloads::ForRuntime;
 use crate::limits;
@@ -269,4 +269,30 @@ async fn the_metrics_count_what_was_done_and_name_nobody() {
     assert!(!text.contains("spiffe://") && !text.contains("test:one"), "{text}");
     let families: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
     assert_eq!(families.join("\n") + "\n", include_str!("tests/families.txt"), "{}", families.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_of_records_is_no_larger_than_its_limit() {
+    let rig = Rig::new().await;
+    let writes = rig.sink.writes();
+    let entries = |count: usize| (0..count).map(|n| Entry::new("issuance", serde_json::json!({ "n": n }))).collect();
+    assert!(rig.keeper.append_many(entries(limits::AUDIT_BATCH)).await.is_ok());
+    assert_eq!(rig.sink.writes(), writes + 1);
+    assert!(rig.keeper.append_many(entries(limits::AUDIT_BATCH + 1)).await.is_ok());
+    assert_eq!(rig.sink.writes(), writes + 3);
+    let numbers: Vec<_> = rig.records("issuance").iter().map(|record| record["n"].as_u64().unwrap()).collect();
+    assert_eq!(numbers.len(), 2 * limits::AUDIT_BATCH + 1);
+    assert!(numbers[limits::AUDIT_BATCH..].iter().copied().eq(0..=limits::AUDIT_BATCH as u64), "out of order");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_revocations_over_its_limit_is_refused_and_changes_nothing() {
+    let rig = Rig::new().await;
+    ok(rig.admit("a"));
+    let spiffe_ids: Vec<_> = (0..=limits::REVOKED).map(|n| id(&n.to_string())).chain([id("a")]).collect();
+    let refused = rig.keeper.set_revoked(SetRevokedRequest { instances: Vec::new(), spiffe_ids });
+    assert_eq!(kind(refused), "invalid-argument");
+    let malformed = SetRevokedRequest { instances: vec!["a".to_owned()], spiffe_ids: vec!["spiffe://".to_owned()] };
+    assert_eq!(kind(rig.keeper.set_revoked(malformed)), "invalid-argument");
+    assert_eq!(kind(jwt(&rig, "a", "vault").await), "ok");
 }

@@ -76,6 +76,7 @@ mod tests {
         let wanted = ring::digest::digest(&SHA256, &bytes);
         let wanted: String = wanted.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hash(file.try_clone().unwrap(), WORKLOAD_EXECUTABLE_BYTES).unwrap(), wanted);
+        std::io::Seek::rewind(&mut &file).unwrap();
         assert!(hash(file, 600 << 10).is_err());
     }
 
