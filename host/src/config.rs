@@ -294,6 +294,7 @@ impl Reader<'_> {
                 ("broker", broker.is_some()),
                 ("federation.https_spiffe", federation.https_spiffe.is_some()),
                 ("federation.https_web", federation.https_web.is_some()),
+                ("federation.peer", !federation.peer.is_empty()),
                 ("oidc", oidc.is_some()),
             ];
             for (key, _) in served.into_iter().filter(|(_, on)| *on) {

@@ -93,11 +93,6 @@ pub enum ProfileName {
 }
 
 impl Federation {
-    /// Whether anything is configured.
-    pub fn is_on(&self) -> bool {
-        *self != Self::default()
-    }
-
     /// Servers that may be dialled for peers' bundles: host and port, and the name by which the identity process asks for it.
     pub fn dial_targets(&self) -> Vec<(String, String, u16)> {
         let mut servers = BTreeSet::new();

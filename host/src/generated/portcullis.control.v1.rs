@@ -37,6 +37,17 @@ pub struct StatusReply {
     /// Knobs that weaken something and are on.
     #[prost(string, repeated, tag = "14")]
     pub dangers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Further sockets that are listened on.
+    #[prost(message, repeated, tag = "20")]
+    pub listening: ::prost::alloc::vec::Vec<Listening>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Listening {
+    /// "bundle-web", "bundle-spiffe", "oidc".
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Process {
