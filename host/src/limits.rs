@@ -86,6 +86,8 @@ pub const DRAIN: Duration = Duration::from_secs(20);
 pub const EPOCH_TICK: Duration = Duration::from_millis(2);
 /// Chunk of a memory scan.
 pub const SCAN_CHUNK: usize = 64 << 10;
+/// Distance between two looks at the policy and trust files. A change is taken up after two that agree.
+pub const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// SVIDs that one instance may have minted: in a second, and at once. Its runtime keeps tokens, so that requests are few.
 pub const MINTS_EACH: (u32, u32) = (100, 400);
 /// SVIDs that all instances together may have minted. A thousand a second is about a tenth of one processor.

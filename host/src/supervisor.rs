@@ -21,6 +21,7 @@ pub mod revocations;
 pub mod settle;
 pub mod trust;
 pub mod trust_watch;
+pub mod watch;
 pub mod workload_api;
 
 use std::io;
@@ -219,6 +220,7 @@ impl Host {
         tokio::spawn(children::keep_identity(Arc::clone(&host)));
         tokio::spawn(children::keep_runtime(Arc::clone(&host)));
         tokio::spawn(trust_watch::watch(Arc::clone(&host)));
+        tokio::spawn(watch::keep_watching(Arc::clone(&host)));
         if let Some(listener) = metrics {
             if let Ok(address) = listener.local_addr() {
                 tracing::info!(%address, "metrics");
@@ -452,6 +454,31 @@ impl Host {
             tracing::warn!(generation, problem, "a reload had to start a process again");
         }
         Ok(generation)
+    }
+
+    /// Takes up policy files that changed. The same texts as those in force are no change: whoever wrote them had them
+    /// reloaded.
+    pub async fn policy_files_changed(self: &Arc<Self>) {
+        let in_force = self.policy();
+        let read = Policy::read(&self.config.policy, in_force.generation());
+        if read.is_ok_and(|read| read.sources() == in_force.sources() && read.problems() == in_force.problems()) {
+            return;
+        }
+        match self.reload_policy().await {
+            Ok(generation) => tracing::info!(generation, "changed policy files were taken up"),
+            Err(problems) => {
+                for problem in &problems {
+                    tracing::error!(problem, "changed policy files cannot be used; the policy before stays in force");
+                }
+                let record = Record::new("policy")
+                    .field("by", "supervisor")
+                    .field("refused", problems)
+                    .field("generation", in_force.generation());
+                if self.record(record).is_err() {
+                    self.audit_failed();
+                }
+            }
+        }
     }
 
     /// Stops accepting, lets requests finish, ends everything.

@@ -13,7 +13,7 @@ use crate::shown;
 /// One question to a slice. Text from outside is in it as it came; whoever shows it escapes it.
 #[derive(Debug, Clone)]
 pub(crate) enum Asked {
-    Load { digest: String, expired: bool, imports: usize },
+    Load { digest: String, expired: bool, imports: Vec<String> },
     Link { text: String, name: Option<InterfaceName>, waits_for_baseline: bool },
     HttpSend { destination: Destination, method: String },
     HttpConnect { destination: Destination, method: String, address: SocketAddr, peer: Option<String> },
@@ -40,6 +40,24 @@ impl Asked {
             Self::Identity(IdentityAction::Validate) => Action::SvidValidate,
             Self::Identity(IdentityAction::Export) => Action::SvidExport,
             Self::Call { .. } => Action::Call,
+        }
+    }
+
+    /// Whether audit mode may let it through. Never an admission, and never a private key.
+    pub(crate) fn may_be_audited(&self) -> bool {
+        match self.action() {
+            Action::Load | Action::SvidExport => false,
+            Action::Link
+            | Action::HttpSend
+            | Action::HttpConnect
+            | Action::SvidJwt
+            | Action::SvidX509
+            | Action::SvidValidate
+            | Action::IdentityRead
+            | Action::SvidSign
+            | Action::BundleRead
+            | Action::PeerRead
+            | Action::Call => true,
         }
     }
 
@@ -113,7 +131,7 @@ impl Asked {
         match self {
             Self::Load { digest, expired, imports } => {
                 let claims = if *expired { "expired" } else { "in force" };
-                format!("load, image {}, {imports} imports, claims {claims}", shown::outside(digest, 80))
+                format!("load, image {}, {} imports, claims {claims}", shown::outside(digest, 80), imports.len())
             }
             Self::Link { text, .. } => format!("import {}", shown::outside(text, 128)),
             Self::HttpSend { method, destination } => match destination.host().address() {

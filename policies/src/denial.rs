@@ -13,6 +13,7 @@ use crate::asked::Asked;
 use crate::component::ComponentFacts;
 use crate::edit::GrantEdit;
 use crate::nearest::Nearest;
+use crate::question::Question;
 
 mod render;
 
@@ -74,6 +75,8 @@ struct Core {
     guard: Option<Guard>,
     #[serde(skip_serializing_if = "Option::is_none")]
     nearest: Option<Nearest>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    question: Option<Question>,
     #[serde(rename = "fix", skip_serializing_if = "Option::is_none", serialize_with = "arguments")]
     edit: Option<GrantEdit>,
     #[serde(skip)]
@@ -131,6 +134,7 @@ impl Denial {
                 errors,
                 guard,
                 nearest,
+                question: Question::of(asked),
                 edit,
                 phrase: asked.phrase(),
             }),
@@ -167,6 +171,16 @@ impl Denial {
     /// What it was refused, escaped and cut; empty where the action says it all.
     pub fn resource(&self) -> &str {
         &self.core.resource
+    }
+
+    /// Why, in one line.
+    pub fn why(&self) -> &str {
+        &self.core.why
+    }
+
+    /// What was asked, to be asked again; none where it was too long to be asked in earnest.
+    pub fn question(&self) -> Option<&Question> {
+        self.core.question.as_ref()
     }
 
     /// The generation of policy.

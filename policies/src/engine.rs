@@ -72,11 +72,16 @@ impl PolicySet {
     /// One component's part: every policy whose scope can match it, and all guards.
     pub fn slice(&self, facts: &ComponentFacts) -> Arc<Slice> {
         Arc::new(match &self.compiled {
-            Ok(compiled) => {
-                let own = compiled.by_component.get(&facts.name).into_iter().flatten();
-                let rules = compiled.for_all.iter().chain(own).filter_map(|n| compiled.rules.get(*n));
-                Slice::new(facts, self.generation, Arc::clone(compiled), rules)
-            }
+            Ok(compiled) => Slice::new(facts, self.generation, Arc::clone(compiled), compiled.rules_of(facts)),
+            Err(why) => Slice::broken(facts, self.generation, why),
+        })
+    }
+
+    /// The same in audit mode: what no grant allows is allowed, each grant saying what refusal it stands for. Guards, failing
+    /// policies, admission and key export are as ever. Whoever takes this sees to it that it ends.
+    pub fn audited_slice(&self, facts: &ComponentFacts) -> Arc<Slice> {
+        Arc::new(match &self.compiled {
+            Ok(compiled) => Slice::audited(facts, self.generation, Arc::clone(compiled), compiled.rules_of(facts)),
             Err(why) => Slice::broken(facts, self.generation, why),
         })
     }
@@ -105,7 +110,7 @@ impl PolicySet {
     #[cfg(test)]
     pub(crate) fn full_slice(&self, facts: &ComponentFacts) -> Slice {
         let compiled = self.compiled.as_ref().unwrap();
-        Slice::new(facts, self.generation, Arc::clone(compiled), compiled.rules.iter())
+        Slice::unindexed(facts, self.generation, Arc::clone(compiled), compiled.rules.iter())
     }
 }
 
@@ -141,6 +146,14 @@ impl Compiled {
             }
         }
         Ok(Self { engine, rules, index: Index::new(grants), by_component, for_all })
+    }
+}
+
+impl Compiled {
+    /// The rules whose scope can match a component.
+    fn rules_of(&self, facts: &ComponentFacts) -> impl Iterator<Item = &Rule> {
+        let own = self.by_component.get(&facts.name).into_iter().flatten();
+        self.for_all.iter().chain(own).filter_map(|n| self.rules.get(*n))
     }
 }
 

@@ -5,16 +5,24 @@ use std::sync::Arc;
 
 use cedar_policy::PolicyId;
 
+use crate::denial::Denial;
 use crate::destination::Destination;
 
 /// An action was allowed: by which policies, in which generation, with which limits. `A` says what.
 #[derive(Debug)]
 #[must_use = "a grant is the proof that an action may happen: hand it to what acts"]
 pub struct Grant<A> {
-    by: Arc<[PolicyId]>,
+    by: By,
     generation: u64,
     instance: Arc<str>,
     what: A,
+}
+
+/// What allowed it: policies, or audit mode in the place of a refusal.
+#[derive(Debug, Clone)]
+pub(crate) struct By {
+    pub(crate) policies: Arc<[PolicyId]>,
+    pub(crate) instead_of: Option<Denial>,
 }
 
 /// A component may be admitted.
@@ -113,6 +121,20 @@ impl IdentityAction {
     }
 }
 
+impl By {
+    pub(crate) fn policies(policies: Arc<[PolicyId]>) -> Self {
+        Self { policies, instead_of: None }
+    }
+
+    /// Audit mode in the place of this refusal.
+    pub(crate) fn audit(denial: Denial) -> Self {
+        Self { policies: Arc::from([PolicyId::new(AUDIT_MODE)]), instead_of: Some(denial) }
+    }
+}
+
+/// What a grant of audit mode names as its policy. A colon is in no id that an operator can choose.
+pub(crate) const AUDIT_MODE: &str = "audit:mode";
+
 impl Load {
     pub(crate) const fn new() -> Self {
         Self(())
@@ -120,13 +142,18 @@ impl Load {
 }
 
 impl<A> Grant<A> {
-    pub(crate) fn new(by: Arc<[PolicyId]>, generation: u64, instance: &Arc<str>, what: A) -> Self {
+    pub(crate) fn new(by: By, generation: u64, instance: &Arc<str>, what: A) -> Self {
         Self { by, generation, instance: Arc::clone(instance), what }
     }
 
     /// The ids of the policies that allowed it.
     pub fn policies(&self) -> impl Iterator<Item = &str> {
-        self.by.iter().map(AsRef::as_ref)
+        self.by.policies.iter().map(AsRef::as_ref)
+    }
+
+    /// The refusal that audit mode let through: whoever acts on this grant records it.
+    pub fn instead_of(&self) -> Option<&Denial> {
+        self.by.instead_of.as_ref()
     }
 
     /// The generation of policy that it was decided under.

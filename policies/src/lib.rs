@@ -7,16 +7,21 @@
 //!
 //! | module | noun |
 //! | --- | --- |
-//! | [`destination`], [`address`], [`interface`], [`workload`] | canonical types, parsed once |
+//! | [`destination`], [`address`], [`interface`], [`workload`], [`subject`], [`resource`] | canonical types, parsed once |
 //! | [`component`] | what the host knows of a component, an image, a caller |
 //! | [`grants`], [`edit`] | the operator's TOML, and minimal additions to it |
 //! | [`source`], [`lint`] | policy texts, and what is demanded of raw Cedar |
 //! | [`shipped`] | schema, guards and baseline, as Cedar text |
 //! | [`engine`], [`mod@slice`] | the compiled set, and one component's part of it |
 //! | [`grant`], [`denial`] | the two outcomes |
+//! | [`question`] | a question as a value, to be asked again |
+//! | [`matrix`], [`mod@compare`], [`cases`] | everybody's questions; what a change changes; expected answers |
+//! | [`mod@learn`] | the grants that were missing |
 
 pub mod address;
 mod asked;
+pub mod cases;
+pub mod compare;
 pub mod component;
 mod decide;
 pub mod denial;
@@ -26,19 +31,26 @@ pub mod engine;
 pub mod grant;
 pub mod grants;
 pub mod interface;
+pub mod learn;
 pub mod limits;
 pub mod lint;
+pub mod matrix;
 mod nearest;
 mod nesting;
+pub mod question;
+pub mod resource;
 pub mod shipped;
 mod shown;
 pub mod slice;
 pub mod source;
+pub mod subject;
 #[cfg(test)]
 mod testing;
 pub mod workload;
 
 pub use address::{AddressClass, AddressRange, classify};
+pub use cases::{Cases, CasesError, Checked};
+pub use compare::{Change, Comparison, Recorded, compare};
 pub use component::{Caller, ComponentFacts, ImageFacts};
 pub use denial::{Code, Denial, DenialKind, FixContext};
 pub use destination::{Destination, DestinationError, DnsName, Host, Scheme};
@@ -48,6 +60,11 @@ pub use grant::{
     Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidSign, SvidX509,
 };
 pub use interface::{InterfaceName, is_component_name};
+pub use learn::{Addition, LearnError, Learned, Left, Observed, learn};
+pub use matrix::Matrix;
+pub use question::{Answer, Outcome, Question};
+pub use resource::{Bucket, FilePath, NameError, SecretName};
 pub use slice::Slice;
 pub use source::{LoadError, LoadErrors, Source, SourceKind};
+pub use subject::{Subject, SubjectError, SubjectPattern};
 pub use workload::WorkloadId;

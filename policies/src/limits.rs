@@ -66,3 +66,23 @@ pub const X509_TTL_MOST: u64 = 3_600;
 pub const DENIAL_BYTES: usize = 2 << 10;
 /// Callers that no grant names and whose decision one slice remembers. More are decided anew each time.
 pub const REMEMBERED_CALLERS: usize = 64;
+
+/// Cases of one file of expected decisions.
+pub const CASES: usize = 10_000;
+/// Additions that are learnt at once.
+pub const LEARNED: usize = 256;
+/// Bytes of text in a question that a refusal keeps.
+pub const QUESTION_BYTES: usize = 2 << 10;
+
+/// Bytes of a NATS subject.
+pub const SUBJECT_BYTES: usize = 255;
+/// Tokens of a NATS subject.
+pub const SUBJECT_TOKENS: usize = 16;
+/// Bytes of a file's path.
+pub const PATH_BYTES: usize = 1_024;
+/// Segments of a path or of a secret's name.
+pub const PATH_SEGMENTS: usize = 32;
+/// Bytes of a bucket's name.
+pub const BUCKET_BYTES: usize = 128;
+/// Bytes of a secret's name.
+pub const SECRET_BYTES: usize = 256;

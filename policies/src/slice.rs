@@ -17,7 +17,7 @@ use crate::denial::{self, Cause, Denial, Guard};
 use crate::destination::{Destination, Scheme};
 use crate::engine::Compiled;
 use crate::grant::{
-    Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidSign, SvidX509,
+    By, Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidSign, SvidX509,
 };
 use crate::grants::{is_audience, is_purpose};
 use crate::interface::InterfaceName;
@@ -25,6 +25,7 @@ use crate::limits::{IMAGE_IMPORTS, JWT_TTL_DEFAULT, METHOD_BYTES, X509_TTL_MOST}
 use crate::workload::WorkloadId;
 
 mod callers;
+mod candidates;
 mod ready;
 
 use self::ready::Ready;
@@ -34,6 +35,8 @@ pub struct Slice {
     facts: Arc<ComponentFacts>,
     instance: Arc<str>,
     generation: u64,
+    /// What nobody granted is allowed and recorded, for a time. Guards hold all the same.
+    audit: bool,
     state: Result<Ready, String>,
 }
 
@@ -44,16 +47,37 @@ impl Slice {
         compiled: Arc<Compiled>,
         rules: impl Iterator<Item = &'a Rule>,
     ) -> Self {
-        Self::with(facts, generation, Ready::new(facts, compiled, rules))
+        Self::with(facts, generation, false, Ready::new(facts, compiled, rules, true))
+    }
+
+    /// The same in audit mode: what no grant allows is allowed, and the grant says what it is instead of.
+    pub(crate) fn audited<'a>(
+        facts: &ComponentFacts,
+        generation: u64,
+        compiled: Arc<Compiled>,
+        rules: impl Iterator<Item = &'a Rule>,
+    ) -> Self {
+        Self::with(facts, generation, true, Ready::new(facts, compiled, rules, true))
+    }
+
+    /// The same without an index: what every slice must agree with.
+    #[cfg(test)]
+    pub(crate) fn unindexed<'a>(
+        facts: &ComponentFacts,
+        generation: u64,
+        compiled: Arc<Compiled>,
+        rules: impl Iterator<Item = &'a Rule>,
+    ) -> Self {
+        Self::with(facts, generation, false, Ready::new(facts, compiled, rules, false))
     }
 
     pub(crate) fn broken(facts: &ComponentFacts, generation: u64, why: &str) -> Self {
-        Self::with(facts, generation, Err(why.to_owned()))
+        Self::with(facts, generation, false, Err(why.to_owned()))
     }
 
-    fn with(facts: &ComponentFacts, generation: u64, state: Result<Ready, String>) -> Self {
-        let mut slice =
-            Self { instance: Arc::from(facts.instance.as_str()), facts: Arc::new(facts.clone()), generation, state };
+    fn with(facts: &ComponentFacts, generation: u64, audit: bool, state: Result<Ready, String>) -> Self {
+        let instance = Arc::from(facts.instance.as_str());
+        let mut slice = Self { instance, facts: Arc::new(facts.clone()), generation, audit, state };
         callers::fill(&mut slice);
         slice
     }
@@ -61,6 +85,11 @@ impl Slice {
     /// The generation of policy.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// Whether what nobody granted is allowed and recorded.
+    pub fn is_audited(&self) -> bool {
+        self.audit
     }
 
     /// The component.
@@ -75,8 +104,11 @@ impl Slice {
 
     /// May the component be admitted?
     pub fn load(&self, image: &ImageFacts) -> Result<Grant<Load>, Denial> {
-        let asked =
-            || Asked::Load { digest: self.facts.digest.clone(), expired: image.expired, imports: image.imports.len() };
+        let asked = || Asked::Load {
+            digest: self.facts.digest.clone(),
+            expired: image.expired,
+            imports: image.imports.clone(),
+        };
         let ready = self.ready(&asked)?;
         if image.imports.len() > IMAGE_IMPORTS {
             return Err(self.malformed(&asked()));
@@ -133,7 +165,7 @@ impl Slice {
             ];
             ready.decide_destination(Action::HttpSend, destination, context)
         })?;
-        let peer = self.peer(ready, &asked, destination, &by)?;
+        let peer = self.peer(ready, &asked, destination, &by.policies)?;
         Ok(self.grant(by, HttpSend { destination: destination.clone(), method: method.to_owned(), peer }))
     }
 
@@ -182,7 +214,8 @@ impl Slice {
             let resource = entity.uid();
             Ok(ready.decide(Action::SvidJwt, &ready.with(entity)?, resource, [("ttl", seconds(ttl_secs))]))
         })?;
-        let caps = by.iter().map(|id| ready.metas.get(id).and_then(|meta| meta.max_ttl).unwrap_or(JWT_TTL_DEFAULT));
+        let caps =
+            by.policies.iter().map(|id| ready.metas.get(id).and_then(|meta| meta.max_ttl).unwrap_or(JWT_TTL_DEFAULT));
         let ttl_secs = ttl_secs.min(caps.max().unwrap_or(0));
         Ok(self.grant(by, SvidJwt { audience: audience.to_owned(), ttl_secs }))
     }
@@ -232,7 +265,7 @@ impl Slice {
         Ok(self.grant(known?, Call { caller: caller.name().to_owned() }))
     }
 
-    fn decide_call(&self, caller: &Caller) -> Result<Arc<[PolicyId]>, Denial> {
+    fn decide_call(&self, caller: &Caller) -> Result<By, Denial> {
         let asked = || Asked::Call { caller: caller.name().to_owned() };
         let ready = self.ready(&asked)?;
         let entity = match caller {
@@ -258,7 +291,7 @@ impl Slice {
         &self,
         asked: &dyn Fn() -> Asked,
         context: [(&'static str, RestrictedExpression); N],
-    ) -> Result<Arc<[PolicyId]>, Denial> {
+    ) -> Result<By, Denial> {
         let ready = self.ready(asked)?;
         let action = asked().action();
         self.decide(asked, || Ok(ready.decide(action, &ready.base, ready.trust_domain.clone(), context)))
@@ -273,14 +306,15 @@ impl Slice {
         &self,
         asked: &dyn Fn() -> Asked,
         verdict: impl FnOnce() -> Result<Verdict, String>,
-    ) -> Result<Arc<[PolicyId]>, Denial> {
+    ) -> Result<By, Denial> {
         match verdict().unwrap_or_else(Verdict::Unfit) {
-            Verdict::Allowed(by) => Ok(Arc::from(by)),
+            Verdict::Allowed(by) => Ok(By::policies(Arc::from(by))),
             Verdict::NoGrant => {
                 let asked = asked();
                 let index = self.state.as_ref().ok().map(|ready| &ready.compiled.index);
                 let nearest = index.and_then(|index| index.nearest(&self.facts.name, &asked));
-                Err(self.deny(&asked, Cause::NoGrant { nearest }))
+                let denial = self.deny(&asked, Cause::NoGrant { nearest });
+                if self.audit && asked.may_be_audited() { Ok(By::audit(denial)) } else { Err(denial) }
             }
             Verdict::Forbidden(by) => {
                 let meta = self
@@ -372,7 +406,7 @@ impl Slice {
         ready.is_without_baseline() && ready::is_baseline(name)
     }
 
-    fn grant<A>(&self, by: Arc<[PolicyId]>, what: A) -> Grant<A> {
+    fn grant<A>(&self, by: By, what: A) -> Grant<A> {
         Grant::new(by, self.generation, &self.instance, what)
     }
 

@@ -64,6 +64,11 @@ pub struct StopArgs {
 pub type Control = ControlClient<Channel>;
 
 impl TargetArgs {
+    /// The configuration file given.
+    pub fn config(&self) -> Option<&Path> {
+        self.config.as_deref()
+    }
+
     /// The control socket that is meant.
     pub fn socket(&self) -> Result<PathBuf, CliError> {
         match &self.socket {

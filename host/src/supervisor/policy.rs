@@ -37,10 +37,13 @@ impl Policy {
             return Err(problems);
         }
         let set = PolicySet::compile(&sources, generation).map_err(|errors| errors.lines())?;
-        let problems = if sources.is_empty() {
-            vec!["no grants file is configured: everything is denied".to_owned()]
-        } else {
-            Vec::new()
+        let summary = set.summary();
+        let problems = match sources.is_empty() {
+            true => vec!["no grants file is configured: everything is denied".to_owned()],
+            false if summary.grants == 0 && summary.raw_policies == 0 => {
+                vec!["the policy files grant nothing: everything is denied".to_owned()]
+            }
+            false => Vec::new(),
         };
         Ok(Self { set: Arc::new(set), sources: sources.into(), problems })
     }

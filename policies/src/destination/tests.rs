@@ -161,3 +161,87 @@ fn zones_run_from_the_name_to_the_top() {
     let Host::Dns(name) = destination.host() else { panic!("a name") };
     assert_eq!(name.zones().collect::<Vec<_>>(), ["api.pay.example", "pay.example", "example"]);
 }
+
+/// The same destination in more than 200 spellings, put to a slice: one decision.
+#[test]
+fn every_spelling_of_a_destination_gets_the_same_decision() {
+    let grant = "http = [\"https://b\u{fc}cher.pay.example\", \"https://192.0.2.7\"]\naddresses = [\"192.0.2.0/24\"]";
+    let slice = crate::testing::slice(&[("a", grant)], "", "a");
+    let names = [
+        "b\u{fc}cher.pay.example",
+        "B\u{dc}CHER.pay.EXAMPLE",
+        "bu\u{308}cher.pay.example",
+        "xn--bcher-kva.pay.example",
+        "XN--BCHER-KVA.PAY.EXAMPLE",
+        "b\u{fc}cher\u{3002}pay\u{ff0e}example",
+        "\u{ff42}\u{fc}cher.pay.example",
+    ];
+    let addresses = [
+        "192.0.2.7",
+        "192.0.519",
+        "192.519",
+        "3221225991",
+        "0xc0000207",
+        "0xC0.0.2.7",
+        "0300.0.2.7",
+        "030000001007",
+        "0xc0.0.0x207",
+        "\u{ff11}92.0.2.7",
+        "192\u{3002}0.2.7",
+    ];
+    let bracketed = ["[::ffff:192.0.2.7]", "[::FFFF:c000:207]", "[0:0:0:0:0:ffff:192.0.2.7]"];
+    let (mut asked, mut seen) = (0, std::collections::HashSet::new());
+    for scheme in ["https", "HTTPS", "HtTpS"] {
+        for port in ["", ":", ":443", ":0443", ":00000443"] {
+            let dotted = names.iter().chain(&addresses).flat_map(|host| [(*host).to_owned(), format!("{host}.")]);
+            for host in dotted.chain(bracketed.map(str::to_owned)) {
+                let destination = Destination::from_parts(scheme, &format!("{host}{port}")).unwrap();
+                let decided = slice.http_send(&destination, "GET");
+                assert!(decided.is_ok(), "{scheme}://{host}{port}: {decided:?}");
+                seen.insert(destination);
+                asked += 1;
+            }
+        }
+    }
+    assert_eq!((asked, seen.len()), (585, 2));
+    // And none that is nearly the same is.
+    for near in [
+        "https://bucher.pay.example",
+        "https://b\u{fc}cher.pay.example:8443",
+        "http://b\u{fc}cher.pay.example",
+        "https://pay.example",
+        "https://a.b\u{fc}cher.pay.example",
+        "https://192.0.2.8",
+        "https://192.0.2.7:444",
+    ] {
+        assert!(slice.http_send(&Destination::parse_url(near).unwrap(), "GET").is_err(), "{near}");
+    }
+}
+
+/// Where `url` (the WHATWG standard) and we both read an authority, we read the same host and port.
+#[test]
+fn what_is_read_is_what_the_url_standard_reads() {
+    let pieces = [
+        "a", "B", "1", "0x1", "256", ".", "..", ":", ":80", "[", "]", "::1", "@", "%41", "-", "_", "\u{fc}",
+        "\u{3002}", "xn--", "/", "\\", " ", "#", "?", "0", "7f", "%", "\u{200d}", "\u{ad}",
+    ];
+    let mut random = crate::testing::Random::new(11);
+    let mut both = 0;
+    for _ in 0..200_000 {
+        let authority: String = (0..random.below(6) + 1).map(|_| *random.pick(&pieces)).collect();
+        let scheme = *random.pick(&["http", "https"]);
+        let Ok(ours) = Destination::from_parts(scheme, &authority) else { continue };
+        let theirs = url::Url::parse(&format!("{scheme}://{authority}/"))
+            .unwrap_or_else(|error| panic!("{authority:?}: {error}"));
+        let host = theirs.host_str().unwrap().trim_end_matches('.').to_owned();
+        let mapped = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')?.parse::<std::net::Ipv6Addr>().ok());
+        let host = mapped.and_then(|ip| ip.to_ipv4_mapped()).map_or(host, |ip| ip.to_string());
+        assert_eq!(
+            (ours.host().bracketed(), ours.port()),
+            (host, theirs.port_or_known_default().unwrap()),
+            "{authority:?}"
+        );
+        both += 1;
+    }
+    assert!(both > 2_000, "{both} were read by both");
+}

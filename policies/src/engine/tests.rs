@@ -212,43 +212,60 @@ permit (principal is Host::Workload, action == Host::Action::"call", resource is
         ("principal is Host::Component, action == Host::Action::\"load\", resource is Host::Image", "A"),
         ("principal is Host::Workload, action == Host::Action::\"call\", resource is Host::Component", "C"),
     ];
-    let mut random = Random::new(7);
-    let mut cases = 0;
-    let mut undecided = 0;
-    for effect in ["permit", "forbid"] {
-        for (scope, letter) in scopes {
-            let set = set(&[], &format!("{PERMIT_ALL}{}", broken(effect, scope)));
-            for name in NAMES {
-                let mut facts = facts(name);
-                let spoilt = name == "d";
-                if spoilt {
-                    facts.digest = String::new();
-                }
-                let slice = set.slice(&facts);
-                for _ in 0..2_500 {
-                    let (question, outcome) = ask(&slice, &mut random);
-                    cases += 1;
-                    match outcome {
-                        Ok(_) => {
-                            assert!(!spoilt, "{question}: facts that cannot be decided on");
-                            let of = match question.split(' ').next().unwrap() {
-                                "load" => "A",
-                                "link" => "L",
-                                "send" | "connect" => "N",
-                                "jwt" => "I",
-                                text if text.starts_with("Workload") => "C",
-                                _ => "another",
-                            };
-                            assert_ne!(of, letter, "{question}: a policy for this action fails, yet it was allowed");
-                        }
-                        Err((DenialKind::CannotDecide, _)) => undecided += 1,
-                        Err((DenialKind::NoGrant | DenialKind::Forbidden, _)) => {}
+    let combinations: Vec<(&str, &str, &str)> = ["permit", "forbid"]
+        .into_iter()
+        .flat_map(|effect| scopes.map(|(scope, letter)| (effect, scope, letter)))
+        .collect();
+    let ask_all = |effect: &str, scope: &str, letter: &str, seed: u64| {
+        let mut random = Random::new(seed);
+        let (mut cases, mut undecided) = (0, 0);
+        let set = set(&[], &format!("{PERMIT_ALL}{}", broken(effect, scope)));
+        for name in NAMES {
+            let mut facts = facts(name);
+            let spoilt = name == "d";
+            if spoilt {
+                facts.digest = String::new();
+            }
+            let slice = set.slice(&facts);
+            for _ in 0..25_000 {
+                let (question, outcome) = ask(&slice, &mut random);
+                cases += 1;
+                match outcome {
+                    Ok(_) => {
+                        assert!(!spoilt, "{question}: facts that cannot be decided on");
+                        let of = match question.split(' ').next().unwrap() {
+                            "load" => "A",
+                            "link" => "L",
+                            "send" | "connect" => "N",
+                            "jwt" => "I",
+                            text if text.starts_with("Workload") => "C",
+                            _ => "another",
+                        };
+                        assert_ne!(of, letter, "{question}: a policy for this action fails, yet it was allowed");
                     }
+                    Err((DenialKind::CannotDecide, _)) => undecided += 1,
+                    Err((DenialKind::NoGrant | DenialKind::Forbidden, _)) => {}
                 }
             }
         }
-    }
-    assert!(cases >= 100_000 && undecided > 20_000, "{cases} cases, {undecided} undecided");
+        (cases, undecided)
+    };
+    let threads = std::thread::available_parallelism().map_or(2, usize::from);
+    let next = std::sync::atomic::AtomicUsize::new(0);
+    let counted: Vec<(usize, usize)> = std::thread::scope(|scope| {
+        let worker = || {
+            let mut counted = Vec::new();
+            loop {
+                let n = next.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                let Some((effect, scope, letter)) = combinations.get(n) else { return counted };
+                counted.push(ask_all(effect, scope, letter, 7 + n as u64));
+            }
+        };
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+    });
+    let (cases, undecided) = counted.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    assert!(cases >= 1_000_000 && undecided > 200_000, "{cases} cases, {undecided} undecided");
 }
 
 #[test]
@@ -317,4 +334,45 @@ fn a_set_and_its_slices_can_be_shared_between_threads() {
     shared::<PolicySet>();
     shared::<Slice>();
     shared::<Denial>();
+}
+
+/// Fifty reloads in a second under a thousand decisions: each is by the policies of the one generation that it names.
+#[test]
+fn each_decision_is_of_exactly_one_generation_while_policies_change() {
+    let of = |generation: u64| {
+        let text = format!(
+            "version = 1\n[[grant]]\nid = \"of-{generation}\"\nreason = \"r\"\nowner = \"o\"\ncomponent = \"demo:a\"\naudiences = [\"vault\"]\n"
+        );
+        let sources = [Source { name: "g".to_owned(), text, kind: SourceKind::Grants }];
+        PolicySet::compile(&sources, generation).unwrap().slice(&facts("a"))
+    };
+    let in_force = std::sync::Mutex::new(of(1));
+    let done = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let decide = || {
+            let mut seen = std::collections::BTreeSet::new();
+            let mut decisions = 0;
+            while !done.load(std::sync::atomic::Ordering::Acquire) {
+                let slice = std::sync::Arc::clone(&in_force.lock().unwrap());
+                let grant = slice.svid_jwt("vault", 60).unwrap();
+                let by: Vec<&str> = grant.policies().collect();
+                assert!(by.len() == 1 && by[0].starts_with(&format!("of-{}/", grant.generation())), "{by:?}");
+                assert_eq!(grant.generation(), slice.generation());
+                seen.insert(grant.generation());
+                decisions += 1;
+            }
+            (decisions, seen.len())
+        };
+        let readers: Vec<_> = (0..2).map(|_| scope.spawn(decide)).collect();
+        for generation in 2..=51 {
+            let new = of(generation);
+            *in_force.lock().unwrap() = new;
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        done.store(true, std::sync::atomic::Ordering::Release);
+        for reader in readers {
+            let (decisions, generations) = reader.join().unwrap();
+            assert!(decisions > 500 && generations > 10, "{decisions} decisions under {generations} generations");
+        }
+    });
 }

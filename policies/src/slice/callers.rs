@@ -2,17 +2,16 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::{Arc, OnceLock};
-
-use cedar_policy::PolicyId;
+use std::sync::OnceLock;
 
 use super::Slice;
 use crate::component::Caller;
 use crate::denial::Denial;
+use crate::grant::By;
 use crate::limits::REMEMBERED_CALLERS;
 
 /// The policies that allow a call, or the refusal.
-pub(super) type Decision = Result<Arc<[PolicyId]>, Denial>;
+pub(super) type Decision = Result<By, Denial>;
 
 /// What was decided on callers. A decision holds as long as the slice: nothing that it depends on changes.
 pub(super) struct Callers {
@@ -74,6 +73,10 @@ const PROBES: usize = 8;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use cedar_policy::PolicyId;
+
     use super::*;
 
     #[test]
@@ -85,9 +88,9 @@ mod tests {
                 let ids: Arc<[PolicyId]> = Arc::from([PolicyId::new(n.to_string())]);
                 let decision = callers.get(&Caller::Workload(n.to_string()), || {
                     asked += 1;
-                    Ok(Arc::clone(&ids))
+                    Ok(By::policies(Arc::clone(&ids)))
                 });
-                assert_eq!(decision.unwrap(), ids);
+                assert_eq!(decision.unwrap().policies, ids);
             }
             let remembered = REMEMBERED_CALLERS * 4 - asked;
             assert!(

@@ -3,9 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cedar_policy::{Entities, Entity, EntityUid, PolicyId, PolicySet, RestrictedExpression};
+use cedar_policy::{Entities, Entity, EntityUid, PolicyId, RestrictedExpression};
 
 use super::callers::Callers;
+use super::candidates::Candidates;
 use crate::component::ComponentFacts;
 use crate::decide::{Action, Engine, Kind, Meta, Rule, Type, Verdict};
 use crate::destination::{Destination, Host};
@@ -23,7 +24,7 @@ pub(super) struct Ready {
     pub(super) trust_domain: EntityUid,
     pub(super) base: Entities,
     pub(super) callers: Callers,
-    by_action: Vec<PolicySet>,
+    by_action: Vec<Candidates>,
     destinations: HashMap<Destination, (EntityUid, Entities)>,
 }
 
@@ -32,20 +33,18 @@ impl Ready {
         facts: &ComponentFacts,
         compiled: Arc<Compiled>,
         rules: impl Iterator<Item = &'a Rule>,
+        by_resource: bool,
     ) -> Result<Self, String> {
         let workload = facts.check()?;
         let mut metas = HashMap::new();
-        let mut by_action: Vec<PolicySet> = Action::ALL.iter().map(|_| PolicySet::new()).collect();
+        let mut by_action: Vec<Vec<&Rule>> = Action::ALL.iter().map(|_| Vec::new()).collect();
         for rule in rules {
             for action in &rule.actions {
-                let set = by_action.get_mut(*action as usize).ok_or("an action is missing")?;
-                // A scope may admit an action twice, by name and by group.
-                if set.policy(rule.policy.id()).is_none() {
-                    set.add(rule.policy.clone()).map_err(|error| error.to_string())?;
-                }
+                by_action.get_mut(*action as usize).ok_or("an action is missing")?.push(rule);
             }
             metas.insert(rule.policy.id().clone(), Arc::clone(&rule.meta));
         }
+        let by_action = by_action.iter().map(|rules| Candidates::new(rules, by_resource)).collect::<Result<_, _>>()?;
         let engine = &compiled.engine;
         let own = own_entities(engine, facts, &workload)?;
         let base = Entities::from_entities(own, Some(engine.schema())).map_err(|error| error.to_string())?;
@@ -104,7 +103,10 @@ impl Ready {
         context: impl IntoIterator<Item = (&'static str, RestrictedExpression)>,
     ) -> Verdict {
         match self.by_action.get(action as usize) {
-            Some(policies) => self.compiled.engine.decide(policies, entities, (principal, action, resource), context),
+            Some(candidates) => {
+                let policies = candidates.of(&resource);
+                self.compiled.engine.decide(policies, entities, (principal, action, resource), context)
+            }
             None => Verdict::Unfit("an action is missing".to_owned()),
         }
     }

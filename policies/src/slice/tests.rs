@@ -453,3 +453,46 @@ fn callers_and_peers_may_be_of_a_foreign_trust_domain_and_are_compared_whole() {
         assert_eq!(code(slice.call(&Caller::Workload(other.to_owned()))), "C0201", "{other}");
     }
 }
+
+/// Audit mode lets through what nobody granted, and nothing else.
+#[test]
+fn audit_mode_allows_what_nobody_granted_and_holds_the_refusal() {
+    let raw = "@id(\"closed\") @reason(\"r\") @owner(\"o\")\nforbid (principal, action == Host::Action::\"svid.jwt\", resource == Host::Audience::\"bank\");";
+    let set = set(&[("a", "load = true\naudiences = [\"vault\"]")], raw);
+    let (strict, audited) = (set.slice(&facts("a")), set.audited_slice(&facts("a")));
+    assert!(!strict.is_audited() && audited.is_audited());
+    let granted = audited.svid_jwt("vault", 60).unwrap();
+    assert!(granted.instead_of().is_none(), "what is granted is granted");
+    for audience in ["other", "third"] {
+        let through = audited.svid_jwt(audience, 60).unwrap();
+        let refused = strict.svid_jwt(audience, 60).unwrap_err();
+        assert_eq!(through.instead_of().map(|denial| denial.code()), Some(refused.code()));
+        assert_eq!(through.policies().collect::<Vec<_>>(), ["audit:mode"]);
+    }
+    let destination = Destination::parse_url("http://127.0.0.1:9").unwrap();
+    let send = audited.http_send(&destination, "GET").unwrap();
+    assert!(send.instead_of().is_some());
+    assert!(audited.http_connect(&send, "127.0.0.1:9".parse().unwrap()).unwrap().instead_of().is_some());
+    assert!(audited.link("wasi:keyvalue/store@0.2.0").unwrap().instead_of().is_some());
+    assert!(audited.call(&Caller::Anonymous).unwrap().instead_of().is_some());
+    // Guards, an operator's `forbid`, admission and private keys.
+    assert_eq!(audited.svid_jwt("bank", 60).unwrap_err().kind(), DenialKind::Forbidden);
+    let metadata = Destination::parse_url("http://169.254.169.254").unwrap();
+    assert_eq!(audited.http_send(&metadata, "GET").unwrap_err().kind(), DenialKind::Forbidden);
+    assert_eq!(audited.svid_jwt("vault", 0).unwrap_err().kind(), DenialKind::Forbidden);
+    assert_eq!(audited.identity(IdentityAction::Export).unwrap_err().kind(), DenialKind::NoGrant);
+    let stranger = set.audited_slice(&facts("b"));
+    assert_eq!(stranger.load(&ImageFacts::default()).unwrap_err().kind(), DenialKind::NoGrant);
+}
+
+/// What cannot be decided is refused in audit mode, too.
+#[test]
+fn audit_mode_does_not_let_failures_through() {
+    let broken = "@id(\"broken\") @reason(\"r\") @owner(\"o\")\nforbid (principal is Host::Component, action == Host::Action::\"svid.jwt\", resource is Host::Audience) when { 9223372036854775807 + (if resource == resource then 1 else 2) > 0 };";
+    let audited = set(&[("a", "load = true")], broken).audited_slice(&facts("a"));
+    assert_eq!(audited.svid_jwt("x", 60).unwrap_err().kind(), DenialKind::CannotDecide);
+    let mut unknown = facts("a");
+    unknown.digest = String::new();
+    let audited = set(&[("a", "load = true")], "").audited_slice(&unknown);
+    assert_eq!(audited.svid_jwt("x", 60).unwrap_err().kind(), DenialKind::CannotDecide);
+}

@@ -1,0 +1,138 @@
+//! Policies for the commands that look at them: from a configuration, a folder or a single file.
+
+use std::path::{Path, PathBuf};
+
+use portcullis_policies::{ComponentFacts, PolicySet, Recorded, Source, SourceKind};
+use serde_json::Value;
+
+use crate::cli::error::{CliError, exit};
+use crate::cli::{files, locate};
+use crate::config::Config;
+use crate::limits::CONFIG_BYTES;
+use crate::supervisor::policy::Policy;
+
+/// Policy texts, compiled, and what is known of the site.
+#[derive(Debug)]
+pub(super) struct Read {
+    pub(super) sources: Vec<Source>,
+    pub(super) set: PolicySet,
+    /// Remarks that do not refuse the policy.
+    pub(super) problems: Vec<String>,
+    trust_domain: String,
+}
+
+impl Read {
+    /// The policy of a configuration: the one given, else the first that exists.
+    pub(super) fn of_config(given: Option<&Path>) -> Result<Self, CliError> {
+        Self::configured(&locate::config(given)?)
+    }
+
+    /// The policy at a path: a configuration, a folder of `*.toml` grants and `*.cedar` policies, or one such file.
+    pub(super) fn at(path: &Path) -> Result<Self, CliError> {
+        if path.is_dir() {
+            let mut paths: Vec<PathBuf> = std::fs::read_dir(path)
+                .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect())
+                .map_err(|error| CliError::usage(format!("{}: {error}", path.display())))?;
+            paths.retain(|path| matches!(path.extension().and_then(|e| e.to_str()), Some("toml" | "cedar")));
+            paths.sort();
+            if paths.is_empty() {
+                return Err(CliError::usage(format!("{} holds no *.toml and no *.cedar", path.display()))
+                    .with_hint("name a folder of grants and policies, one such file, or a configuration"));
+            }
+            return Self::files(&paths);
+        }
+        let text = files::read_text(path, CONFIG_BYTES, "policy")?;
+        let is_config = text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("trust_domain"));
+        if is_config { Self::configured(&locate::config(Some(path))?) } else { Self::files(&[path.to_path_buf()]) }
+    }
+
+    /// What is known of a component besides its name: only what follows from the name. Policies that look at digests or
+    /// signers are asked with the facts of an audit record, or of a file of cases.
+    pub(super) fn facts(&self, name: &str) -> ComponentFacts {
+        let (namespace, short) = name.split_once(':').unwrap_or((name, name));
+        ComponentFacts {
+            name: name.to_owned(),
+            digest: format!("sha256:{}", "0".repeat(64)),
+            spiffe_id: format!("spiffe://{}/ns/{namespace}/sa/{short}", self.trust_domain),
+            signer: "unknown".to_owned(),
+            signer_group: "unknown".to_owned(),
+            instance: "offline".to_owned(),
+        }
+    }
+
+    /// The components that anything is granted to.
+    pub(super) fn components(&self) -> Vec<ComponentFacts> {
+        self.set.summary().components.iter().map(|name| self.facts(name)).collect()
+    }
+
+    fn configured(config: &Config) -> Result<Self, CliError> {
+        let policy = Policy::read(&config.policy, 1).map_err(invalid)?;
+        Ok(Self {
+            sources: policy.sources().to_vec(),
+            set: (**policy.set()).clone(),
+            problems: policy.problems().to_vec(),
+            trust_domain: config.trust_domain.to_string(),
+        })
+    }
+
+    fn files(paths: &[PathBuf]) -> Result<Self, CliError> {
+        let mut sources = Vec::new();
+        for path in paths {
+            let is_cedar = path.extension().is_some_and(|extension| extension == "cedar");
+            let kind = if is_cedar { SourceKind::Cedar } else { SourceKind::Grants };
+            let text = files::read_text(path, CONFIG_BYTES, "policy")?;
+            sources.push(Source { name: path.display().to_string(), text, kind });
+        }
+        let set = PolicySet::compile(&sources, 1).map_err(|errors| invalid(errors.lines()))?;
+        Ok(Self { sources, set, problems: Vec::new(), trust_domain: "example.org".to_owned() })
+    }
+}
+
+/// The questions that an audit log recorded as refused, with who asked and the reference of each.
+pub(super) fn refusals(path: &Path) -> Result<Vec<(Recorded, String)>, CliError> {
+    use std::io::BufRead;
+    let file = files::open_to_read(path, "audit log")?;
+    let mut found = Vec::new();
+    for line in std::io::BufReader::new(file).lines() {
+        let line = line.map_err(|error| CliError::usage(format!("{}: {error}", path.display())))?;
+        let Ok(record) = serde_json::from_str::<Value>(&line) else { continue };
+        let reference = record.get("ref").and_then(Value::as_str).unwrap_or_default();
+        found.extend(of_record(&record).into_iter().map(|one| (one, reference.to_owned())));
+        if found.len() > RECORDS {
+            return Err(CliError::usage(format!("{}: more than {RECORDS} refusals", path.display()))
+                .with_hint("give a shorter part of the log, such as its last day"));
+        }
+    }
+    Ok(found)
+}
+
+/// The questions of one record: an admission that was refused lists its denials, a denial on the way is one.
+pub(super) fn of_record(record: &Value) -> Vec<Recorded> {
+    let values = ["/denial", "/details"].into_iter().filter_map(|pointer| record.pointer(pointer));
+    let denials = values.flat_map(|value| value.as_array().map_or_else(|| vec![value], |list| list.iter().collect()));
+    denials.filter_map(recorded).collect()
+}
+
+fn recorded(denial: &Value) -> Option<Recorded> {
+    let text = |name: &str| denial.get(name).and_then(Value::as_str).map(str::to_owned);
+    Some(Recorded {
+        facts: ComponentFacts {
+            name: text("component")?,
+            digest: text("digest")?,
+            spiffe_id: text("spiffe_id")?,
+            signer: text("signer")?,
+            signer_group: text("signer_group")?,
+            instance: text("instance")?,
+        },
+        question: serde_json::from_value(denial.get("question")?.clone()).ok()?,
+    })
+}
+
+fn invalid(problems: Vec<String>) -> CliError {
+    CliError::new(exit::CONFIG, "policy.invalid", problems.join("\n"))
+        .with_hint("a running host keeps the policy it has until these are mended")
+        .with_details(problems.into())
+}
+
+/// Refusals that are taken from one log.
+const RECORDS: usize = 100_000;

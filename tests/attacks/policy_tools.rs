@@ -1,0 +1,258 @@
+//! The tools around policy: what is refused teaches, fixes work as printed and allow nothing else, changes are shown before
+//! they are made.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a broken test must stop"
+)]
+
+use std::process::Command;
+
+use portcullis_tests::guests;
+use portcullis_tests::host::Host;
+use portcullis_tests::http;
+use portcullis_tests::site::{Ended, Site, ended};
+use serde_json::Value;
+
+/// `greeter` asks for a token and sends to the vault; nothing of it is granted.
+fn site() -> Site {
+    let mut site = Site::new();
+    site.component(
+        "greeter",
+        &guests::ours("greeter"),
+        "link = [\"portcullis:identity/*\", \"wasmcloud:identity/*\", \"wasi:http/*\"]",
+    );
+    site
+}
+
+fn greet(host: &Host) {
+    let request =
+        "GET /greeter HTTP/1.1\r\nhost: test.example\r\nx-vault-url: http://127.0.0.1:9/\r\nconnection: close\r\n\r\n";
+    let _ = http::raw(host.http(), request.as_bytes());
+}
+
+/// Every refusal in the audit log, as `policy learn` sees them.
+fn refusals(host: &Host) -> Vec<Value> {
+    host.audit().into_iter().filter(|record| record["kind"] == "denial" && record["denial"].is_object()).collect()
+}
+
+/// Runs a fix as it was printed, through a shell, with the binary under test as `portcullis`.
+fn shell(site: &Site, line: &str) -> Ended {
+    let folder = portcullis_tests::binary().parent().unwrap().to_owned();
+    let path = format!("{}:{}", folder.display(), std::env::var("PATH").unwrap());
+    ended(Command::new("sh").current_dir(site.path()).env("PATH", path).args(["-c", line]).output().unwrap())
+}
+
+#[test]
+fn each_fix_works_as_printed_and_allows_nothing_else() {
+    let host = Host::ready(site());
+    let before = host.site().file("before.toml");
+    let mut fixed = Vec::new();
+    // A refusal hides the next one: fix what is refused until nothing is.
+    for _ in 0..12 {
+        let seen = refusals(&host).len();
+        greet(&host);
+        let Some(record) =
+            (seen < refusals(&host).len() || wait_for_more(&host, seen)).then(|| refusals(&host).pop().unwrap())
+        else {
+            break;
+        };
+        let reference = record["ref"].as_str().unwrap();
+        let text = host.record(&[("ref", reference)])["text"].as_str().unwrap().to_owned();
+        let Some(line) = text.lines().find_map(|line| line.trim().strip_prefix("fix")).map(str::trim) else { break };
+        std::fs::copy(host.site().file("grants.toml"), &before).unwrap();
+        shell(host.site(), line).ok();
+        let replayed = host.run(["policy", "explain", reference, "--again"]).ok().json();
+        assert_eq!(replayed[0]["outcome"], "allow", "{text}\n{replayed:#}");
+        let diff = host.site().run([
+            "policy",
+            "diff",
+            "before.toml",
+            "grants.toml",
+            "--replay",
+            "state/audit/audit.jsonl",
+            "--acknowledge",
+            "--json",
+        ]);
+        let diff = diff.ok().json();
+        let allowed: Vec<String> = diff["newly_allowed"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|change| format!("{} {}", change["component"], change["question"]["action"]))
+            .collect();
+        let asked = record["denial"]["question"]["action"].to_string();
+        assert!(!allowed.is_empty() && allowed.iter().all(|one| one.starts_with("\"test:greeter\"")), "{allowed:?}");
+        // Sending and dialling are two questions about one destination; links come with what needs them.
+        let near = |one: &String| {
+            one.ends_with(&asked)
+                || one.ends_with("\"http.send\"")
+                || one.ends_with("\"http.connect\"")
+                || one.ends_with("\"link\"")
+        };
+        assert!(allowed.iter().all(near), "{asked} was fixed, and {allowed:?} is allowed");
+        assert_eq!(diff["newly_denied"].as_array().unwrap().len(), 0);
+        fixed.push(asked);
+    }
+    assert!(fixed.len() >= 3, "too little was refused to be worth the name: {fixed:?}");
+}
+
+fn wait_for_more(host: &Host, seen: usize) -> bool {
+    portcullis_tests::processes::holds_within(std::time::Duration::from_secs(2), || refusals(host).len() > seen)
+}
+
+#[test]
+fn what_was_refused_in_a_day_becomes_the_smallest_grants() {
+    let host = Host::ready(site());
+    greet(&host);
+    assert!(wait_for_more(&host, 0), "{:#?}", host.audit());
+    let log = "state/audit/audit.jsonl";
+    let learned = host.run(["policy", "learn", log]).ok().json();
+    let additions = learned["learned"]["additions"].as_array().unwrap().clone();
+    assert!(!additions.is_empty(), "{learned:#}");
+    let toml = learned["toml"].as_str().unwrap();
+    assert!(toml.contains("# asked for 1 times, first as 0"), "{toml}");
+    // The operator uses what was learnt: nothing that was refused is refused any more.
+    std::fs::write(host.site().file("learnt.toml"), toml).unwrap();
+    let config = std::fs::read_to_string(host.site().file("portcullis.toml")).unwrap();
+    let with = config.replace("grants = [\"grants.toml\"]", "grants = [\"grants.toml\", \"learnt.toml\"]");
+    std::fs::write(host.site().file("with.toml"), with).unwrap();
+    for record in refusals(&host) {
+        let question = record["denial"]["question"].to_string();
+        let asked = ["policy", "explain", &question, "--component", "test:greeter", "--config", "with.toml"];
+        host.site().run(asked).ok();
+    }
+    // Without any one of them, something is.
+    let again = host.site().run(["policy", "learn", log, "--config", "with.toml", "--json"]).ok().json();
+    assert_eq!(again["learned"]["additions"].as_array().unwrap().len(), 0, "{again:#}");
+    let out = host.site().run(["policy", "learn", log, "--config", "portcullis.toml", "--out", "learnt.toml"]);
+    assert_eq!(out.exit, 2, "an existing file is not written over: {}", out.out);
+}
+
+#[test]
+fn a_component_teaches_what_its_bytes_can_tell_and_names_what_they_cannot() {
+    let site = Site::new();
+    site.write();
+    guests::put(site.path(), "greeter.wasm", &guests::ours("greeter"));
+    let learned = site.run([
+        "policy",
+        "learn",
+        "greeter.wasm",
+        "--component",
+        "test:greeter",
+        "--config",
+        "portcullis.toml",
+        "--json",
+    ]);
+    let learned = learned.ok().json();
+    let toml = learned["toml"].as_str().unwrap();
+    for wanted in [
+        "load = true",
+        "wasi:http/outgoing-handler",
+        "# Not to be seen in the file: where it sends requests",
+        "# Not to be seen in the file: for which audiences",
+    ] {
+        assert!(toml.contains(wanted), "{wanted} is not in\n{toml}");
+    }
+    assert!(!toml.contains("wasi:io"), "the baseline needs no grant:\n{toml}");
+    let nameless = site.run(["policy", "learn", "greeter.wasm", "--config", "portcullis.toml"]);
+    assert_eq!(nameless.exit, 2);
+    assert!(nameless.err.contains("--component"), "{}", nameless.err);
+}
+
+#[test]
+fn a_change_that_allows_more_wants_to_be_acknowledged() {
+    let mut site = site();
+    site.write();
+    std::fs::copy(site.file("grants.toml"), site.file("old.toml")).unwrap();
+    site.grants("\n[[grant]]\nid = \"more\"\nreason = \"r\"\nowner = \"o\"\ncomponent = \"test:greeter\"\naudiences = [\"bank\"]\n");
+    site.write();
+    let refused = site.run(["policy", "diff", "old.toml", "grants.toml"]);
+    assert_eq!(refused.exit, 20, "{}", refused.out);
+    assert!(refused.out.contains("newly allowed: ") && refused.out.contains("svid.jwt  bank"), "{}", refused.out);
+    assert!(refused.err.contains("--acknowledge"), "{}", refused.err);
+    assert_eq!(site.run(["policy", "diff", "old.toml", "grants.toml", "--acknowledge"]).exit, 0);
+    // The other way round it only takes away.
+    let less = site.run(["policy", "diff", "grants.toml", "old.toml"]);
+    assert_eq!(less.exit, 0);
+    assert!(less.out.contains("newly allowed: nothing") && less.out.contains("allow -> no-grant"), "{}", less.out);
+    let checked =
+        site.run(["policy", "check", "--config", "portcullis.toml", "--against", "old.toml", "--json"]).ok().json();
+    assert!(!checked["changes"]["newly_allowed"].as_array().unwrap().is_empty(), "{checked:#}");
+}
+
+#[test]
+fn expected_decisions_are_tested_and_a_wrong_one_fails_the_command() {
+    let site = site();
+    site.write();
+    let case = |ask: &str, expect: &str| {
+        format!("[[case]]\ncomponent = \"test:greeter\"\nask = {ask}\nexpect = \"{expect}\"\n")
+    };
+    let right = format!(
+        "version = 1\n{}{}",
+        case("{ action = \"load\" }", "allow"),
+        case("{ action = \"svid.jwt\", audience = \"bank\" }", "no-grant")
+    );
+    std::fs::write(site.file("right.toml"), &right).unwrap();
+    std::fs::write(site.file("wrong.toml"), right.replace("no-grant", "allow")).unwrap();
+    std::fs::write(site.file("empty.toml"), "version = 1\n").unwrap();
+    let run = |file: &str| site.run(["policy", "test", file, "--config", "portcullis.toml"]);
+    let passed = run("right.toml").ok();
+    assert!(passed.out.contains("2 as expected, 0 not"), "{}", passed.out);
+    let failed = run("wrong.toml");
+    assert_eq!(failed.exit, 20);
+    assert!(failed.out.contains("FAILED") && failed.out.contains("expected allow, got no-grant"), "{}", failed.out);
+    let empty = run("empty.toml");
+    assert_eq!(empty.exit, 2);
+    assert!(empty.err.contains("nothing would be tested"), "{}", empty.err);
+}
+
+#[test]
+fn the_matrix_is_there_to_read_to_commit_and_to_look_at() {
+    let site = site();
+    site.write();
+    let run = |more: &[&str]| {
+        let arguments = ["policy", "matrix", "--config", "portcullis.toml"];
+        site.run(arguments.iter().chain(more).copied())
+    };
+    let text = run(&[]).ok().out;
+    assert!(text.starts_with("test:greeter\n") && text.contains("load") && text.contains("[greeter]"), "{text}");
+    assert_eq!(text, run(&[]).ok().out, "the same each time");
+    let csv = run(&["--csv"]).ok().out;
+    assert!(csv.starts_with("component,action,resource,outcome,why\r\n"), "{csv}");
+    run(&["--html", "matrix.html"]).ok();
+    let page = std::fs::read_to_string(site.file("matrix.html")).unwrap();
+    assert!(page.contains("<td class=\"allow\"") && !page.contains("<script") && !page.contains("http://"), "{page}");
+    let other = run(&["--component", "test:nobody"]).ok().out;
+    assert!(other.contains("nothing"), "{other}");
+}
+
+#[test]
+fn bad_input_to_the_tools_is_refused_with_a_hint() {
+    let site = site();
+    site.write();
+    std::fs::create_dir(site.file("empty")).unwrap();
+    std::fs::write(site.file("bad.cedar"), "permit (principal, action, resource);").unwrap();
+    let bad: &[(&[&str], i32, &str)] = &[
+        (&["policy", "diff", "missing", "grants.toml"], 2, "missing"),
+        (&["policy", "diff", "empty", "grants.toml"], 2, "holds no"),
+        (&["policy", "diff", "bad.cedar", "grants.toml"], 64, "@id"),
+        (
+            &["policy", "explain", "{\"action\": \"fly\"}", "--component", "a:b", "--config", "portcullis.toml"],
+            2,
+            "not a request",
+        ),
+        (&["policy", "explain", "{\"action\": \"load\"}", "--config", "portcullis.toml"], 2, "--component"),
+        (&["policy", "explain", "01", "--component", "a:b", "--config", "portcullis.toml"], 2, "goes with a request"),
+        (&["policy", "learn", "missing.jsonl", "--config", "portcullis.toml"], 2, "missing.jsonl"),
+        (&["policy", "test", "--config", "portcullis.toml"], 2, "FILES"),
+        (&["policy", "matrix", "--csv", "--html", "x", "--config", "portcullis.toml"], 2, "cannot be used with"),
+    ];
+    for (arguments, exit, said) in bad {
+        let ended = site.run(arguments.iter());
+        assert_eq!(ended.exit, *exit, "{arguments:?}: {}{}", ended.out, ended.err);
+        assert!(ended.err.contains(said), "{arguments:?}: {}", ended.err);
+    }
+}
