@@ -35,9 +35,9 @@ use portcullis_signing::ComponentBytes;
 
 use self::admission::{Admitted, NotAdmitted};
 use self::audit_sink::SharedLog;
+use self::broker::BrokerSockets;
 use self::children::{IdentityUp, Kept, RuntimeUp};
 use self::code::{Code, CodeStore};
-use self::broker::BrokerSockets;
 use self::endpoints::Endpoints;
 use self::high_water::HighWater;
 use self::identity::Identity;
@@ -167,13 +167,12 @@ impl Host {
         }
         let state = StateDir::open(&config.state_dir)?;
         let listen = |address| TcpListener::bind(address).map_err(|error| HostError::Listen(address, error));
-        let listeners =
-            Listeners {
-                http: listen(config.listen.http)?,
-                mtls: config.listen.mtls.map(listen).transpose()?,
-                endpoints: Endpoints::bind(&config)?,
-                broker: BrokerSockets::bind(&config)?,
-            };
+        let listeners = Listeners {
+            http: listen(config.listen.http)?,
+            mtls: config.listen.mtls.map(listen).transpose()?,
+            endpoints: Endpoints::bind(&config)?,
+            broker: BrokerSockets::bind(&config)?,
+        };
         let path = state.audit_log();
         let audit =
             AuditLog::open(&path, clock::now()).map_err(|error| HostError::Audit { path, why: error.to_string() })?;

@@ -107,7 +107,7 @@ fn active(shown: &Value, kind: &str) -> String {
 }
 
 /// How long it takes until something is so.
-fn until(what: &str, host: &Host, so: impl Fn() -> bool) -> Duration {
+fn until(what: &str, host: &Host, mut so: impl FnMut() -> bool) -> Duration {
     let began = Instant::now();
     while !so() {
         assert!(began.elapsed() < SOON, "{what}: not within {SOON:?}\n{}", log(host));
@@ -372,6 +372,48 @@ fn an_id_that_is_given_back_can_be_used_again(host: &Host) {
     assert_eq!(show(host)["revoked"], serde_json::json!([]));
     host.run(["start", "greeter.wasm"]).ok();
     until("calls by an ID that was given back", host, || greeted(host));
+}
+
+/// The process that compiles a component for this host now, if there is one.
+fn compiler(host: &Host) -> Option<u32> {
+    let known = [host.pid("identity"), host.pid("runtime")];
+    let supervisor = host.supervisor().to_string();
+    let mut processes =
+        std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    processes.find(|pid: &u32| {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let parent = stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1).map(str::to_owned));
+        parent.as_deref() == Some(supervisor.as_str()) && !known.contains(&Some(*pid))
+    })
+}
+
+#[test]
+fn a_revocation_does_not_wait_for_a_component_that_is_being_started() {
+    let host = Host::ready(site(""));
+    assert!(greeted(&host), "{}\n{}", greet(&host).text(), log(&host));
+    // The same with a custom section: bytes that were never compiled.
+    let mut bytes = guests::ours("greeter").to_vec();
+    bytes.extend([0, 2, 1, b'x']);
+    host.site().sign_as("greeter", &bytes, "ns/demo/sa/greeter");
+    std::thread::scope(|scope| {
+        let start = scope.spawn(|| host.run(["start", "greeter.wasm"]));
+        let mut compiling = None;
+        until("the component is compiled", &host, || {
+            compiling = compiler(&host);
+            compiling.is_some()
+        });
+        Host::signal(compiling.unwrap(), "STOP");
+        let revoked =
+            host.site().run_within(5, ["identity", "revoke", GREETER, "--config", "portcullis.toml", "--json"]);
+        let waited = start.is_finished();
+        Host::signal(compiling.unwrap(), "CONT");
+        let report = revoked.ok().json();
+        assert!(!waited && report["instances"].as_array().unwrap().len() == 1, "{report:#}");
+        until("no token any more", &host, || mint(&host).status >= 400);
+        // Who was being started comes up, if at all, without the identity.
+        start.join().unwrap();
+        assert!(mint(&host).status >= 400 && !greeted(&host), "the identity came back by a start");
+    });
 }
 
 /// Authorities of 72 s: the next ones are prepared after 36 s and used after 60 s, under calls that never stop.

@@ -14,8 +14,8 @@ use portcullis_identity::mtls::{Peer, Svid};
 use portcullis_identity::rpc::workloads_client::WorkloadsClient;
 use portcullis_identity::rpc::{
     BundleUpdate, Denied, ExportX509Request, ExportedX509, Failed, FetchX509SvidRequest, MintJwtSvidRequest,
-    SignDataRequest, SignedData, ValidJwtSvid, ValidateJwtSvidRequest, WatchBundleRequest, export_x509_reply, fetch_x509_svid_reply,
-    mint_jwt_svid_reply, sign_data_reply, validate_jwt_svid_reply,
+    SignDataRequest, SignedData, ValidJwtSvid, ValidateJwtSvidRequest, WatchBundleRequest, export_x509_reply,
+    fetch_x509_svid_reply, mint_jwt_svid_reply, sign_data_reply, validate_jwt_svid_reply,
 };
 use portcullis_identity::{BundleSet, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
