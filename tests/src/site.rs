@@ -19,6 +19,7 @@ pub struct Site {
     routes: String,
     extra: String,
     grants: String,
+    trust: String,
     damaged: Vec<(String, Option<Vec<u8>>)>,
 }
 
@@ -77,6 +78,7 @@ impl Site {
             routes: String::new(),
             extra: String::new(),
             grants: "version = 1\n".to_owned(),
+            trust: String::new(),
             damaged: Vec::new(),
         };
         site.run(["keys", "generate", "--kind", "root", "--out", "root.key"]).ok();
@@ -121,6 +123,7 @@ impl Site {
             routes: String::new(),
             extra: String::new(),
             grants: String::new(),
+            trust: String::new(),
             damaged: Vec::new(),
         }
     }
@@ -246,12 +249,17 @@ impl Site {
         self.extra.push_str(text);
     }
 
+    /// More configuration (TOML) of the section `[trust]`.
+    pub fn trust(&mut self, text: &str) {
+        self.trust.push_str(text);
+    }
+
     /// Writes the configuration and the grants; gives the configuration's path.
     pub fn write(&self) -> PathBuf {
         let mut text = format!(
             "version = 1\ntrust_domain = \"{TRUST_DOMAIN}\"\ncluster = \"{CLUSTER}\"\nstate_dir = \"state\"\n\n"
         );
-        let _ = write!(text, "[trust]\npolicy = \"trust.signed.json\"\nroots = [\"{}\"]\n\n", self.public("root.key"));
+        let _ = write!(text, "[trust]\npolicy = \"trust.signed.json\"\nroots = [\"{}\"]\n{}\n", self.public("root.key"), self.trust);
         text.push_str("[policy]\ngrants = [\"grants.toml\"]\n\n");
         if !self.extra.contains("[listen]") {
             text.push_str("[listen]\nhttp = \"127.0.0.1:0\"\nmtls = \"127.0.0.1:0\"\n\n");
