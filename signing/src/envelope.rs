@@ -100,6 +100,11 @@ impl Envelope {
         pae(&self.payload_type, &self.payload)
     }
 
+    /// Indented JSON with a line end.
+    pub fn to_json(&self) -> Result<Vec<u8>, serde_json::Error> {
+        json::pretty(self)
+    }
+
     /// Whether `signature` is `key`'s over this payload under this type.
     pub fn verify(&self, signature: &EnvelopeSignature, key: &PublicKey) -> bool {
         key.verify(&pae(&self.payload_type, &self.payload), &signature.sig)

@@ -152,6 +152,10 @@ impl PinnedRoot {
                 if entries.is_empty() || entries.iter().any(|entry| entry.inclusion_proof.is_none()) {
                     return Err(KeylessError::Log("an entry without inclusion proof, or none at all".to_owned()));
                 }
+                let mut checkpoints = entries.iter().filter_map(|entry| entry.inclusion_proof.as_ref());
+                if !checkpoints.all(|proof| is_signed_by_its_origin(proof.checkpoint.envelope())) {
+                    return Err(KeylessError::Log("a checkpoint without a signature of its own log".to_owned()));
+                }
             }
             Transparency::Timestamp => policy = policy.skip_tlog_unsafe().skip_sct(),
         }
@@ -215,6 +219,17 @@ fn parse(bundle: &[u8]) -> Result<Bundle, KeylessError> {
     let malformed = |error: &dyn fmt::Display| KeylessError::Malformed(Excerpt(&error.to_string()).to_string());
     let text = std::str::from_utf8(bundle).map_err(|error| malformed(&error))?;
     Bundle::from_json(text).map_err(|error| malformed(&error))
+}
+
+/// Whether one of the signatures under a checkpoint (a signed note) bears the name of the log that its first line names.
+/// Whose key made it, the library verifies; it does not look at the name.
+fn is_signed_by_its_origin(note: &str) -> bool {
+    let mut lines = note.lines();
+    let Some(origin) = lines.next().and_then(|line| line.split(' ').next()) else { return false };
+    lines.any(|line| {
+        let named = line.strip_prefix("\u{2014} ").and_then(|rest| rest.strip_prefix(origin));
+        named.is_some_and(|rest| rest.starts_with(' '))
+    })
 }
 
 fn refused(error: Error) -> KeylessError {

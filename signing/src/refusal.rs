@@ -87,6 +87,8 @@ refusal_codes! {
     TokenMalformed = "S1010" "token.malformed" 10,
     /// A delegation beside the evidence was not signed by a signer that is known.
     DelegationUnsigned = "S1208" "delegation.unsigned" 12,
+    /// The trust policy does not know the key.
+    SignerUnknown = "S1201" "signer.unknown" 12,
     /// A delegation beside the evidence is malformed.
     DelegationInvalid = "S1209" "delegation.invalid" 12,
     /// A chain of delegations is too long.
@@ -95,8 +97,6 @@ refusal_codes! {
     SignerKind = "S1211" "signer.kind" 12,
     /// A delegation is wider than that of its maker.
     DelegationWidens = "S1212" "delegation.widens" 12,
-    /// The trust policy does not know the key.
-    SignerUnknown = "S1201" "signer.unknown" 12,
     /// The signature is not the signer's over this payload.
     SignatureBad = "S1101" "signature.bad" 11,
     /// The signer's certificate is not one of the pinned authorities'.

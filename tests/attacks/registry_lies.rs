@@ -72,6 +72,34 @@ fn an_artifact_type_in_the_list_hides_no_evidence() {
 }
 
 #[test]
+fn a_signature_of_cosign_2_is_found_under_its_tag_and_judged() {
+    let world = World::new();
+    let mut answers = world.answers();
+    answers.insert(world.referrers_path(), Answer::ok(index(&[]).as_bytes()));
+    assert_eq!(world.verify(&Liar::new(answers.clone())).code(), "evidence.none");
+    let payload = json!({
+        "critical": {
+            "identity": {"docker-reference": "hello"},
+            "image": {"docker-manifest-digest": world.manifest.digest()},
+            "type": "cosign container image signature",
+        },
+        "optional": null,
+    })
+    .to_string();
+    let simple_signing = "application/vnd.dev.cosign.simplesigning.v1+json";
+    let mut layer = json!(Descriptor::of(simple_signing, payload.as_bytes()));
+    layer["annotations"] = json!({"dev.cosignproject.cosign/signature": "MEUCIQDx"});
+    let config = Descriptor::of("application/vnd.oci.image.config.v1+json", b"{}");
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": IMAGE_MANIFEST, "config": config, "layers": [layer]}).to_string();
+    let tag = format!("/v2/hello/manifests/sha256-{}.sig", world.manifest.digest().hex());
+    answers.insert(tag, Answer::ok(manifest.as_bytes()));
+    answers.insert(format!("/v2/hello/blobs/{}", Digest::of(payload.as_bytes())), Answer::ok(payload.as_bytes()));
+    let refused = world.verify(&Liar::new(answers));
+    assert_eq!((refused.exit, refused.code().as_str()), (12, "signer.unknown"), "{refused:?}");
+}
+
+#[test]
 fn too_many_referrers_are_refused() {
     let world = World::new();
     let many: Vec<Vec<u8>> = (0..65u8).map(|n| vec![n]).collect();

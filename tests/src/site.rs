@@ -21,6 +21,7 @@ pub struct Site {
     extra: String,
     trust_domain: String,
     grants: String,
+    trust: String,
     damaged: Vec<(String, Option<Vec<u8>>)>,
     environment: Vec<(String, PathBuf)>,
 }
@@ -82,6 +83,7 @@ impl Site {
             extra: String::new(),
             trust_domain: TRUST_DOMAIN.to_owned(),
             grants: "version = 1\n".to_owned(),
+            trust: String::new(),
             damaged: Vec::new(),
             environment: Vec::new(),
         };
@@ -129,6 +131,7 @@ impl Site {
             extra: String::new(),
             trust_domain: TRUST_DOMAIN.to_owned(),
             grants: String::new(),
+            trust: String::new(),
             damaged: Vec::new(),
             environment: Vec::new(),
         }
@@ -280,6 +283,11 @@ impl Site {
         self.top.push_str(text);
     }
 
+    /// More configuration (TOML) of the section `[trust]`.
+    pub fn trust(&mut self, text: &str) {
+        self.trust.push_str(text);
+    }
+
     /// Writes the configuration and the grants; gives the configuration's path.
     pub fn write(&self) -> PathBuf {
         let mut text = format!(
@@ -287,7 +295,7 @@ impl Site {
             self.trust_domain
         );
         text.push_str(&self.top);
-        let _ = write!(text, "[trust]\npolicy = \"trust.signed.json\"\nroots = [\"{}\"]\n\n", self.public("root.key"));
+        let _ = write!(text, "[trust]\npolicy = \"trust.signed.json\"\nroots = [\"{}\"]\n{}\n", self.public("root.key"), self.trust);
         text.push_str("[policy]\ngrants = [\"grants.toml\"]\n\n");
         if !self.extra.contains("[listen]") {
             text.push_str("[listen]\nhttp = \"127.0.0.1:0\"\nmtls = \"127.0.0.1:0\"\n\n");

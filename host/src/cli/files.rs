@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 #[cfg(unix)]
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use portcullis_signing::ComponentBytes;
@@ -168,6 +168,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
 /// Replaces a file by new content with the owner, group and mode of the old one, or not at all.
 #[cfg(feature = "host")]
 pub fn replace(path: &Path, bytes: &[u8]) -> Result<(), CliError> {
+    use std::os::unix::fs::MetadataExt;
     let old = std::fs::metadata(path).map_err(|error| unreadable(path, "file", &error))?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let replace = || -> io::Result<()> {

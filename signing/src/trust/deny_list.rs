@@ -167,6 +167,12 @@ impl DenyListDocument {
         }
     }
 
+    /// Indented JSON with a line end.
+    pub fn to_json(&self) -> Vec<u8> {
+        // INVARIANT: texts, numbers and lists of them always have a JSON form.
+        json::pretty(self).unwrap_or_default()
+    }
+
     /// Signs it with one key; signatures of others over the same content in `existing` are kept.
     pub fn sign(&self, existing: Option<&[u8]>, key: &SecretKey) -> Result<Vec<u8>, DenyListError> {
         let form = |error: serde_json::Error| DenyListError::Form(error.to_string());

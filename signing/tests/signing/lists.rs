@@ -103,7 +103,8 @@ fn a_deny_list_of_another_author_version_or_form_is_not_used() {
         changed[position] ^= 1;
         let same = DenyList::verify(&changed, &rule, None).is_ok_and(|list| *list.document() == good);
         // The name of the key beside a signature proves nothing and is not signed.
-        let keyid = String::from_utf8_lossy(&signed[position.saturating_sub(80)..position]).contains("keyid");
+        let keyid = String::from_utf8_lossy(&signed[position.saturating_sub(80)..(position + 8).min(signed.len())])
+            .contains("keyid");
         assert!(
             code(&changed, None).is_err() || (same && (keyid || signed[position].is_ascii_whitespace())),
             "{position}"
@@ -194,7 +195,7 @@ fn a_host_may_have_missed_several_changes_of_root_keys() {
     let broken: portcullis_signing::TrustDocument = serde_json::from_value(value).unwrap();
     let signed = sign_trust(&broken, None, &sets[3].0[0]).unwrap();
     assert_eq!(verify(&signed, &sets[0].1).unwrap_err(), "trust.unsigned");
-    assert!(verify(&signed, &sets[2].1).is_ok());
+    assert!(verify(&signed, &sets[3].1).is_ok());
 }
 
 #[test]
