@@ -110,6 +110,8 @@ pub struct Policy {
     pub grants: Vec<PathBuf>,
     /// Cedar files.
     pub cedar: Vec<PathBuf>,
+    /// Components, by their claimed names, that a command may put into audit mode for a time. None are by this alone.
+    pub audit_mode: Vec<String>,
 }
 
 /// A component to start.
@@ -227,6 +229,8 @@ struct RawPolicy {
     grants: Vec<PathBuf>,
     #[serde(default)]
     cedar: Vec<PathBuf>,
+    #[serde(default)]
+    audit_mode: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -264,6 +268,18 @@ impl Reader<'_> {
         let listen = self.optional::<Listen>("listen").unwrap_or_default();
         let trust = self.trust();
         let policy = self.optional::<RawPolicy>("policy").unwrap_or_default();
+        for name in policy.audit_mode.iter().filter(|name| !portcullis_policies::is_component_name(name)) {
+            let why = format!("`{}` is not a component's name", name.escape_default());
+            self.problems.add(
+                "policy.audit_mode",
+                why,
+                Some("name components as in their claims, such as shop:orders"),
+            );
+        }
+        if policy.audit_mode.len() > crate::limits::AUDIT_MODE_COMPONENTS {
+            let why = format!("names more than {} components", crate::limits::AUDIT_MODE_COMPONENTS);
+            self.problems.add("policy.audit_mode", why, Some("audit mode is for the few that are being moved in"));
+        }
         let components = self.optional::<Vec<RawComponent>>("component").unwrap_or_default();
         let routes = self.optional::<Vec<Route>>("route").unwrap_or_default();
         for route in &routes {
@@ -310,7 +326,11 @@ impl Reader<'_> {
         let exportable_keys: Vec<String> = self.optional("danger_exportable_keys").unwrap_or_default();
         for name in exportable_keys.iter().filter(|name| !portcullis_policies::is_component_name(name)) {
             let why = format!("`{}` is not a component's name", name.escape_default());
-            self.problems.add("danger_exportable_keys", why, Some("name components as in their claims, such as shop:orders"));
+            self.problems.add(
+                "danger_exportable_keys",
+                why,
+                Some("name components as in their claims, such as shop:orders"),
+            );
         }
         for key in self.table.keys() {
             self.problems.add(key, "unknown key", Some("`portcullis config print` shows all that there are"));
@@ -323,7 +343,11 @@ impl Reader<'_> {
             state_dir: state_dir.unwrap_or_else(|| state_default.to_path_buf()),
             listen,
             trust: trust?,
-            policy: Policy { grants: rebase(policy.grants), cedar: rebase(policy.cedar) },
+            policy: Policy {
+                grants: rebase(policy.grants),
+                cedar: rebase(policy.cedar),
+                audit_mode: policy.audit_mode,
+            },
             components: components
                 .into_iter()
                 .map(|raw| Component { path: self.base.join(raw.path), evidence: rebase(raw.evidence) })

@@ -86,6 +86,10 @@ pub const DRAIN: Duration = Duration::from_secs(20);
 pub const EPOCH_TICK: Duration = Duration::from_millis(2);
 /// Chunk of a memory scan.
 pub const SCAN_CHUNK: usize = 64 << 10;
+/// Longest time for which one command puts a component into audit mode.
+pub const AUDIT_MODE_MOST: Duration = Duration::from_secs(24 * 3600);
+/// Components that the configuration may name for audit mode, and that may be in it at once.
+pub const AUDIT_MODE_COMPONENTS: usize = 64;
 /// Distance between two looks at the policy and trust files. A change is taken up after two that agree.
 pub const WATCH_INTERVAL: Duration = Duration::from_millis(200);
 /// SVIDs that one instance may have minted: in a second, and at once. Its runtime keeps tokens, so that requests are few.

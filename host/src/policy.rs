@@ -2,6 +2,12 @@
 
 use portcullis_policies::{PolicySet, Source, SourceKind};
 
+pub mod audited;
+pub mod pushed;
+
+pub use audited::Audited;
+pub use pushed::{Ending, Pushed};
+
 /// Compiles sources given as (name, kind, text). Any problem refuses the whole set.
 pub fn compile(sources: impl Iterator<Item = (String, String, String)>, generation: u64) -> Result<PolicySet, String> {
     let mut parsed = Vec::new();

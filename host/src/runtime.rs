@@ -23,5 +23,6 @@ pub mod resolve;
 pub mod routes;
 pub mod serving;
 pub mod slow;
+pub mod standing;
 pub mod stdio;
 pub mod wit;

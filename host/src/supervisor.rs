@@ -4,6 +4,7 @@
 //! identity, compiled or taken from the cache, loaded, routed. Any refusal is recorded with its reason and its fix.
 
 pub mod admission;
+pub mod audit_mode;
 pub mod audit_sink;
 pub mod broker;
 pub mod children;
@@ -30,7 +31,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
-use portcullis_policies::{ComponentFacts, FixContext};
+use portcullis_policies::{ComponentFacts, Denial, FixContext};
 use portcullis_signing::ComponentBytes;
 
 use self::admission::{Admitted, NotAdmitted};
@@ -50,6 +51,7 @@ use crate::cli::files;
 use crate::clock;
 use crate::config::{Config, Route};
 use crate::limits;
+use crate::policy::Audited;
 use crate::process::child::Spawner;
 use crate::process::{Role, sandbox};
 use crate::rpc::runtime::{DrainRequest, StatusReply, StatusRequest, UnloadRequest};
@@ -67,6 +69,7 @@ pub struct Host {
     audit_broken: AtomicBool,
     trust: RwLock<Trust>,
     policy: RwLock<Policy>,
+    audited: Mutex<Audited>,
     high_water: Mutex<Result<HighWater, Refused>>,
     revocations: Mutex<Revocations>,
     /// One tells the identity process what is revoked at a time, so that no older list follows a newer one.
@@ -189,6 +192,7 @@ impl Host {
         let host = Arc::new(Self {
             trust: RwLock::new(Trust::unread()),
             policy: RwLock::new(policy),
+            audited: Mutex::new(Audited::default()),
             audit: Arc::new(Mutex::new(audit)),
             audit_broken: AtomicBool::new(false),
             high_water: Mutex::new(high_water),
@@ -264,6 +268,9 @@ impl Host {
         }
         let failed = |error: &dyn std::fmt::Display| self.refuse(&spec, Refused::internal(error));
         self.record(with_fields(Record::new("admission"), &admitted)).map_err(|error| failed(&error))?;
+        for denial in admitted.let_through() {
+            self.record(self.let_through(denial)).map_err(|error| failed(&error))?;
+        }
         self.identity.admit(&admitted, self.may_export(&admitted)).await.map_err(|error| failed(&error))?;
         let started = self.bring_up(&spec, &bytes, admitted.clone()).await;
         if started.is_err() {
@@ -340,13 +347,29 @@ impl Host {
         let verified = portcullis_signing::verify(bytes, &evidence, &context)
             .map_err(|refusal| Refused::from_evidence(&refusal))?;
         let policy = self.policy();
-        Admitted::decide(&verified, policy.set(), &self.config.trust_domain)
+        let slice = |facts: &ComponentFacts| self.audited().slice(policy.set(), facts, clock::now());
+        Admitted::decide(&verified, &slice, &self.config.trust_domain)
             .map_err(|refusal: NotAdmitted| Refused::from_admission(&refusal, &self.fix_context()))
     }
 
     /// Whether the configuration lets this component have its private key, where policy grants that.
     fn may_export(&self, admitted: &Admitted) -> bool {
         self.config.dangers.exportable_keys.iter().any(|name| *name == admitted.facts().name)
+    }
+
+    /// The record of a link that audit mode lets through.
+    fn let_through(&self, denial: &Denial) -> Record {
+        let reference = ulid::Ulid::generate().to_string();
+        let denial = denial.clone().with_reference(reference.clone());
+        let context = self.fix_context();
+        Record::new("let-through")
+            .reference(&reference)
+            .field("by", "supervisor")
+            .field("component", denial.component())
+            .field("code", denial.code().to_string())
+            .field("denial", serde_json::to_value(&denial).unwrap_or_default())
+            .field("text", format!("{}\n{}", audit_sink::LET_THROUGH, denial.render(&context)))
+            .field("fix", denial.fix(&context).unwrap_or_default())
     }
 
     fn mark_revision(&self, admitted: &Admitted) -> Result<(), Refused> {

@@ -179,6 +179,7 @@ fn bad_configurations_grants_and_audit_logs_are_refused_by_every_command() {
     all(&site, "bad.jsonl", &bads(log, HUGE), &[strict(&["audit", "verify", "BAD"])]);
 }
 
+// gate: Start
 #[test]
 fn bad_files_given_to_a_running_host_change_nothing_in_it() {
     let mut site = Site::new();

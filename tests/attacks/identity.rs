@@ -188,6 +188,7 @@ fn the_mtls_port_answers_nobody_without_a_certificate(host: &Host) {
     host.record(&[("kind", "failure"), ("kind_of_failure", "mtls")]);
 }
 
+// gate: Stop
 fn a_stopped_component_has_no_identity_any_more(host: &Host) {
     let instance = |name: &str| {
         let list = host.run(["list"]).ok().json();

@@ -209,6 +209,7 @@ fn operations_are_recorded_with_what_was_asked(host: &Host) {
     }
 }
 
+// gate: IdentityRotate, IdentityTaint, IdentityRevoke
 fn bad_input_is_refused_with_a_hint(host: &Host) {
     let long = "a".repeat(4096);
     for arguments in [

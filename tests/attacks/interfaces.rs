@@ -185,6 +185,7 @@ fn arguments_over_their_limits_are_errors_with_a_type(host: &Host) {
     assert_eq!((other.status, &other.json()["code"]), (403, &"I0204".into()), "{}", other.text());
 }
 
+// gate: portcullis:identity/workload.spiffe-id, portcullis:identity/jwt.fetch, portcullis:identity/jwt.validate, portcullis:identity/x509.fetch-chain, portcullis:identity/signing.sign, portcullis:identity/bundle.fetch, portcullis:identity/bundle.fetch-for, portcullis:identity/bundle.trust-domains, portcullis:identity/peer.caller
 fn what_is_not_granted_is_denied_with_its_code_and_a_fix(host: &Host) {
     for (path, code, fix) in [
         ("id", "I0203", "--identity read"),
@@ -221,6 +222,7 @@ fn a_guest_that_asks_in_a_loop_is_limited_and_others_are_not(host: &Host) {
     assert_eq!(ask(host, "/full/jwt?aud=vault,bank").status, 200, "another instance has its own allowance");
 }
 
+// gate: portcullis:identity/key-export.fetch-x509
 fn the_private_key_takes_the_grant_and_the_configuration(host: &Host) {
     let refused = ask(host, "/ungranted/");
     assert_eq!((refused.status, &refused.json()["code"]), (403, &"I0205".into()), "{}", refused.text());

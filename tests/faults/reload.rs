@@ -7,8 +7,10 @@
     reason = "a broken test must stop"
 )]
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_tests::host::Host;
 use portcullis_tests::http;
@@ -17,6 +19,8 @@ use portcullis_tests::site::Site;
 
 /// Generous: a change is to be in force within a second, on a machine that may be busy.
 const SOON: Duration = Duration::from_secs(10);
+/// What is promised within a second, on a machine that may be busy; what is waited for would come much later.
+const PROMPTLY: Duration = Duration::from_secs(6);
 
 fn site() -> Site {
     let mut site = Site::new();
@@ -114,4 +118,107 @@ fn fifty_changes_in_a_row_end_with_the_last() {
         assert!(now == 200 || now == 403, "{now} while policies change");
     }
     assert!(holds_within(SOON, || host.ask_status(0)["ready"] == true && status(&host) == 200), "{}", problems(&host));
+}
+
+/// Reads until these bytes came; gives all that came.
+fn read_until(stream: &mut TcpStream, wanted: &[u8]) -> Vec<u8> {
+    let (mut seen, mut piece) = (Vec::new(), [0; 1024]);
+    while !seen.windows(wanted.len()).any(|window| window == wanted) {
+        let count = stream.read(&mut piece).unwrap();
+        assert!(count > 0, "it closed after: {}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&piece[..count]);
+    }
+    seen
+}
+
+/// The records of what was ended, by action.
+fn ended(host: &Host, action: &str) -> usize {
+    let is = |record: &serde_json::Value| record["ended"] == true && record["denial"]["action"] == action;
+    host.audit().iter().filter(|record| is(record)).count()
+}
+
+#[test]
+fn a_request_and_a_stream_at_work_end_when_their_caller_may_not_call_any_more() {
+    let mut site = Site::new();
+    site.guest("identity", "link = [\"portcullis:identity/*\"]");
+    let host = Host::ready(site);
+    let mut streaming = http::connect(host.http());
+    streaming.write_all(b"GET /identity/hold?ms=20000 HTTP/1.1\r\nhost: test.example\r\n\r\n").unwrap();
+    read_until(&mut streaming, b"first");
+    let path = host.site().file("grants.toml");
+    let granted = std::fs::read_to_string(&path).unwrap();
+    // A change that leaves them what they have ends nothing.
+    std::fs::write(&path, granted.replace("a test", "another reason")).unwrap();
+    host.run(["reload"]).ok();
+    streaming.set_read_timeout(Some(Duration::from_millis(600))).unwrap();
+    assert!(streaming.read(&mut [0; 16]).is_err(), "it is still there, and silent");
+    streaming.set_read_timeout(Some(SOON)).unwrap();
+
+    std::fs::write(&path, granted.replace("callers = [\"anonymous\"]\n", "")).unwrap();
+    let began = Instant::now();
+    host.run(["reload"]).ok();
+    let mut rest = Vec::new();
+    // Reset or closed: over, and without the end of the body.
+    let _ = streaming.read_to_end(&mut rest);
+    assert!(began.elapsed() < PROMPTLY, "{:?}", began.elapsed());
+    assert!(!rest.windows(4).any(|window| window == b"last" || window == b"0\r\n\r"), "{rest:?}");
+    assert!(holds_within(SOON, || ended(&host, "call") == 1), "{:#?}", host.audit());
+    assert_eq!(host.ask_status(0)["guest_failures"], 0, "the guest did nothing wrong");
+}
+
+#[test]
+fn an_answer_that_is_still_coming_ends_when_its_destination_is_not_granted_any_more() {
+    let far = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = far.local_addr().unwrap().port();
+    let mut site = Site::new();
+    site.guest("greeter", "link = [\"portcullis:identity/*\", \"wasmcloud:identity/*\", \"wasi:http/*\"]");
+    site.grants(&format!(
+        "\n[[grant]]\nid = \"far\"\nreason = \"a test\"\nowner = \"tests\"\ncomponent = \"test:greeter\"\n\
+         http = [\"http://127.0.0.1:{port}\"]\naddresses = [\"loopback\"]\n"
+    ));
+    let host = Host::ready(site);
+    let path = host.site().file("grants.toml");
+    let granted = std::fs::read_to_string(&path).unwrap();
+    let without = granted.split("\n[[grant]]\nid = \"far\"").next().unwrap().to_owned();
+    // While its head is awaited, and while its body comes.
+    for (answer, times) in [(&b""[..], 1), (b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf", 2)] {
+        std::fs::write(&path, &granted).unwrap();
+        host.run(["reload"]).ok();
+        let address = host.http();
+        let asked = std::thread::spawn(move || {
+            http::get(address, &format!("/greeter/fetch?url=http%3a%2f%2f127.0.0.1%3a{port}%2f"), &[])
+        });
+        let (mut stream, _) = far.accept().unwrap();
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        read_until(&mut stream, b"\r\n\r\n");
+        stream.write_all(answer).unwrap();
+        std::thread::sleep(Duration::from_millis(300));
+        std::fs::write(&path, &without).unwrap();
+        let began = Instant::now();
+        host.run(["reload"]).ok();
+        assert_eq!(stream.read(&mut [0; 16]).unwrap_or(0), 0, "the far end sees it close");
+        let answered = asked.join().unwrap();
+        assert!(began.elapsed() < PROMPTLY, "{:?}", began.elapsed());
+        assert_ne!(answered.status, 200, "{}", answered.text());
+        assert!(holds_within(SOON, || ended(&host, "http.send") == times), "{:#?}", host.audit());
+    }
+}
+
+#[test]
+fn what_is_linked_and_not_granted_any_more_is_not_called() {
+    let mut site = Site::new();
+    site.guest("identity", "link = [\"portcullis:identity/*\"]\nidentity = [\"read\"]");
+    let host = Host::ready(site);
+    assert_eq!(http::get(host.http(), "/identity/id", &[]).status, 200);
+    let path = host.site().file("grants.toml");
+    let granted = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, granted.replace("link = [\"portcullis:identity/*\"]\n", "")).unwrap();
+    host.run(["reload"]).ok();
+    let refused = http::get(host.http(), "/identity/id", &[]);
+    let code = refused.header("x-portcullis-refusal").unwrap_or_default().to_owned();
+    // `identity = ["read"]` brings the link of what it needs, and no more.
+    assert!(refused.status == 403 && code.starts_with("L02"), "{} {code}", refused.status);
+    std::fs::write(&path, &granted).unwrap();
+    host.run(["reload"]).ok();
+    assert_eq!(http::get(host.http(), "/identity/id", &[]).status, 200);
 }

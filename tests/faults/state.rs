@@ -199,6 +199,7 @@ fn without_usable_grants_everything_is_denied_and_the_host_says_so() {
     assert_eq!(http::get(host.http(), "/hello", &[]).status, 200);
 }
 
+// gate: ReloadPolicy
 #[test]
 fn a_bad_reload_keeps_the_policy_in_force_and_says_line_and_column() {
     let host = Host::ready(site());

@@ -18,6 +18,7 @@ pub struct Site {
     components: Vec<String>,
     routes: String,
     top: String,
+    policy: String,
     extra: String,
     trust_domain: String,
     grants: String,
@@ -80,6 +81,7 @@ impl Site {
             components: Vec::new(),
             routes: String::new(),
             top: String::new(),
+            policy: String::new(),
             extra: String::new(),
             trust_domain: TRUST_DOMAIN.to_owned(),
             grants: "version = 1\n".to_owned(),
@@ -128,6 +130,7 @@ impl Site {
             components: Vec::new(),
             routes: String::new(),
             top: String::new(),
+            policy: String::new(),
             extra: String::new(),
             trust_domain: TRUST_DOMAIN.to_owned(),
             grants: String::new(),
@@ -288,6 +291,11 @@ impl Site {
         self.trust.push_str(text);
     }
 
+    /// More keys (TOML) of the section `[policy]`.
+    pub fn policy(&mut self, text: &str) {
+        self.policy.push_str(text);
+    }
+
     /// Writes the configuration and the grants; gives the configuration's path.
     pub fn write(&self) -> PathBuf {
         let mut text = format!(
@@ -296,7 +304,7 @@ impl Site {
         );
         text.push_str(&self.top);
         let _ = write!(text, "[trust]\npolicy = \"trust.signed.json\"\nroots = [\"{}\"]\n{}\n", self.public("root.key"), self.trust);
-        text.push_str("[policy]\ngrants = [\"grants.toml\"]\n\n");
+        let _ = write!(text, "[policy]\ngrants = [\"grants.toml\"]\n{}\n", self.policy);
         if !self.extra.contains("[listen]") {
             text.push_str("[listen]\nhttp = \"127.0.0.1:0\"\nmtls = \"127.0.0.1:0\"\n\n");
         }

@@ -3,6 +3,7 @@
 //! The commands decide nothing themselves: every answer is one of the same engine that the host asks. Only `explain REF` needs
 //! a running host.
 
+pub mod audit_mode;
 mod cases;
 mod check;
 mod compare;
@@ -29,6 +30,8 @@ pub enum PolicyCommand {
     Diff(compare::DiffArgs),
     /// The smallest grants for what was refused (an audit log), or for what a component imports (a .wasm file).
     Learn(learn::LearnArgs),
+    /// Audit mode of a running component: what nobody granted is let through and recorded, for a time. Guards hold.
+    Audit(audit_mode::AuditModeArgs),
 }
 
 /// Runs the command.
@@ -40,5 +43,6 @@ pub fn run(command: PolicyCommand, out: &mut Output) -> Result<(), CliError> {
         PolicyCommand::Matrix(args) => matrix::run(args, out),
         PolicyCommand::Diff(args) => compare::run(args, out),
         PolicyCommand::Learn(args) => learn::run(args, out),
+        PolicyCommand::Audit(args) => audit_mode::run(args, out),
     }
 }

@@ -255,6 +255,11 @@ fn status_text(reply: &StatusReply) -> String {
         vec![process.role.clone(), format!("{up}, {} restarts", process.restarts)]
     }));
     rows.extend(reply.problems.iter().map(|problem| vec!["problem".to_owned(), problem.clone()]));
+    rows.extend(reply.audited.iter().map(|audited| {
+        let until = super::policy::audit_mode::shown(audited.until);
+        let what = format!("AUDIT MODE: {} until {until}, what nobody granted is let through", audited.component);
+        vec!["warning".to_owned(), what]
+    }));
     rows.extend(reply.dangers.iter().map(|danger| vec!["danger".to_owned(), danger.clone()]));
     format!("{}\n{}", table(&rows), components_text(&reply.components))
 }
@@ -289,6 +294,10 @@ pub fn status_json(reply: &StatusReply) -> serde_json::Value {
     let processes = reply.processes.iter().map(|process| {
         serde_json::json!({ "role": process.role, "pid": process.pid, "restarts": process.restarts, "up": process.up })
     });
+    let audited = reply
+        .audited
+        .iter()
+        .map(|audited| serde_json::json!({ "component": audited.component, "until": audited.until }));
     let listening: serde_json::Map<_, _> =
         reply.listening.iter().map(|socket| (socket.name.clone(), socket.address.clone().into())).collect();
     serde_json::json!({
@@ -297,7 +306,7 @@ pub fn status_json(reply: &StatusReply) -> serde_json::Value {
         "components": reply.components.iter().map(component_json).collect::<Vec<_>>(),
         "http": reply.http_address, "mtls": reply.mtls_address, "audit": reply.audit_path, "pool_profile": reply.pool_profile,
         "requests": reply.requests, "guest_failures": reply.guest_failures, "events_lost": reply.events_lost,
-        "dangers": reply.dangers, "listening": listening,
+        "dangers": reply.dangers, "listening": listening, "audited": audited.collect::<Vec<_>>(),
     })
 }
 

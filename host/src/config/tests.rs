@@ -47,6 +47,20 @@ fn a_threshold_that_no_signature_can_meet_is_refused() {
 }
 
 #[test]
+fn audit_mode_is_for_components_by_name_few_and_none_by_default() {
+    assert!(parse(&minimal()).unwrap().policy.audit_mode.is_empty());
+    let with = |names: &str| parse(&(minimal() + &format!("\n[policy]\naudit_mode = [{names}]\n")));
+    assert_eq!(with("\"shop:orders\"").unwrap().policy.audit_mode, ["shop:orders"]);
+    for bad in ["\"*\"", "\"shop:*\"", "\"\"", "\"orders\"", "7"] {
+        assert!(with(bad).unwrap_err().to_string().contains("policy"), "{bad} passed");
+    }
+    let names = |count: usize| (0..count).map(|n| format!("\"a:c{n}\", ")).collect::<String>();
+    assert!(with(&names(crate::limits::AUDIT_MODE_COMPONENTS)).is_ok());
+    let many = with(&names(crate::limits::AUDIT_MODE_COMPONENTS + 1)).unwrap_err().to_string();
+    assert!(many.contains("policy.audit_mode"), "{many}");
+}
+
+#[test]
 fn routes_that_could_be_read_in_two_ways_are_refused() {
     for path in ["", "a", "/a/", "/a//b", "/a/../b", "/a%2fb", "/a?b", "/./a", "/a\\b"] {
         let route = Route { host: None, path: path.to_owned(), component: "a:b".to_owned() };

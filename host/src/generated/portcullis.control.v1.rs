@@ -40,6 +40,46 @@ pub struct StatusReply {
     /// Further sockets that are listened on.
     #[prost(message, repeated, tag = "20")]
     pub listening: ::prost::alloc::vec::Vec<Listening>,
+    /// Components in audit mode.
+    #[prost(message, repeated, tag = "21")]
+    pub audited: ::prost::alloc::vec::Vec<Audited>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Audited {
+    /// The claimed name.
+    #[prost(string, tag = "1")]
+    pub component: ::prost::alloc::string::String,
+    /// Seconds since 1970.
+    #[prost(int64, tag = "2")]
+    pub until: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditModeRequest {
+    /// The claimed name.
+    #[prost(string, tag = "1")]
+    pub component: ::prost::alloc::string::String,
+    /// How long, in seconds; 0 with `off`.
+    #[prost(uint64, tag = "2")]
+    pub seconds: u64,
+    /// Ends it.
+    #[prost(bool, tag = "3")]
+    pub off: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditModeReply {
+    #[prost(oneof = "audit_mode_reply::Result", tags = "1, 2")]
+    pub result: ::core::option::Option<audit_mode_reply::Result>,
+}
+/// Nested message and enum types in `AuditModeReply`.
+pub mod audit_mode_reply {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        /// In audit mode until then; 0 in `until`: it is over.
+        #[prost(message, tag = "1")]
+        Audited(super::Audited),
+        #[prost(message, tag = "2")]
+        Refused(super::Refused),
+    }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Listening {
@@ -400,6 +440,28 @@ pub mod control_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Puts a running component into audit mode for a time, or ends that. Only components that the configuration names.
+        pub async fn audit_mode(
+            &mut self,
+            request: impl tonic::IntoRequest<super::AuditModeRequest>,
+        ) -> std::result::Result<tonic::Response<super::AuditModeReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.control.v1.Control/AuditMode",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("portcullis.control.v1.Control", "AuditMode"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The operator's view of a recorded refusal.
         pub async fn explain(
             &mut self,
@@ -598,6 +660,11 @@ pub mod control_server {
             tonic::Response<super::ReloadPolicyReply>,
             tonic::Status,
         >;
+        /// Puts a running component into audit mode for a time, or ends that. Only components that the configuration names.
+        async fn audit_mode(
+            &self,
+            request: tonic::Request<super::AuditModeRequest>,
+        ) -> std::result::Result<tonic::Response<super::AuditModeReply>, tonic::Status>;
         /// The operator's view of a recorded refusal.
         async fn explain(
             &self,
@@ -869,6 +936,49 @@ pub mod control_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ReloadPolicySvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.control.v1.Control/AuditMode" => {
+                    #[allow(non_camel_case_types)]
+                    struct AuditModeSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::AuditModeRequest>
+                    for AuditModeSvc<T> {
+                        type Response = super::AuditModeReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::AuditModeRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::audit_mode(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = AuditModeSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

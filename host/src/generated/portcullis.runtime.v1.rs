@@ -37,6 +37,18 @@ pub struct PushPolicyRequest {
     pub generation: u64,
     #[prost(message, repeated, tag = "2")]
     pub sources: ::prost::alloc::vec::Vec<PolicySource>,
+    /// Components in audit mode: what nobody granted is let through and recorded until then.
+    #[prost(message, repeated, tag = "3")]
+    pub audited: ::prost::alloc::vec::Vec<Audited>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Audited {
+    /// The claimed name.
+    #[prost(string, tag = "1")]
+    pub component: ::prost::alloc::string::String,
+    /// Seconds since 1970. The process ends it by a timer of its own.
+    #[prost(int64, tag = "2")]
+    pub until: i64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushPolicyReply {
@@ -135,7 +147,7 @@ pub struct StatusReply {
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EventsRequest {}
-/// A denial on the request path. The supervisor knows the instance and derives the refusal again from its own policy;
+/// A denial on the request path, or what audit mode let through. The supervisor knows the instance and derives the refusal again from its own policy;
 /// these are the facts it needs and nothing else.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Event {
@@ -148,10 +160,16 @@ pub struct Event {
     /// Stable code of the refusal as the runtime saw it.
     #[prost(string, tag = "4")]
     pub code: ::prost::alloc::string::String,
+    /// Audit mode let it happen: the code is that of the refusal it was let through instead of.
+    #[prost(bool, tag = "10")]
+    pub let_through: bool,
+    /// What policy had granted was at work, was decided anew after a change, and was ended.
+    #[prost(bool, tag = "11")]
+    pub ended: bool,
     /// Decisions that did not fit the ring since the last event.
     #[prost(uint64, tag = "15")]
     pub lost: u64,
-    #[prost(oneof = "event::What", tags = "5, 6, 7, 8, 9")]
+    #[prost(oneof = "event::What", tags = "5, 6, 7, 8, 9, 12")]
     pub what: ::core::option::Option<event::What>,
 }
 /// Nested message and enum types in `Event`.
@@ -168,6 +186,8 @@ pub mod event {
         Identity(super::IdentityUse),
         #[prost(message, tag = "9")]
         Failure(super::Failure),
+        #[prost(message, tag = "12")]
+        Link(super::Link),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -196,6 +216,12 @@ pub struct Call {
 pub struct IdentityUse {
     #[prost(string, tag = "1")]
     pub action: ::prost::alloc::string::String,
+}
+/// An interface that is linked already and that policy does not grant any more.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Link {
+    #[prost(string, tag = "1")]
+    pub interface: ::prost::alloc::string::String,
 }
 /// A request that the guest or the peer spoilt: trap, time-out, a peer with another identity.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

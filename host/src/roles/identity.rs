@@ -184,6 +184,8 @@ const WORKERS: usize = 4;
 const MESSAGE_BYTES: usize = 32 << 20;
 
 #[cfg(test)]
+mod audited;
+#[cfg(test)]
 mod bench;
 #[cfg(test)]
 mod rig;

@@ -15,7 +15,7 @@ use portcullis_identity::mtls;
 use portcullis_identity::web::WebConnector;
 use portcullis_identity::{SpiffeId, TrustDomain};
 use portcullis_native::NativeCode;
-use portcullis_policies::{ComponentFacts, PolicySet};
+use portcullis_policies::ComponentFacts;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -26,6 +26,7 @@ use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::config::Limits;
 use crate::limits;
+use crate::policy::{Ending, Pushed};
 use crate::process::handover::{Handover, Packet};
 use crate::process::{Role, sandbox};
 use crate::rpc::runtime::runtime_server::{Runtime as Service, RuntimeServer};
@@ -59,7 +60,9 @@ struct Running {
     shared: Arc<Shared>,
     gateway: Arc<Gateway>,
     profile: PoolProfile,
-    policy: Mutex<Arc<PolicySet>>,
+    policy: Mutex<Arc<Pushed>>,
+    /// Ends audit mode in time, also where nobody says so.
+    ending: Ending,
     instances: Mutex<HashMap<String, Arc<Loaded>>>,
     generation: AtomicU64,
 }
@@ -218,7 +221,8 @@ impl Process {
         })
         .await
         .map_err(|error| error.to_string())??;
-        let loaded = Arc::new(Loaded::new(facts, spiffe_id, pre, slice, Arc::clone(&running.shared)));
+        let loaded = Loaded::new(facts, spiffe_id, pre, request.links, slice, Arc::clone(&running.shared));
+        let loaded = Arc::new(loaded);
         {
             // Held until the instance is in the table, so that no new policy passes it by.
             let policy = running.policy.lock().map_err(|_| "poisoned")?;
@@ -230,6 +234,21 @@ impl Process {
         }
         tokio::spawn(keep_svid(loaded));
         Ok(())
+    }
+
+    /// The audit mode of a component is over: decides strictly from now on, if that policy is still in force.
+    fn end_audit_mode(&self, generation: u64, component: &str) {
+        let Some(running) = self.running.get() else { return };
+        let (Ok(mut policy), Ok(instances)) = (running.policy.lock(), running.instances.lock()) else { return };
+        if policy.generation() != generation {
+            return;
+        }
+        let strict = policy.without(component);
+        for loaded in instances.values().filter(|loaded| loaded.name() == component) {
+            loaded.swap_slice(strict.slice(loaded.facts()));
+        }
+        *policy = Arc::new(strict);
+        tracing::info!(component, "audit mode is over");
     }
 
     /// Takes the listeners and serves on them, once there are routes.
@@ -288,6 +307,8 @@ async fn keep_svid(who: Arc<Loaded>) {
         changes.borrow_and_update();
         let wait = match who.slice().svid_x509(SVID_TTL_SECONDS) {
             Err(_) => SVID_POLL,
+            // Audit mode lets through what the component asks for; this is asked by nobody.
+            Ok(grant) if grant.instead_of().is_some() => SVID_POLL,
             Ok(_grant) => match who.shared().identity.svid(who.instance()).await {
                 Ok(_) => SVID_POLL,
                 // Nothing that asking soon again would change; a change wakes this up.
@@ -342,7 +363,8 @@ impl Service for Process {
             gateway: Gateway::new(Arc::clone(&shared), request.http2),
             shared: Arc::clone(&shared),
             profile,
-            policy: Mutex::new(Arc::new(PolicySet::deny_all(0))),
+            policy: Mutex::new(Arc::new(Pushed::nothing())),
+            ending: Ending::default(),
             instances: Mutex::new(HashMap::new()),
             generation: AtomicU64::new(0),
         };
@@ -360,21 +382,24 @@ impl Service for Process {
         let running = self.running()?;
         let request = request.into_inner();
         let sources = request.sources.into_iter().map(|source| (source.name, source.kind, source.text));
-        let set = crate::policy::compile(sources, request.generation).map_err(Status::invalid_argument)?;
-        let set = Arc::new(set);
+        let audited = request.audited.into_iter().map(|audited| (audited.component, audited.until));
+        let new = Pushed::compile(sources, audited, request.generation).map_err(Status::invalid_argument)?;
+        let generation = new.generation();
         {
             let mut policy = running.policy.lock().map_err(|_| Status::internal("poisoned"))?;
-            if set.generation() <= policy.generation() {
+            if generation <= policy.generation() {
                 return Err(Status::failed_precondition("not a newer generation"));
             }
             let instances = running.instances.lock().map_err(|_| Status::internal("poisoned"))?;
             for loaded in instances.values() {
-                loaded.swap_slice(set.slice(loaded.facts()));
+                loaded.swap_slice(new.slice(loaded.facts()));
             }
-            running.generation.store(set.generation(), Ordering::Relaxed);
-            *policy = Arc::clone(&set);
+            running.generation.store(generation, Ordering::Relaxed);
+            let process = self.clone();
+            running.ending.follow(&new, move |component| process.end_audit_mode(generation, component));
+            *policy = Arc::new(new);
         }
-        Ok(Response::new(PushPolicyReply { generation: set.generation() }))
+        Ok(Response::new(PushPolicyReply { generation }))
     }
 
     async fn load(&self, request: Request<LoadRequest>) -> Result<Response<LoadReply>, Status> {

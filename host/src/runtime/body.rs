@@ -15,6 +15,7 @@ use wasmtime_wasi_http::Error;
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
 
 use super::guest::{GuestCall, GuestFailure};
+use super::standing::Standing;
 
 /// A body that ends with an error when its sender pauses too long.
 #[derive(Debug)]
@@ -102,20 +103,22 @@ pub struct GuestBody {
     body: HyperOutgoingBody,
     call: Option<GuestCall>,
     deadline: Pin<Box<Sleep>>,
+    standing: Option<Standing>,
     drained: bool,
     ended: bool,
     on_failure: Box<dyn FnOnce(&GuestFailure) + Send>,
 }
 
 impl GuestBody {
-    /// `on_failure` is told if the guest fails after its response head.
+    /// `on_failure` is told if the guest fails after its response head. The body breaks off when `standing` is over.
     pub fn new(
         body: HyperOutgoingBody,
         call: Option<GuestCall>,
         deadline: Pin<Box<Sleep>>,
+        standing: impl Into<Option<Standing>>,
         on_failure: Box<dyn FnOnce(&GuestFailure) + Send>,
     ) -> Self {
-        Self { body, call, deadline, drained: false, ended: false, on_failure }
+        Self { body, call, deadline, standing: standing.into(), drained: false, ended: false, on_failure }
     }
 
     fn fail(&mut self, failure: &GuestFailure) -> Error {
@@ -126,9 +129,18 @@ impl GuestBody {
         Error::InternalError(None)
     }
 
+    fn over(&mut self) -> Error {
+        self.ended = true;
+        self.call = None;
+        Error::HttpRequestDenied
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         if self.ended {
             return Poll::Ready(None);
+        }
+        if self.standing.as_mut().is_some_and(|standing| standing.check().is_some()) {
+            return Poll::Ready(Some(Err(self.over())));
         }
         if self.deadline.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Some(Err(self.fail(&GuestFailure::Late))));
@@ -153,6 +165,9 @@ impl GuestBody {
         if self.drained && !self.call.as_ref().is_some_and(GuestCall::is_ending) {
             self.ended = true;
             return Poll::Ready(None);
+        }
+        if self.standing.as_mut().is_some_and(|standing| standing.poll_over(cx).is_ready()) {
+            return Poll::Ready(Some(Err(self.over())));
         }
         Poll::Pending
     }
@@ -262,7 +277,7 @@ mod tests {
         let body =
             http_body_util::Empty::new().map_err(|never: std::convert::Infallible| match never {}).boxed_unsync();
         let deadline = Box::pin(tokio::time::sleep(Duration::from_secs(5)));
-        ResponseBody::Guest(Box::new(GuestBody::new(body, Some(call), deadline, Box::new(|_| {}))))
+        ResponseBody::Guest(Box::new(GuestBody::new(body, Some(call), deadline, None, Box::new(|_| {}))))
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use portcullis_identity::SpiffeId;
 use portcullis_identity::web::WebConnector;
 use portcullis_policies::{ComponentFacts, Denial, Grant, Identity, IdentityAction, Slice};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use wasmtime::Engine;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
@@ -20,6 +20,7 @@ use super::identity::IdentityClient;
 use super::live::Live;
 use super::resolve::Resolver;
 use crate::config::Limits;
+use crate::rpc::runtime::event::What;
 
 /// What all components of this process share.
 #[derive(Debug)]
@@ -60,17 +61,25 @@ pub struct Shared {
 pub struct InForce {
     slice: Arc<Slice>,
     identity: [(IdentityAction, Result<Grant<Identity>, Denial>); IdentityAction::ALL.len()],
+    /// The first import that is linked and not granted any more.
+    unlinked: Option<(String, Denial)>,
 }
 
 impl InForce {
-    fn new(slice: Arc<Slice>) -> Self {
+    fn new(slice: Arc<Slice>, links: &[String]) -> Self {
         let identity = IdentityAction::ALL.map(|action| (action, slice.identity(action)));
-        Self { slice, identity }
+        let unlinked = links.iter().find_map(|link| Some((link.clone(), slice.link(link).err()?)));
+        Self { slice, identity, unlinked }
     }
 
     /// The slice.
     pub fn slice(&self) -> &Slice {
         &self.slice
+    }
+
+    /// Whether all that the component is linked with is still granted; if not, what is not.
+    pub fn links(&self) -> Result<(), &(String, Denial)> {
+        self.unlinked.as_ref().map_or(Ok(()), Err)
     }
 
     /// What was decided on an identity action; `None` only for an action that policy does not know.
@@ -84,7 +93,10 @@ pub struct Loaded {
     facts: ComponentFacts,
     spiffe_id: SpiffeId,
     pre: ProxyPre<Ctx>,
+    links: Vec<String>,
     in_force: ArcSwap<InForce>,
+    /// Counts changes of what is in force.
+    changes: watch::Sender<u64>,
     stopped: AtomicBool,
     shared: Arc<Shared>,
 }
@@ -95,6 +107,7 @@ impl Loaded {
         facts: ComponentFacts,
         spiffe_id: SpiffeId,
         pre: ProxyPre<Ctx>,
+        links: Vec<String>,
         slice: Arc<Slice>,
         shared: Arc<Shared>,
     ) -> Self {
@@ -102,7 +115,9 @@ impl Loaded {
             facts,
             spiffe_id,
             pre,
-            in_force: ArcSwap::from_pointee(InForce::new(slice)),
+            in_force: ArcSwap::from_pointee(InForce::new(slice, &links)),
+            links,
+            changes: watch::Sender::new(0),
             stopped: AtomicBool::new(false),
             shared,
         }
@@ -143,9 +158,27 @@ impl Loaded {
         self.in_force.load()
     }
 
-    /// Puts a new generation of policy in force.
+    /// Puts a new slice of policy in force. What is at work under the one before is decided anew.
     pub fn swap_slice(&self, slice: Arc<Slice>) {
-        self.in_force.store(Arc::new(InForce::new(slice)));
+        let was_audited = self.in_force().slice().is_audited();
+        self.in_force.store(Arc::new(InForce::new(slice, &self.links)));
+        if was_audited {
+            // What audit mode had issued is not for the time after.
+            self.shared.identity.forget(self.instance());
+        }
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Has seen every change of policy up to now, and sees those to come.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Reports the use of a grant that is audit mode's. Others are not reported.
+    pub fn note<A>(&self, grant: &Grant<A>, what: impl FnOnce() -> What) {
+        if let Some(denial) = grant.instead_of() {
+            self.shared.events.let_through(self.instance(), grant.generation(), &denial.code().to_string(), what());
+        }
     }
 
     /// What all components share.

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE};
@@ -24,6 +25,7 @@ use super::body::Idle;
 use super::component::Loaded;
 use super::dial::{self, Connection, DialError};
 use super::resolve::ResolveError;
+use super::standing::{Granted, Standing};
 use crate::limits::OUTGOING_PER_REQUEST;
 use crate::rpc::runtime::{Failure, HttpConnect as ConnectEvent, HttpSend as SendEvent, event::What};
 
@@ -99,10 +101,12 @@ async fn send(who: &Arc<Loaded>, request: Request<WasiBody>, options: RequestOpt
     if method == Method::CONNECT {
         return Err(Error::HttpRequestMethodInvalid);
     }
+    let changes = who.changes();
     let send = by_name(who, &destination, &method)?;
     let (connect, stream) = reach(who, &destination, &method, &send, &options).await?;
     let connection = secure(who, &destination, &send, &connect, stream).await?;
-    exchange(connection, outgoing(request, &destination)?, &options).await
+    let standing = Standing::new(who, changes, Granted::Http(send, connect.address()));
+    exchange(connection, outgoing(request, &destination)?, &options, standing).await
 }
 
 fn destination(uri: &Uri) -> Result<Destination, Error> {
@@ -114,11 +118,13 @@ fn destination(uri: &Uri) -> Result<Destination, Error> {
 
 fn by_name(who: &Arc<Loaded>, destination: &Destination, method: &Method) -> Result<Grant<HttpSend>, Error> {
     let slice = who.slice();
-    slice.http_send(destination, method.as_str()).map_err(|denial| {
-        let what = What::HttpSend(SendEvent { destination: destination.to_string(), method: shown(method) });
-        who.shared().events.report(who.instance(), slice.generation(), &denial.code().to_string(), what);
+    let what = || What::HttpSend(SendEvent { destination: destination.to_string(), method: shown(method) });
+    let grant = slice.http_send(destination, method.as_str()).map_err(|denial| {
+        who.shared().events.report(who.instance(), slice.generation(), &denial.code().to_string(), what());
         Error::HttpRequestDenied
-    })
+    })?;
+    who.note(&grant, what);
+    Ok(grant)
 }
 
 /// Resolves, decides on each address, and dials the first that is allowed and answers.
@@ -138,21 +144,20 @@ async fn reach(
     })?;
     let mut last = Error::DestinationNotFound;
     for address in addresses {
-        let decided = who.slice().http_connect(send, address);
-        let grant = match decided {
+        let slice = who.slice();
+        let what = || {
+            let (destination, method) = (destination.to_string(), shown(method));
+            What::HttpConnect(ConnectEvent { destination, method, address: address.to_string() })
+        };
+        let grant = match slice.http_connect(send, address) {
             Ok(grant) => grant,
             Err(denial) => {
-                let what = What::HttpConnect(ConnectEvent {
-                    destination: destination.to_string(),
-                    method: shown(method),
-                    address: address.to_string(),
-                });
-                let generation = who.slice().generation();
-                who.shared().events.report(who.instance(), generation, &denial.code().to_string(), what);
+                who.shared().events.report(who.instance(), slice.generation(), &denial.code().to_string(), what());
                 last = Error::DestinationIpProhibited;
                 continue;
             }
         };
+        who.note(&grant, what);
         match dial::plain(&grant, options.connect_timeout.unwrap_or(TIMEOUT).min(TIMEOUT)).await {
             Ok(stream) => return Ok((grant, stream)),
             Err(error) => last = dial_error(who, destination, error),
@@ -213,7 +218,13 @@ fn outgoing(request: Request<WasiBody>, destination: &Destination) -> Result<Req
     Ok(Request::from_parts(parts, body))
 }
 
-async fn exchange(connection: Connection, request: Request<WasiBody>, options: &RequestOptions) -> Sent {
+/// The exchange ends when policy does not grant it any more: dropping the driver closes the connection.
+async fn exchange(
+    connection: Connection,
+    request: Request<WasiBody>,
+    options: &RequestOptions,
+    mut standing: Standing,
+) -> Sent {
     let (mut sender, driver) =
         hyper::client::conn::http1::Builder::new().max_headers(MAX_HEADERS).handshake(TokioIo::new(connection)).await?;
     let first = options.first_byte_timeout.unwrap_or(TIMEOUT).min(TIMEOUT);
@@ -224,13 +235,25 @@ async fn exchange(connection: Connection, request: Request<WasiBody>, options: &
         tokio::pin!(asked);
         std::future::poll_fn(|cx| {
             driver.poll(cx);
-            asked.as_mut().poll(cx)
+            if standing.poll_over(cx).is_ready() {
+                return Poll::Ready(Err(Error::HttpRequestDenied));
+            }
+            asked.as_mut().poll(cx).map(|asked| match asked {
+                Ok(answered) => answered.map_err(Error::from),
+                Err(_) => Err(Error::HttpResponseTimeout),
+            })
         })
-        .await
-        .map_err(|_| Error::HttpResponseTimeout)??
+        .await?
     };
     let response = response.map(|body| Idle::new(body, between).map_err(into_error).boxed_unsync());
-    Ok((response, Box::new(async move { driver.finish().await })))
+    let rest = async move {
+        tokio::select! {
+            biased;
+            _over = standing.over() => Err(Error::HttpRequestDenied),
+            ended = driver.finish() => ended,
+        }
+    };
+    Ok((response, Box::new(rest)))
 }
 
 /// The task behind a client connection, polled together with what waits for it.
@@ -242,7 +265,7 @@ enum Driver {
 impl Driver {
     fn poll(&mut self, cx: &mut std::task::Context<'_>) {
         if let Driver::Running(connection) = self
-            && let std::task::Poll::Ready(ended) = connection.as_mut().poll(cx)
+            && let Poll::Ready(ended) = connection.as_mut().poll(cx)
         {
             *self = Driver::Ended(ended);
         }

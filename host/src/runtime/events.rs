@@ -26,18 +26,45 @@ impl Events {
         Self { ring, lost: AtomicU64::new(0), lost_ever: AtomicU64::new(0), tail: Mutex::new(tail) }
     }
 
-    /// Reports a decision and returns the reference under which the operator finds it. Never waits.
+    /// Reports a refusal or a failure and returns the reference under which the operator finds it. Never waits.
     pub fn report(&self, instance: &str, generation: u64, code: &str, what: What) -> String {
-        let reference = Ulid::generate().to_string();
-        let lost = self.lost.swap(0, Ordering::Relaxed);
-        let event = Event {
-            reference: reference.clone(),
+        self.put(Event {
             instance: instance.to_owned(),
             generation,
             code: code.to_owned(),
             what: Some(what),
-            lost,
+            ..Event::default()
+        })
+    }
+
+    /// Reports what audit mode let through, with the code of the refusal that it stands for.
+    pub fn let_through(&self, instance: &str, generation: u64, code: &str, what: What) {
+        let event = Event {
+            instance: instance.to_owned(),
+            generation,
+            code: code.to_owned(),
+            what: Some(what),
+            ..Event::default()
         };
+        self.put(Event { let_through: true, ..event });
+    }
+
+    /// Reports what was at work and is ended, since policy does not grant it any more.
+    pub fn ended(&self, instance: &str, generation: u64, code: &str, what: What) -> String {
+        let event = Event {
+            instance: instance.to_owned(),
+            generation,
+            code: code.to_owned(),
+            what: Some(what),
+            ..Event::default()
+        };
+        self.put(Event { ended: true, ..event })
+    }
+
+    fn put(&self, event: Event) -> String {
+        let reference = Ulid::generate().to_string();
+        let lost = self.lost.swap(0, Ordering::Relaxed);
+        let event = Event { reference: reference.clone(), lost, ..event };
         if self.ring.try_send(event).is_err() {
             self.lost.fetch_add(lost.saturating_add(1), Ordering::Relaxed);
             self.lost_ever.fetch_add(1, Ordering::Relaxed);

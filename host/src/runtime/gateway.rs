@@ -31,8 +31,9 @@ use super::request::host_of;
 use super::routes::Routes;
 use super::serving::{self, Answer, Caller, Handshake, Side, text};
 use super::slow::WriteDeadline;
+use super::standing::{Granted, Standing, called, linked};
 use crate::limits::{HANDSHAKE_TIMEOUT, HANDSHAKES};
-use crate::rpc::runtime::{Call as CallEvent, Failure, event::What};
+use crate::rpc::runtime::{Failure, event::What};
 
 /// The gateway of a runtime process.
 #[derive(Debug)]
@@ -117,17 +118,21 @@ impl Gateway {
                 };
                 drop(turn);
                 let Some((who, handshake)) = gateway.handshake(&peer) else { return };
+                let changes = who.changes();
                 // In the table first: from then on a change finds it, and a change before that is found here.
                 let mut live = gateway.shared.live.enter(who.instance(), &peer);
                 if let Err(why) = gateway.may_begin(&who, seen.as_ref(), &peer) {
                     return gateway.handshake_failed(who.instance(), format!("{}: {why}", peer.spiffe_id()));
                 }
                 let caller = Some(Caller { spiffe_id: peer.spiffe_id().clone(), until: peer.not_after() });
+                let mut standing = Standing::new(&who, changes, Granted::Call(policy_caller(caller.as_ref())));
                 let side = Side { scheme: || Scheme::Https, caller, handshake: Some(Arc::new(handshake)) };
                 tokio::select! {
                     biased;
                     // Whoever cut it reports it. All that is at work on the connection ends with it.
                     _why = live.cut() => {}
+                    // A change of policy: this caller may not call any more.
+                    _over = standing.over() => {}
                     () = gateway.connection(stream, side, place) => {}
                 }
             }
@@ -278,8 +283,8 @@ impl Gateway {
         if who.is_stopped() {
             return text(StatusCode::SERVICE_UNAVAILABLE, "the component was stopped");
         }
-        let grant = match may_call(who, side.caller.as_ref()) {
-            Ok(grant) => grant,
+        let (grant, standing) = match may_call(who, side.caller.as_ref()) {
+            Ok(granted) => granted,
             Err(refused) => return refused,
         };
         let Ok(place) = Arc::clone(&self.places).try_acquire_owned() else {
@@ -293,30 +298,34 @@ impl Gateway {
             let capped = Idle::capped(body, limits.body_idle(), limits.body_bytes);
             http_body_util::BodyExt::map_err(capped, into_error)
         });
-        serving::serve(who, grant, request, side, place).await
+        serving::serve(who, grant, standing, request, side, place).await
     }
 }
 
-/// Asks policy whether this caller may call this component.
-fn may_call(who: &Arc<Loaded>, caller: Option<&Caller>) -> Result<Grant<Call>, Answer> {
+/// Asks policy whether this caller may call this component, and whether that may still do all that it is linked with.
+fn may_call(who: &Arc<Loaded>, caller: Option<&Caller>) -> Result<(Grant<Call>, Standing), Answer> {
+    let changes = who.changes();
     let in_force = who.in_force();
     let slice = in_force.slice();
-    let decided = match caller {
-        None => slice.call(&policies::Caller::Anonymous),
-        Some(caller) => slice.call(&policies::Caller::Workload(caller.spiffe_id.to_string())),
+    let caller = policy_caller(caller);
+    let (denial, what) = match (slice.call(&caller), in_force.links()) {
+        (Ok(grant), Ok(())) => {
+            who.note(&grant, || called(&caller));
+            return Ok((grant, Standing::new(who, changes, Granted::Call(caller))));
+        }
+        (Err(denial), _) => (denial, called(&caller)),
+        (Ok(_), Err((interface, denial))) => (denial.clone(), linked(interface)),
     };
-    let denial = match decided {
-        Ok(grant) => return Ok(grant),
-        Err(denial) => denial,
-    };
-    let what = What::Call(CallEvent { caller: caller.map(|caller| caller.spiffe_id.to_string()).unwrap_or_default() });
     let code = denial.code().to_string();
     let reference = who.shared().events.report(who.instance(), slice.generation(), &code, what);
-    let mut refused = text(StatusCode::FORBIDDEN, "policy does not let you call this component");
-    if let Ok(value) = HeaderValue::from_str(&format!("{code} {reference}")) {
-        refused.headers_mut().insert("x-portcullis-refusal", value);
+    Err(serving::refused("policy does not let you call this component", &code, &reference))
+}
+
+fn policy_caller(caller: Option<&Caller>) -> policies::Caller {
+    match caller {
+        None => policies::Caller::Anonymous,
+        Some(caller) => policies::Caller::Workload(caller.spiffe_id.to_string()),
     }
-    Err(refused)
 }
 
 fn into_error(error: BodyError) -> Error {

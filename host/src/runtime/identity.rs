@@ -205,10 +205,17 @@ impl IdentityClient {
     }
 
     /// A JWT-SVID of an instance: one that is held for these audiences, under this generation of policy, or a new one.
-    pub async fn jwt(&self, instance: &str, generation: u64, audiences: Vec<String>) -> Result<Token, IdentityError> {
+    /// `keep`: what is held is given, and what is issued is held.
+    pub async fn jwt(
+        &self,
+        instance: &str,
+        generation: u64,
+        audiences: Vec<String>,
+        keep: bool,
+    ) -> Result<Token, IdentityError> {
         let key = tokens::key(&audiences);
         let now = crate::clock::now();
-        if let Some(token) = self.tokens.get(instance, &key, generation, self.epoch(), now) {
+        if keep && let Some(token) = self.tokens.get(instance, &key, generation, self.epoch(), now) {
             return Ok(token);
         }
         let (seen, connection) = (self.trust(), self.connection.load(Ordering::Acquire));
@@ -229,7 +236,7 @@ impl IdentityClient {
         };
         // What was trusted may have changed while the answer was on its way: then it is given once and not kept.
         let same = seen.zip(self.trust()).is_some_and(|(seen, now)| Arc::ptr_eq(&seen, &now));
-        if same && self.is_current(connection) {
+        if keep && same && self.is_current(connection) {
             self.tokens.put(instance, key, token.clone(), now);
         }
         Ok(token)

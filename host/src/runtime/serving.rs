@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 use bytes::Bytes;
+use http::header::HeaderValue;
 use http::{Request, Response, StatusCode};
 use hyper::body::Body;
 use portcullis_identity::SpiffeId;
@@ -22,6 +23,7 @@ use super::body::{GuestBody, ResponseBody};
 use super::component::Loaded;
 use super::context::Ctx;
 use super::guest::{GuestCall, GuestFailure, Meter};
+use super::standing::{Over, Standing};
 use crate::rpc::runtime::{Failure, event::What};
 
 /// What is known of the connection that a request came on.
@@ -57,14 +59,24 @@ pub struct Handshake {
 
 /// What a client gets.
 pub type Answer = Response<ResponseBody>;
+/// Why there is no answer of the guest.
+enum Lost {
+    /// It failed, or ended silently.
+    Failed(Option<GuestFailure>),
+    /// Policy changed.
+    Over(Over),
+}
+
 type Head = Result<Response<HyperOutgoingBody>, ErrorCode>;
 
 /// Runs one request in a fresh instance: inline until the head of the response is there, then the body goes on.
 ///
-/// The grant is the proof that this caller may call; without one there is no way to run a guest.
+/// The grant is the proof that this caller may call; without one there is no way to run a guest. The call ends when policy
+/// does not grant it any more.
 pub async fn serve<B>(
     who: &Arc<Loaded>,
     _grant: Grant<Call>,
+    mut standing: Standing,
     request: Request<B>,
     side: &Side,
     place: OwnedSemaphorePermit,
@@ -97,9 +109,12 @@ where
             }
         }
         if !running {
-            return Poll::Ready(Err(done.err()));
+            return Poll::Ready(Err(Lost::Failed(done.err())));
         }
-        deadline.as_mut().poll(cx).map(|()| Err(Some(GuestFailure::Late)))
+        if let Poll::Ready(over) = standing.poll_over(cx) {
+            return Poll::Ready(Err(Lost::Over(over)));
+        }
+        deadline.as_mut().poll(cx).map(|()| Err(Lost::Failed(Some(GuestFailure::Late))))
     })
     .await;
     match outcome {
@@ -110,13 +125,17 @@ where
                 on_failure(&failure);
                 return text(StatusCode::INTERNAL_SERVER_ERROR, "the component failed");
             }
-            response.map(|body| ResponseBody::Guest(Box::new(GuestBody::new(body, call, deadline, on_failure))))
+            response
+                .map(|body| ResponseBody::Guest(Box::new(GuestBody::new(body, call, deadline, standing, on_failure))))
         }
         Ok((Err(code), _)) => {
             tracing::info!(component = who.name(), ?code, "the component answered with an error");
             text(StatusCode::BAD_GATEWAY, "the component answered with an error")
         }
-        Err(failure) => {
+        Err(Lost::Over(over)) => {
+            refused("policy does not let you call this component any more", &over.code, &over.reference)
+        }
+        Err(Lost::Failed(failure)) => {
             let failure = failure.unwrap_or_else(|| GuestFailure::Trap("it ended without an answer".to_owned()));
             failure_report(who)(&failure);
             match failure {
@@ -172,6 +191,15 @@ fn failure_report(who: &Arc<Loaded>) -> Box<dyn FnOnce(&GuestFailure) + Send> {
         let reference = shared.events.report(who.instance(), who.slice().generation(), "R0301", what);
         tracing::warn!(component = who.name(), instance = who.instance(), reference, %failure, "a request was lost");
     })
+}
+
+/// A refusal by policy, with the code and the reference for the operator.
+pub fn refused(words: &'static str, code: &str, reference: &str) -> Answer {
+    let mut refused = text(StatusCode::FORBIDDEN, words);
+    if let Ok(value) = HeaderValue::from_str(&format!("{code} {reference}")) {
+        refused.headers_mut().insert("x-portcullis-refusal", value);
+    }
+    refused
 }
 
 /// An answer of the host's own.

@@ -3,8 +3,10 @@
 //! The order is fixed: verify (signature, claims, imports), then policy `load`, then policy `link` for every import, then the
 //! SPIFFE ID from the verified claims inside this host's trust domain. Whatever is missing is named, all of it, not the first.
 
+use std::sync::Arc;
+
 use portcullis_identity::{SpiffeId, TrustDomain};
-use portcullis_policies::{ComponentFacts, Denial, ImageFacts, PolicySet};
+use portcullis_policies::{ComponentFacts, Denial, ImageFacts, Slice};
 use portcullis_signing::{Claims, Verified};
 use ulid::Ulid;
 
@@ -21,6 +23,7 @@ pub struct Admitted {
     links: Vec<String>,
     trust_version: u64,
     policy_generation: u64,
+    let_through: Vec<Denial>,
 }
 
 /// Why a component may not run here.
@@ -40,7 +43,7 @@ impl Admitted {
     /// Decides on verified claims.
     pub fn decide(
         verified: &Verified<Claims>,
-        policy: &PolicySet,
+        slice: &dyn Fn(&ComponentFacts) -> Arc<Slice>,
         trust_domain: &TrustDomain,
     ) -> Result<Self, NotAdmitted> {
         let claims = verified.claims();
@@ -54,11 +57,17 @@ impl Admitted {
             signer_group: verified.signer().group().to_owned(),
             instance: Ulid::generate().to_string().to_ascii_lowercase(),
         };
-        let slice = policy.slice(&facts);
+        let slice = slice(&facts);
         let imports: Vec<String> = verified.interfaces().imports().iter().map(ToString::to_string).collect();
         let image = ImageFacts { imports: imports.clone(), expired: false };
         let mut denials: Vec<Denial> = slice.load(&image).err().into_iter().collect();
-        denials.extend(imports.iter().filter_map(|import| slice.link(import).err()));
+        let mut let_through = Vec::new();
+        for import in &imports {
+            match slice.link(import) {
+                Ok(grant) => let_through.extend(grant.instead_of().cloned()),
+                Err(denial) => denials.push(denial),
+            }
+        }
         if !denials.is_empty() {
             return Err(NotAdmitted::Policy(denials));
         }
@@ -78,7 +87,8 @@ impl Admitted {
             revision: claims.revision(),
             links: imports,
             trust_version: verified.policy_version(),
-            policy_generation: policy.generation(),
+            policy_generation: slice.generation(),
+            let_through,
         })
     }
 
@@ -110,6 +120,11 @@ impl Admitted {
     /// The imports that may be linked.
     pub fn links(&self) -> &[String] {
         &self.links
+    }
+
+    /// The refusals of links that audit mode stood in for.
+    pub fn let_through(&self) -> &[Denial] {
+        &self.let_through
     }
 
     /// The fields of its audit records.

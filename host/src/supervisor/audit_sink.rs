@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use portcullis_policies::{Caller, Denial, Destination, IdentityAction, PolicySet};
+use portcullis_policies::{Caller, Denial, Destination, Grant, IdentityAction, PolicySet, Slice};
 use tonic::transport::Channel;
 use tonic::{Request, Response, Status};
 
@@ -123,7 +123,7 @@ fn record(host: &Arc<Host>, event: Event) {
         let lost = Record::new("lost").field("by", "runtime").field("records", event.lost);
         write(host, lost);
     }
-    let Event { reference, instance, generation, code, what, .. } = event;
+    let Event { reference, instance, generation, code, what, let_through, ended, .. } = event;
     let (Some(what), true) =
         (what, reference.len() == REFERENCE_CHARS && reference.bytes().all(|b| b.is_ascii_alphanumeric()))
     else {
@@ -138,13 +138,32 @@ fn record(host: &Arc<Host>, event: Event) {
             .field("detail", cut(&failure.detail))
             .field("instance", cut(&instance))
             .field("component", host.name_of(&instance)),
-        asked => denial_record(host, &reference, &instance, generation, &code, &asked),
+        asked => {
+            let how = match (let_through, ended) {
+                (true, _) => How::LetThrough,
+                (false, true) => How::Ended,
+                (false, false) => How::Denied,
+            };
+            denial_record(host, how, &reference, &instance, generation, &code, &asked)
+        }
     };
     write(host, record);
 }
 
+/// What became of what policy does not grant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// It was refused.
+    Denied,
+    /// It was at work when policy changed, and was ended.
+    Ended,
+    /// Audit mode let it happen.
+    LetThrough,
+}
+
 fn denial_record(
     host: &Arc<Host>,
+    how: How,
     reference: &str,
     instance: &str,
     generation: u64,
@@ -152,18 +171,27 @@ fn denial_record(
     asked: &What,
 ) -> Record {
     let policy = host.policy();
-    let denial = host.facts_of(instance).and_then(|facts| derive(policy.set(), &facts, asked));
-    let record = Record::new("denial")
+    let facts = host.facts_of(instance);
+    let denial = facts.as_ref().and_then(|facts| derive(policy.set(), facts, how, host.is_audited(&facts.name), asked));
+    let (kind, first_line) = match how {
+        How::Denied => ("denial", None),
+        How::Ended => ("denial", Some(ENDED)),
+        How::LetThrough => ("let-through", Some(LET_THROUGH)),
+    };
+    let record = Record::new(kind)
         .reference(reference)
+        .field("component", facts.map(|facts| facts.name).unwrap_or_default())
         .field("by", "runtime")
         .field("instance", cut(instance))
         .field("generation", generation)
         .field("seen_code", cut(code));
+    let record = if how == How::Ended { record.field("ended", true) } else { record };
     match denial {
         Some(denial) => {
             let denial = denial.with_reference(reference.to_owned());
             let context = host.fix_context();
             let text = denial.render(&context);
+            let text = first_line.map_or_else(|| text.clone(), |line| format!("{line}\n{text}"));
             tracing::warn!("{text}");
             record
                 .field("code", denial.code().to_string())
@@ -173,30 +201,54 @@ fn denial_record(
         }
         None => record
             .field("code", cut(code))
-            .field("text", format!("refused under policy generation {generation}; the policy in force now allows it, or the instance is gone")),
+            .field("text", format!("not granted by policy generation {generation}; the policy in force now allows it, or the instance is gone")),
     }
 }
 
 /// The denial that this process's own policy gives for what the runtime says was asked.
-fn derive(set: &PolicySet, facts: &portcullis_policies::ComponentFacts, asked: &What) -> Option<Denial> {
-    let slice = set.slice(facts);
+///
+/// What audit mode lets through is asked of an audited slice. So is what was refused while it was on: only guards refuse then,
+/// and they refuse first.
+fn derive(
+    set: &PolicySet,
+    facts: &portcullis_policies::ComponentFacts,
+    how: How,
+    is_audited: bool,
+    asked: &What,
+) -> Option<Denial> {
+    match how {
+        How::LetThrough => ask(&set.audited_slice(facts), asked).map_or_else(Some, |instead_of| instead_of),
+        How::Denied | How::Ended => {
+            let guarded = is_audited.then(|| ask(&set.audited_slice(facts), asked).err()).flatten();
+            guarded.or_else(|| ask(&set.slice(facts), asked).err())
+        }
+    }
+}
+
+/// The answer of a slice: a denial, or, where it is allowed, the denial that audit mode stands for.
+fn ask(slice: &Slice, asked: &What) -> Result<Option<Denial>, Denial> {
+    fn instead<A>(grant: &Grant<A>) -> Option<Denial> {
+        grant.instead_of().cloned()
+    }
     match asked {
         What::HttpSend(send) => {
-            let destination = Destination::parse_url(&send.destination).ok()?;
-            slice.http_send(&destination, &send.method).err()
+            let Ok(destination) = Destination::parse_url(&send.destination) else { return Ok(None) };
+            slice.http_send(&destination, &send.method).map(|grant| instead(&grant))
         }
         What::HttpConnect(connect) => {
-            let destination = Destination::parse_url(&connect.destination).ok()?;
-            let grant = match slice.http_send(&destination, &connect.method) {
-                Ok(grant) => grant,
-                Err(denial) => return Some(denial),
-            };
-            slice.http_connect(&grant, connect.address.parse().ok()?).err()
+            let Ok(destination) = Destination::parse_url(&connect.destination) else { return Ok(None) };
+            let Ok(address) = connect.address.parse() else { return Ok(None) };
+            let send = slice.http_send(&destination, &connect.method)?;
+            slice.http_connect(&send, address).map(|grant| instead(&grant))
         }
-        What::Call(call) if call.caller.is_empty() => slice.call(&Caller::Anonymous).err(),
-        What::Call(call) => slice.call(&Caller::Workload(call.caller.clone())).err(),
-        What::Identity(used) => slice.identity(IdentityAction::from_name(&used.action)?).err(),
-        What::Failure(_) => None,
+        What::Call(call) if call.caller.is_empty() => slice.call(&Caller::Anonymous).map(|grant| instead(&grant)),
+        What::Call(call) => slice.call(&Caller::Workload(call.caller.clone())).map(|grant| instead(&grant)),
+        What::Identity(used) => match IdentityAction::from_name(&used.action) {
+            Some(action) => slice.identity(action).map(|grant| instead(&grant)),
+            None => Ok(None),
+        },
+        What::Link(link) => slice.link(&link.interface).map(|grant| instead(&grant)),
+        What::Failure(_) => Ok(None),
     }
 }
 
@@ -211,12 +263,17 @@ fn cut(text: &str) -> String {
     crate::runtime::stdio::escape(text.as_bytes().get(..TEXT_BYTES).unwrap_or(text.as_bytes()), text.len() > TEXT_BYTES)
 }
 
+/// The first line of a record of audit mode.
+pub const LET_THROUGH: &str = "let through by audit mode, which is for a time; without it:";
+/// The first line of a record of something that was ended.
+const ENDED: &str = "ended, since policy changed and does not grant it any more:";
 const REFERENCE_CHARS: usize = 26;
 const TEXT_BYTES: usize = 512;
 /// Largest set of fields that the identity process may send.
 const FIELDS_BYTES: usize = 8 << 10;
 /// What the identity process may record.
-const KINDS: [&str; 7] = ["issuance", "denial", "authority", "signature", "key-export", "delivery", "federation"];
+const KINDS: [&str; 8] =
+    ["issuance", "denial", "let-through", "authority", "signature", "key-export", "delivery", "federation"];
 
 #[cfg(test)]
 mod tests {

@@ -24,7 +24,7 @@ use crate::rpc;
 use crate::rpc::audit::audit_server::AuditServer;
 use crate::rpc::runtime::runtime_client::RuntimeClient;
 use crate::rpc::runtime::{
-    ConfigureRequest, LoadRequest, PolicySource, PushPolicyRequest, Route, SetRoutesRequest, StaticName,
+    Audited, ConfigureRequest, LoadRequest, PolicySource, PushPolicyRequest, Route, SetRoutesRequest, StaticName,
 };
 
 /// One kept child.
@@ -174,7 +174,7 @@ async fn start_identity(host: &Arc<Host>) -> io::Result<IdentityUp> {
     host.listeners.endpoints.hand_down(&child)?;
     host.listeners.broker.hand_down(&child)?;
     let policy = host.policy();
-    host.identity.push_policy(&policy).await.map_err(io::Error::other)?;
+    host.identity.push_policy(&policy, &host.audited()).await.map_err(io::Error::other)?;
     // Before anybody is admitted: what was revoked stays so.
     host.tell_revocations().await.map_err(io::Error::other)?;
     let mut admitted = Vec::new();
@@ -238,7 +238,10 @@ pub async fn push_policy(host: &Arc<Host>, up: &RuntimeUp) -> io::Result<()> {
         kind: crate::policy::kind_name(source.kind).to_owned(),
         text: source.text.clone(),
     });
-    let request = PushPolicyRequest { generation: policy.generation(), sources: sources.collect() };
+    let audited = host.audited();
+    let audited = audited.iter().map(|(component, until)| Audited { component: component.to_owned(), until });
+    let request =
+        PushPolicyRequest { generation: policy.generation(), sources: sources.collect(), audited: audited.collect() };
     up.client().push_policy(request).await.map_err(io::Error::other)?;
     up.generation.store(policy.generation(), Ordering::Release);
     Ok(())

@@ -16,13 +16,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::refused::Refused;
 use super::{Host, StartSpec};
+use crate::cli::error::exit;
 use crate::config::{Route, check_route};
 use crate::rpc::control::control_server::{Control as Service, ControlServer};
 use crate::rpc::control::{
-    BundleReply, BundleRequest, Component, ExplainReply, ExplainRequest, IdentityReply, IdentityRevokeRequest,
-    IdentityRotateRequest, IdentityShowRequest, IdentityTaintRequest, Listening, Process, ReloadPolicyReply,
-    ReloadPolicyRequest, ScanChunk, ScanReply, StartReply, StartRequest, StatusReply, StatusRequest, StopReply,
-    StopRequest, identity_reply, start_reply,
+    AuditModeReply, AuditModeRequest, Audited, BundleReply, BundleRequest, Component, ExplainReply, ExplainRequest,
+    IdentityReply, IdentityRevokeRequest, IdentityRotateRequest, IdentityShowRequest, IdentityTaintRequest, Listening,
+    Process, ReloadPolicyReply, ReloadPolicyRequest, ScanChunk, ScanReply, StartReply, StartRequest, StatusReply,
+    StatusRequest, StopReply, StopRequest, audit_mode_reply, identity_reply, start_reply,
 };
 
 #[derive(Debug)]
@@ -134,6 +135,32 @@ impl Service for Control {
             Err(errors) => ReloadPolicyReply { generation: self.host.policy().generation(), errors },
         };
         Ok(Response::new(reply))
+    }
+
+    async fn audit_mode(&self, request: Request<AuditModeRequest>) -> Result<Response<AuditModeReply>, Status> {
+        let (host, AuditModeRequest { component, seconds, off }) = (Arc::clone(&self.host), request.into_inner());
+        let name = component.clone();
+        // A task of its own: a caller that goes away leaves nothing half done.
+        let done = tokio::spawn(async move {
+            if !off {
+                return host.begin_audit_mode(&name, seconds).await;
+            }
+            match host.end_audit_mode(&name, None).await {
+                true => Ok(0),
+                false => Err(Refused {
+                    exit: exit::USAGE,
+                    code: "policy.audit-not-on".to_owned(),
+                    message: format!("`{}` is not in audit mode", name.escape_debug()),
+                    hint: "`portcullis status` shows what is".to_owned(),
+                    ..Refused::internal("")
+                }),
+            }
+        });
+        let result = match done.await.map_err(|error| Status::internal(error.to_string()))? {
+            Ok(until) => audit_mode_reply::Result::Audited(Audited { component, until }),
+            Err(refused) => audit_mode_reply::Result::Refused(refused.to_rpc()),
+        };
+        Ok(Response::new(AuditModeReply { result: Some(result) }))
     }
 
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainReply>, Status> {
@@ -254,6 +281,11 @@ impl Control {
             requests: runtime.requests,
             guest_failures: runtime.guest_failures,
             events_lost: runtime.events_lost,
+            audited: host
+                .audited()
+                .iter()
+                .map(|(component, until)| Audited { component: component.to_owned(), until })
+                .collect(),
             dangers: host.config.dangers.on().iter().map(|danger| (*danger).to_owned()).collect(),
             listening: host
                 .endpoint_addresses()

@@ -4,7 +4,7 @@ use std::sync::RwLock;
 
 use portcullis_identity::rpc::authority_client::AuthorityClient;
 use portcullis_identity::rpc::{
-    AdmitRequest, CacheMacRequest, DialWanted, GetBundleRequest, MetricsRequest, OperationReply, PolicySource,
+    self, AdmitRequest, CacheMacRequest, DialWanted, GetBundleRequest, MetricsRequest, OperationReply, PolicySource,
     PushPolicyRequest, RotateRequest, ScanChunk, SetRevokedRequest, ShowRequest, StatusRequest, StopRequest,
     TaintRequest, WatchDialsRequest, admit_reply, cache_mac_reply, operation_reply, push_policy_reply,
 };
@@ -13,6 +13,7 @@ use tonic::transport::Channel;
 use super::admission::Admitted;
 use super::policy::Policy;
 use crate::identity_report::Rotated;
+use crate::policy::Audited;
 
 /// The connection to the identity process that is up now, if one is.
 #[derive(Debug, Default)]
@@ -84,13 +85,18 @@ impl Identity {
     }
 
     /// Swaps the policy that the identity process decides by.
-    pub async fn push_policy(&self, policy: &Policy) -> Result<(), IdentityError> {
+    pub async fn push_policy(&self, policy: &Policy, audited: &Audited) -> Result<(), IdentityError> {
         let sources = policy.sources().iter().map(|source| PolicySource {
             name: source.name.clone(),
             kind: crate::policy::kind_name(source.kind).to_owned(),
             text: source.text.clone(),
         });
-        let request = PushPolicyRequest { generation: policy.generation(), sources: sources.collect() };
+        let audited = audited.iter().map(|(component, until)| rpc::Audited { component: component.to_owned(), until });
+        let request = PushPolicyRequest {
+            generation: policy.generation(),
+            sources: sources.collect(),
+            audited: audited.collect(),
+        };
         match self.client()?.push_policy(request).await.map_err(failed)?.into_inner().result {
             Some(push_policy_reply::Result::Generation(_)) => Ok(()),
             Some(push_policy_reply::Result::Failed(failed)) => {

@@ -48,6 +48,12 @@ impl Policy {
         Ok(Self { set: Arc::new(set), sources: sources.into(), problems })
     }
 
+    /// The same policy under the next generation.
+    pub fn next(&self) -> Result<Self, Vec<String>> {
+        let set = PolicySet::compile(&self.sources, self.generation() + 1).map_err(|errors| errors.lines())?;
+        Ok(Self { set: Arc::new(set), ..self.clone() })
+    }
+
     /// The compiled set.
     pub fn set(&self) -> &Arc<PolicySet> {
         &self.set

@@ -43,7 +43,7 @@ pub async fn settle(host: &Arc<Host>) -> Vec<String> {
 async fn settle_identity(host: &Arc<Host>, up: &IdentityUp) -> Result<(), String> {
     let policy = host.policy();
     if up.generation.load(Ordering::Acquire) != policy.generation() {
-        host.identity.push_policy(&policy).await.map_err(|error| error.to_string())?;
+        host.identity.push_policy(&policy, &host.audited()).await.map_err(|error| error.to_string())?;
         up.generation.store(policy.generation(), Ordering::Release);
     }
     let running = host.running();

@@ -336,6 +336,18 @@ pub struct PushPolicyRequest {
     pub generation: u64,
     #[prost(message, repeated, tag = "2")]
     pub sources: ::prost::alloc::vec::Vec<PolicySource>,
+    /// Components in audit mode: what nobody granted is let through and recorded until then.
+    #[prost(message, repeated, tag = "3")]
+    pub audited: ::prost::alloc::vec::Vec<Audited>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Audited {
+    /// The claimed name.
+    #[prost(string, tag = "1")]
+    pub component: ::prost::alloc::string::String,
+    /// Seconds since 1970. The process ends it by a timer of its own.
+    #[prost(int64, tag = "2")]
+    pub until: i64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PushPolicyReply {

@@ -9,6 +9,7 @@ use portcullis_policies::ComponentFacts;
 
 use super::keeper::{Instance, Keeper, Stop, failed};
 use super::own;
+use crate::policy::Pushed;
 
 impl Keeper {
     pub(super) fn admit(&self, request: AdmitRequest) -> Result<(), Stop> {
@@ -72,20 +73,42 @@ impl Keeper {
         }
     }
 
-    pub(super) fn push_policy(&self, request: PushPolicyRequest) -> Result<u64, Stop> {
+    pub(super) fn push_policy(self: &Arc<Self>, request: PushPolicyRequest) -> Result<u64, Stop> {
         let sources = request.sources.into_iter().map(|source| (source.name, source.kind, source.text));
-        let set = crate::policy::compile(sources, request.generation).map_err(|why| failed("invalid-policy", &why))?;
-        let set = Arc::new(set);
+        let audited = request.audited.into_iter().map(|audited| (audited.component, audited.until));
+        let new =
+            Pushed::compile(sources, audited, request.generation).map_err(|why| failed("invalid-policy", &why))?;
         let mut policy = self.policy.lock().map_err(|_| failed("internal", "poisoned"))?;
-        if set.generation() <= policy.generation() {
+        if new.generation() <= policy.generation() {
             return Err(failed("stale-policy", "not a newer generation"));
         }
         let mut instances = self.instances.lock().map_err(|_| failed("internal", "poisoned"))?;
         for instance in instances.values_mut() {
-            instance.slice = set.slice(&instance.facts);
+            instance.slice = new.slice(&instance.facts);
         }
-        *policy = set;
+        let (keeper, generation) = (Arc::downgrade(self), new.generation());
+        self.ending.follow(&new, move |component| {
+            if let Some(keeper) = keeper.upgrade() {
+                keeper.end_audit_mode(generation, component);
+            }
+        });
+        *policy = Arc::new(new);
         self.note_change();
         Ok(request.generation)
+    }
+
+    /// The audit mode of a component is over: decides strictly from now on, if that policy is still in force.
+    fn end_audit_mode(&self, generation: u64, component: &str) {
+        let (Ok(mut policy), Ok(mut instances)) = (self.policy.lock(), self.instances.lock()) else { return };
+        if policy.generation() != generation {
+            return;
+        }
+        let strict = policy.without(component);
+        for instance in instances.values_mut().filter(|instance| instance.facts.name == component) {
+            instance.slice = strict.slice(&instance.facts);
+        }
+        *policy = Arc::new(strict);
+        self.note_change();
+        tracing::info!(component, "audit mode is over");
     }
 }

@@ -41,7 +41,7 @@ impl Authority for ForSupervisor {
     }
 
     async fn push_policy(&self, request: Request<PushPolicyRequest>) -> Result<Response<PushPolicyReply>, Status> {
-        let result = match self.0.push_policy(request.into_inner()) {
+        let result = match Keeper::push_policy(&self.0, request.into_inner()) {
             Ok(generation) => push_policy_reply::Result::Generation(generation),
             Err(Stop::Failed(failed)) => push_policy_reply::Result::Failed(failed),
             Err(Stop::Denied(_)) => return Err(Status::internal("not a thing that policy decides")),

@@ -14,7 +14,7 @@ use portcullis_identity::broker::{AllowedBroker, BrokerRefusal, BrokerServer, Br
 use portcullis_identity::mtls::acceptor;
 use portcullis_identity::workload_api::{Due, KeyedX509, Token, X509Svids};
 use portcullis_identity::{Audience, BundleDocument, Clock, Excerpt, InstanceId, IssueError, SpiffeId, TrustDomain};
-use portcullis_policies::{ComponentFacts, IdentityAction, Slice};
+use portcullis_policies::{ComponentFacts, Grant, IdentityAction, Slice};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -174,11 +174,16 @@ impl Components {
         self.keeper.take(&asked.facts, Use::Mint).await.map_err(|_| BrokerRefusal::TooManyCalls)
     }
 
-    /// A denial by policy: recorded, and told as what it is without its reasons.
-    async fn denied(&self, asked: &Asked, denial: portcullis_policies::Denial) -> BrokerRefusal {
-        let code = denial.code().to_string();
-        let _ = self.keeper.denied(&asked.facts, denial).await;
-        BrokerRefusal::NotEntitled(Excerpt::new(&code))
+    /// What policy decided. A denial is recorded, and told as what it is without its reasons.
+    async fn decided<A>(
+        &self,
+        asked: &Asked,
+        decided: Result<Grant<A>, portcullis_policies::Denial>,
+    ) -> Result<Grant<A>, BrokerRefusal> {
+        self.keeper.decided(&asked.facts, decided).await.map_err(|stop| match stop {
+            Stop::Denied(denied) => BrokerRefusal::NotEntitled(Excerpt::new(&denied.code)),
+            Stop::Failed(_) => INTERNAL,
+        })
     }
 
     /// Sees to it that what leaves is on disk, once for each broker.
@@ -246,14 +251,9 @@ impl Brokered for Components {
     async fn x509_svids(&self, broker: &AllowedBroker, instance: &InstanceId) -> Result<Due<X509Svids>, BrokerRefusal> {
         let asked = self.asked(instance)?;
         self.take(&asked).await?;
-        if let Err(denial) = asked.slice.identity(IdentityAction::Export) {
-            return Err(self.denied(&asked, denial).await);
-        }
+        let _grant = self.decided(&asked, asked.slice.identity(IdentityAction::Export)).await?;
         let most = self.keeper.issuer().map_err(internal)?.lifetimes().x509().as_secs();
-        let ttl = match asked.slice.svid_x509(most) {
-            Ok(grant) => grant.ttl_secs().min(most),
-            Err(denial) => return Err(self.denied(&asked, denial).await),
-        };
+        let ttl = self.decided(&asked, asked.slice.svid_x509(most)).await?.ttl_secs().min(most);
         let now = clock::now();
         let exported = {
             let mut issuer = self.keeper.issuer().map_err(internal)?;
@@ -295,10 +295,7 @@ impl Brokered for Components {
         }
         let mut ttl = self.keeper.issuer().map_err(internal)?.lifetimes().jwt().as_secs();
         for audience in &audiences {
-            match asked.slice.svid_jwt(audience.as_str(), ttl) {
-                Ok(grant) => ttl = ttl.min(grant.ttl_secs()),
-                Err(denial) => return Err(self.denied(&asked, denial).await),
-            }
+            ttl = ttl.min(self.decided(&asked, asked.slice.svid_jwt(audience.as_str(), ttl)).await?.ttl_secs());
         }
         let minted = {
             let mut issuer = self.keeper.issuer().map_err(internal)?;

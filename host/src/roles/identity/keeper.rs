@@ -10,7 +10,7 @@ use std::time::Instant;
 use portcullis_identity::rpc::{Denied, Failed};
 use portcullis_identity::source::{BuiltIn, IdentitySource};
 use portcullis_identity::{BundleDocument, InstanceId, IssueError, Issuer};
-use portcullis_policies::{ComponentFacts, Denial, FixContext, PolicySet, Slice};
+use portcullis_policies::{ComponentFacts, Denial, FixContext, Grant, Slice};
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tonic::Request;
@@ -22,6 +22,7 @@ use super::publishing::Published;
 use super::rate::{Over, Rates, Unrecorded, Use};
 use crate::identity_report::{PeerReport, SourceReport};
 use crate::limits;
+use crate::policy::{Ending, Pushed};
 use crate::rpc::audit::audit_client::AuditClient;
 use crate::rpc::audit::{AppendManyRequest, AppendRequest};
 
@@ -35,7 +36,9 @@ pub(super) struct Keeper {
     pub(super) identities: Arc<dyn IdentitySource>,
     /// Counts what may change the answer to a broker: admissions, stops, policies.
     pub(super) changed: watch::Sender<u64>,
-    pub(super) policy: Mutex<Arc<PolicySet>>,
+    pub(super) policy: Mutex<Arc<Pushed>>,
+    /// Ends audit mode in time, also where nobody says so.
+    pub(super) ending: Ending,
     pub(super) instances: Mutex<HashMap<String, Instance>>,
     pub(super) audit: AuditClient<Channel>,
     pub(super) fix: FixContext,
@@ -123,7 +126,8 @@ impl Keeper {
             issuer,
             identities,
             changed: watch::Sender::new(0),
-            policy: Mutex::new(Arc::new(PolicySet::deny_all(0))),
+            policy: Mutex::new(Arc::new(Pushed::nothing())),
+            ending: Ending::default(),
             instances: Mutex::new(HashMap::new()),
             audit,
             fix,
@@ -229,6 +233,41 @@ impl Keeper {
         let code = denial.code().to_string();
         let denial_json = serde_json::to_string(&denial).unwrap_or_default();
         Stop::Denied(Denied { code, reference, denial_json })
+    }
+
+    /// What policy decided. What audit mode lets through is on disk before it happens, and does not happen without that.
+    pub(super) async fn decided<A>(
+        &self,
+        facts: &ComponentFacts,
+        decided: Result<Grant<A>, Denial>,
+    ) -> Result<Grant<A>, Stop> {
+        let grant = match decided {
+            Ok(grant) => grant,
+            Err(denial) => return Err(self.denied(facts, denial).await),
+        };
+        if let Some(denial) = grant.instead_of() {
+            let entry = self.let_through(facts, denial);
+            if let Err(error) = self.append_many(vec![entry]).await {
+                tracing::error!(%error, "what audit mode lets through could not be recorded and is denied");
+                return Err(self.denied(facts, denial.clone()).await);
+            }
+        }
+        Ok(grant)
+    }
+
+    /// The record of what audit mode lets through.
+    pub(super) fn let_through(&self, facts: &ComponentFacts, denial: &Denial) -> Entry {
+        let reference = ulid::Ulid::generate().to_string();
+        let denial = denial.clone().with_reference(reference.clone());
+        let fields = json!({
+            "instance": facts.instance,
+            "component": facts.name,
+            "code": denial.code().to_string(),
+            "denial": denial,
+            "text": format!("{}\n{}", crate::supervisor::audit_sink::LET_THROUGH, denial.render(&self.fix)),
+            "fix": denial.fix(&self.fix).unwrap_or_default(),
+        });
+        Entry { kind: "let-through", reference, fields }
     }
 
     /// Records a refusal that is not the policy engine's, then gives it the form of a reply.

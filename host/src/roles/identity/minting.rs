@@ -31,10 +31,8 @@ impl Keeper {
         let most = self.issuer()?.lifetimes().jwt().as_secs();
         let mut ttl = request.ttl_seconds.unwrap_or(most).min(most);
         for audience in &audiences {
-            match slice.svid_jwt(audience.as_str(), ttl) {
-                Ok(grant) => ttl = ttl.min(grant.ttl_secs()),
-                Err(denial) => return Err(self.denied(&facts, denial).await),
-            }
+            let grant = self.decided(&facts, slice.svid_jwt(audience.as_str(), ttl)).await?;
+            ttl = ttl.min(grant.ttl_secs());
         }
         // Read first: an epoch that is too old has the holder fetch again, one that is too new would not.
         let svid_epoch = self.now_published().svid_epoch;
@@ -81,10 +79,7 @@ impl Keeper {
         let started = Instant::now();
         let (id, facts, slice) = self.instance(&request.instance)?;
         let most = self.issuer()?.lifetimes().x509().as_secs();
-        let ttl = match slice.svid_x509(most) {
-            Ok(grant) => grant.ttl_secs().min(most),
-            Err(denial) => return Err(self.denied(&facts, denial).await),
-        };
+        let ttl = self.decided(&facts, slice.svid_x509(most)).await?.ttl_secs().min(most);
         let svid_epoch = self.now_published().svid_epoch;
         let minted = self.identities.x509_svid(&id, Duration::from_secs(ttl), clock::now()).await;
         let minted = minted.map_err(source_failed)?;
@@ -111,9 +106,7 @@ impl Keeper {
         let started = Instant::now();
         let (id, facts, slice) = self.instance(&request.instance)?;
         self.take(&facts, Use::Sign).await?;
-        if let Err(denial) = slice.svid_x509(1) {
-            return Err(self.denied(&facts, denial).await);
-        }
+        let _grant = self.decided(&facts, slice.svid_x509(1)).await?;
         let signed = self.identities.sign_handshake(&id, &request.key_id, &request.message);
         let signature = signed.map_err(|error| failed("not-signed", &error.to_string()))?;
         self.counts.handshakes.up();
@@ -126,9 +119,7 @@ impl Keeper {
         let started = Instant::now();
         let (_, facts, slice) = self.instance(&request.instance)?;
         self.take(&facts, Use::Check).await?;
-        if let Err(denial) = slice.identity(IdentityAction::Validate) {
-            return Err(self.denied(&facts, denial).await);
-        }
+        let _grant = self.decided(&facts, slice.identity(IdentityAction::Validate)).await?;
         let state = self.now_published();
         let checked = state.bundles.check_jwt(&request.token, &request.audience, clock::now());
         self.counts.check_time.took(started.elapsed());

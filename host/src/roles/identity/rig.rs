@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use portcullis_identity::rpc::{AdmitRequest, PolicySource, PushPolicyRequest};
+use portcullis_identity::rpc::{AdmitRequest, Audited, PolicySource, PushPolicyRequest};
 use portcullis_identity::{Issuer, Lifetimes};
 use portcullis_policies::FixContext;
 use serde_json::Value;
@@ -51,9 +51,19 @@ impl Rig {
         let fix = FixContext { program: "portcullis".to_owned(), config: None };
         let keeper = Arc::new(Keeper::new(issuer, audit, fix).unwrap());
         let rig = Self { keeper, sink, folder };
-        let sources = vec![PolicySource { name: "g".to_owned(), kind: "grants".to_owned(), text: GRANTS.to_owned() }];
-        assert!(rig.keeper.push_policy(PushPolicyRequest { generation: 1, sources }).is_ok());
+        assert!(rig.push(1, Vec::new()));
         rig
+    }
+
+    /// Pushes the policy again; says whether it was taken.
+    pub(super) fn push(&self, generation: u64, audited: Vec<Audited>) -> bool {
+        self.push_text(generation, GRANTS, audited)
+    }
+
+    /// Pushes another policy.
+    pub(super) fn push_text(&self, generation: u64, text: &str, audited: Vec<Audited>) -> bool {
+        let sources = vec![PolicySource { name: "g".to_owned(), kind: "grants".to_owned(), text: text.to_owned() }];
+        self.keeper.push_policy(PushPolicyRequest { generation, sources, audited }).is_ok()
     }
 
     /// Admits an instance with an ID of its own.

@@ -180,7 +180,8 @@ impl Keeper {
         let mut all = Reissued::default();
         for batch in holders.chunks(limits::REMINT_BATCH) {
             let batch = batch.to_vec();
-            all.add(self.on_issuer(move |issuer| reissue_batch(issuer, &batch)).await?);
+            let keeper = Arc::clone(self);
+            all.add(self.on_issuer(move |issuer| reissue_batch(&keeper, issuer, &batch)).await?);
         }
         // And those that are not in the table: workloads beside the host.
         all.add(self.on_issuer(reissue_others).await?);
@@ -264,14 +265,17 @@ fn merge(all: &mut Changes, more: Changes) {
     all.failures.extend(more.failures);
 }
 
-fn reissue_batch(issuer: &mut Issuer, holders: &[Holder]) -> Reissued {
+fn reissue_batch(keeper: &Keeper, issuer: &mut Issuer, holders: &[Holder]) -> Reissued {
     let (mut reissued, most) = (Reissued::default(), issuer.lifetimes().x509().as_secs());
     for (id, facts, slice) in holders {
         // Who is granted none any more gets none.
         let Ok(grant) = slice.svid_x509(most) else { continue };
         let ttl = Duration::from_secs(grant.ttl_secs().min(most));
         match issuer.x509_svid(id, ttl, clock::now()) {
-            Ok(minted) if minted.fresh => reissued.issued(facts, minted.svid, slice.generation()),
+            Ok(minted) if minted.fresh => {
+                reissued.entries.extend(grant.instead_of().map(|denial| keeper.let_through(facts, denial)));
+                reissued.issued(facts, minted.svid, slice.generation());
+            }
             // Somebody asked in between and it is recorded already, or the instance stopped.
             Ok(_) | Err(portcullis_identity::IssueError::UnknownInstance(_)) => {}
             Err(error) => {

@@ -25,9 +25,7 @@ impl Keeper {
         }
         signed_message(&request.purpose, &request.data)
             .map_err(|error| failed("invalid-argument", &format!("purpose: {error}")))?;
-        if let Err(denial) = slice.svid_sign(&request.purpose) {
-            return Err(self.denied(&facts, denial).await);
-        }
+        let _grant = self.decided(&facts, slice.svid_sign(&request.purpose)).await?;
         let svid = self.current_x509(FetchX509SvidRequest { instance: request.instance }).await?;
         let signed = self.identities.sign(&id, &svid.key_id, &request.purpose, &request.data);
         let signature = signed.map_err(|error| failed("not-signed", &error.to_string()))?;
@@ -52,14 +50,9 @@ impl Keeper {
     pub(super) async fn export_x509(&self, request: ExportX509Request) -> Result<ExportedX509, Stop> {
         let (id, facts, slice) = self.instance(&request.instance)?;
         self.take(&facts, Use::Mint).await?;
-        if let Err(denial) = slice.identity(IdentityAction::Export) {
-            return Err(self.denied(&facts, denial).await);
-        }
+        let _grant = self.decided(&facts, slice.identity(IdentityAction::Export)).await?;
         let most = self.issuer()?.lifetimes().x509().as_secs();
-        let ttl = match slice.svid_x509(most) {
-            Ok(grant) => grant.ttl_secs().min(most),
-            Err(denial) => return Err(self.denied(&facts, denial).await),
-        };
+        let ttl = self.decided(&facts, slice.svid_x509(most)).await?.ttl_secs().min(most);
         // A source outside of this host gives keys to this process and to nobody else.
         self.only_builtin()?;
         let exported = self.issuer()?.export_x509(&id, Duration::from_secs(ttl), clock::now());

@@ -168,8 +168,13 @@ async fn jwt(who: &Arc<Loaded>, audiences: Vec<String>) -> Result<Token, Identit
     if who.is_stopped() {
         return Err(IdentityError::Unavailable(STOPPED.to_owned()));
     }
-    let generation = who.in_force().slice().generation();
-    who.shared().identity.jwt(who.instance(), generation, audiences).await
+    let (generation, is_audited) = {
+        let in_force = who.in_force();
+        (in_force.slice().generation(), in_force.slice().is_audited())
+    };
+    // Each use that audit mode lets through is recorded where it is issued: none is given from what is kept.
+    let keep = !is_audited;
+    who.shared().identity.jwt(who.instance(), generation, audiences, keep).await
 }
 
 /// Decides an action that needs nobody else, and reports a refusal.
@@ -177,7 +182,10 @@ fn allowed(who: &Arc<Loaded>, action: IdentityAction) -> Result<(), wit::types::
     running(who)?;
     let in_force = who.in_force();
     match in_force.identity(action) {
-        Some(Ok(_grant)) => Ok(()),
+        Some(Ok(grant)) => {
+            who.note(grant, || What::Identity(IdentityUse { action: action.name().to_owned() }));
+            Ok(())
+        }
         Some(Err(denial)) => Err(refuse(who, action, denial)),
         None => Err(wit::types::Error::Unavailable("policy has no answer".to_owned())),
     }

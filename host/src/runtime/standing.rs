@@ -1,0 +1,133 @@
+//! What policy granted and is still at work: a request, a stream, a connection. It is decided anew whenever policy changes.
+//!
+//! Costs next to nothing while policy does not change: a number is compared, and whoever waits is woken. What would not be
+//! granted now is reported and over; whoever holds this ends it. Cedar is asked here: never poll this from a guest's stack.
+
+use std::fmt;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use portcullis_policies::{Caller, Denial, Grant, HttpSend};
+use tokio::sync::watch;
+
+use super::component::Loaded;
+use crate::rpc::runtime::{self as rpc, event::What};
+
+/// A grant that holds for as long as policy gives it.
+pub struct Standing {
+    who: Arc<Loaded>,
+    granted: Granted,
+    seen: watch::Receiver<u64>,
+    wait: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+/// What was granted.
+#[derive(Debug)]
+pub enum Granted {
+    /// Somebody may call.
+    Call(Caller),
+    /// A request may go where its grant says, and to this address.
+    Http(Grant<HttpSend>, SocketAddr),
+}
+
+/// Why it is over, as it was reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Over {
+    /// Stable code.
+    pub code: String,
+    /// Reference of the audit record.
+    pub reference: String,
+}
+
+impl Standing {
+    /// What was decided after `seen` was taken from [`Loaded::changes`], so that no change in between is missed.
+    pub fn new(who: &Arc<Loaded>, seen: watch::Receiver<u64>, granted: Granted) -> Self {
+        Self { who: Arc::clone(who), granted, seen, wait: None }
+    }
+
+    /// Whether policy changed and does not grant it any more. Does not wait.
+    pub fn check(&mut self) -> Option<Over> {
+        if !self.seen.has_changed().unwrap_or(false) {
+            return None;
+        }
+        self.seen.borrow_and_update();
+        let (denial, what) = self.decide().err()?;
+        let code = denial.code().to_string();
+        let generation = denial.generation();
+        let reference = self.who.shared().events.ended(self.who.instance(), generation, &code, what);
+        Some(Over { code, reference })
+    }
+
+    /// Ready when policy does not grant it any more.
+    pub fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
+        loop {
+            if let Some(over) = self.check() {
+                return Poll::Ready(over);
+            }
+            let wait = self.wait.get_or_insert_with(|| {
+                let mut changes = self.seen.clone();
+                Box::pin(async move {
+                    if changes.changed().await.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                })
+            });
+            ready!(wait.as_mut().poll(cx));
+            self.wait = None;
+        }
+    }
+
+    /// Waits until policy does not grant it any more.
+    pub async fn over(&mut self) -> Over {
+        std::future::poll_fn(|cx| self.poll_over(cx)).await
+    }
+
+    fn decide(&self) -> Result<(), (Denial, What)> {
+        let in_force = self.who.in_force();
+        let slice = in_force.slice();
+        match &self.granted {
+            Granted::Call(caller) => {
+                let _grant = slice.call(caller).map_err(|denial| (denial, called(caller)))?;
+                in_force.links().map_err(|(interface, denial)| (denial.clone(), linked(interface)))
+            }
+            Granted::Http(send, address) => {
+                let (destination, method) = (send.destination().to_string(), send.method().to_owned());
+                let sent = slice.http_send(send.destination(), send.method());
+                let what = || rpc::HttpSend { destination: destination.clone(), method: method.clone() };
+                let _grant = sent.map_err(|denial| (denial, What::HttpSend(what())))?;
+                // With the grant that it was sent under: a policy that demands another peer refuses it.
+                let _grant = slice.http_connect(send, *address).map_err(|denial| {
+                    let address = address.to_string();
+                    (denial, What::HttpConnect(rpc::HttpConnect { destination, method, address }))
+                })?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// What is reported of a call.
+pub fn called(caller: &Caller) -> What {
+    let caller = match caller {
+        Caller::Anonymous => String::new(),
+        Caller::Workload(id) => id.clone(),
+    };
+    What::Call(rpc::Call { caller })
+}
+
+/// What is reported of a link that is not granted any more.
+pub fn linked(interface: &str) -> What {
+    What::Link(rpc::Link { interface: interface.to_owned() })
+}
+
+impl fmt::Debug for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Standing")
+            .field("component", &self.who.name())
+            .field("granted", &self.granted)
+            .finish_non_exhaustive()
+    }
+}
