@@ -555,6 +555,10 @@ impl Host {
         problems.extend(self.identity.problems().await);
         problems.extend(self.trust_problem());
         problems.extend(self.policy().problems().iter().cloned());
+        // A host for other processes' identities alone needs no grant; one that is to run something does.
+        if !self.config.components.is_empty() && self.policy().grants_nothing() {
+            problems.push("the policy files grant nothing: everything is denied".to_owned());
+        }
         if let Ok(refused) = self.refused.lock() {
             problems.extend(
                 refused

@@ -38,10 +38,10 @@ mod lifetimes;
 pub mod limits;
 pub mod mtls;
 mod p256_key;
-mod pkcs8;
-mod protocols;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
+mod pkcs8;
+mod protocols;
 mod public_key;
 mod rotation_error;
 pub mod rpc;
@@ -66,7 +66,8 @@ mod x509_authority;
 
 pub use audience::{Audience, AudienceError};
 pub use authority::{
-    AuthorityChange, AuthorityEvent, AuthorityId, AuthorityIdError, AuthorityKind, AuthorityState, AuthorityStatus, Slot,
+    AuthorityChange, AuthorityEvent, AuthorityId, AuthorityIdError, AuthorityKind, AuthorityState, AuthorityStatus,
+    Slot,
 };
 pub use bundle::Bundle;
 pub use bundle_document::{BundleDocument, BundleError};

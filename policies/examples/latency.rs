@@ -13,7 +13,9 @@ type Failed = Box<dyn std::error::Error>;
 
 #[expect(clippy::print_stdout, reason = "its output is what it is for")]
 fn main() -> Result<(), Failed> {
-    println!("grants  compile_ms  slices_ms  send_p50_us  send_p99_us  denied_p50_us  jwt_p50_us  link_p50_us  call_p50_ns");
+    println!(
+        "grants  compile_ms  slices_ms  send_p50_us  send_p99_us  denied_p50_us  jwt_p50_us  link_p50_us  call_p50_ns"
+    );
     for grants in [10, 1_000, 10_000] {
         let source = [source(grants)];
         let start = Instant::now();

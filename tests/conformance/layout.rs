@@ -25,7 +25,9 @@ fn only_identity_names_tls_and_certificate_issuing() {
     // peers, which may show what no workload of ours would.
     let paths = ["rustls-webpki", "rustls-pki-types"];
     let tls = ["portcullis-identity", "portcullis-tls", "portcullis-tests"];
-    only_in(&["portcullis-identity", "portcullis-tls", "portcullis-tests", "portcullis-signing"], |name| paths.contains(&name));
+    only_in(&["portcullis-identity", "portcullis-tls", "portcullis-tests", "portcullis-signing"], |name| {
+        paths.contains(&name)
+    });
     only_in(&tls, |name| {
         ["rustls", "rcgen", "jwt-simple"].contains(&name)
             || name.ends_with("-rustls")

@@ -20,8 +20,8 @@ pub mod registry;
 pub mod server;
 pub mod site;
 pub mod spire;
-pub mod workload;
 pub mod web_pki;
+pub mod workload;
 
 use std::path::{Path, PathBuf};
 

@@ -303,7 +303,12 @@ impl Site {
             self.trust_domain
         );
         text.push_str(&self.top);
-        let _ = write!(text, "[trust]\npolicy = \"trust.signed.json\"\nroots = [\"{}\"]\n{}\n", self.public("root.key"), self.trust);
+        let _ = write!(
+            text,
+            "[trust]\npolicy = \"trust.signed.json\"\nroots = [\"{}\"]\n{}\n",
+            self.public("root.key"),
+            self.trust
+        );
         let _ = write!(text, "[policy]\ngrants = [\"grants.toml\"]\n{}\n", self.policy);
         if !self.extra.contains("[listen]") {
             text.push_str("[listen]\nhttp = \"127.0.0.1:0\"\nmtls = \"127.0.0.1:0\"\n\n");

@@ -104,7 +104,8 @@ pub fn run(args: InspectArgs, out: &mut Output) -> Result<(), CliError> {
 
 fn present(bytes: &[u8]) -> Result<Presented, String> {
     let bundle: Bundle = bundle::parse(bytes).map_err(|error| error.to_string())?;
-    let statement = Statement::parse(bundle.envelope().ok_or("it signs the file alone")?.payload()).map_err(|error| error.to_string())?;
+    let statement = Statement::parse(bundle.envelope().ok_or("it signs the file alone")?.payload())
+        .map_err(|error| error.to_string())?;
     let subject = *statement.subject();
     let claims: Claims = serde_json::from_value(statement.into_predicate()).map_err(|error| error.to_string())?;
     Ok(Presented { key: portcullis_signing::Excerpt(bundle.hint()).to_string(), subject, claims })

@@ -189,7 +189,9 @@ fn add(args: AddArgs, out: &mut Output) -> Result<(), CliError> {
             })
         }
         _ => {
-            return Err(CliError::usage("a signer needs --signer, or --oidc-identity with its issuer and trusted root"));
+            return Err(CliError::usage(
+                "a signer needs --signer, or --oidc-identity with its issuer and trusted root",
+            ));
         }
     };
     let kinds = || vec![SignerKind::Ed25519, SignerKind::P256];

@@ -4,13 +4,12 @@
 //! signatures and checks for instances that the supervisor admitted, each decided here by policy, whatever the runtime
 //! thinks. Every issuance and every denial is on disk in the audit log before the answer leaves.
 
-
 mod admission;
 mod authority;
+mod broker;
 mod certificate_files;
 mod counts;
 mod dials;
-mod broker;
 pub mod endpoint;
 mod federation;
 mod keeper;
@@ -97,8 +96,11 @@ pub fn run(handover: Handover) -> io::Result<()> {
         .options(jwt_issuer, boot.wit_svid)
         .and_then(|options| Issuer::open_with(&boot.folder, &boot.trust_domain, options, clock::now()))
         .map_err(|error| io::Error::other(format!("{error}; hint: {}", error.hint())))?;
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).thread_name("identity").enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .thread_name("identity")
+        .enable_all()
+        .build()?;
     let served = runtime.block_on(serve(handover, packet.fds, issuer, boot));
     runtime.shutdown_background();
     served

@@ -37,13 +37,10 @@ impl Policy {
             return Err(problems);
         }
         let set = PolicySet::compile(&sources, generation).map_err(|errors| errors.lines())?;
-        let summary = set.summary();
-        let problems = match sources.is_empty() {
-            true => vec!["no grants file is configured: everything is denied".to_owned()],
-            false if summary.grants == 0 && summary.raw_policies == 0 => {
-                vec!["the policy files grant nothing: everything is denied".to_owned()]
-            }
-            false => Vec::new(),
+        let problems = if sources.is_empty() {
+            vec!["no grants file is configured: everything is denied".to_owned()]
+        } else {
+            Vec::new()
         };
         Ok(Self { set: Arc::new(set), sources: sources.into(), problems })
     }
@@ -62,6 +59,12 @@ impl Policy {
     /// The texts it was compiled from.
     pub fn sources(&self) -> &[Source] {
         &self.sources
+    }
+
+    /// Whether there are sources, and nothing is in them.
+    pub fn grants_nothing(&self) -> bool {
+        let summary = self.set.summary();
+        !self.sources.is_empty() && summary.grants == 0 && summary.raw_policies == 0
     }
 
     /// The generation.

@@ -122,7 +122,12 @@ async fn five(report: &mut Report<'_>, site: &Site, control: &mut Control) -> Re
     report.check(5, "vault checked the token it was sent", &greeter, &subject, subject == greeter)?;
     let second = answer.pointer("/wasmcloud_token").and_then(Value::as_bool) == Some(true);
     report.check(5, "a token through wasmcloud:identity@0.0.1", "yes", if second { "yes" } else { "no" }, second)?;
-    let bundle = control.bundle(BundleRequest { federated: false }).await.map_err(|error| remote::failed(&error))?.into_inner().json;
+    let bundle = control
+        .bundle(BundleRequest { federated: false })
+        .await
+        .map_err(|error| remote::failed(&error))?
+        .into_inner()
+        .json;
     let token = text("/token");
     let checked = check::token(&token, "vault", &bundle, TRUST_DOMAIN).unwrap_or_else(|error| error);
     report.check(5, "JWT-SVID checked here by the spiffe crate", &greeter, &checked, checked == greeter)?;
