@@ -1,6 +1,8 @@
 //! The command line: which commands there are, and how each ends.
 
 #[cfg(feature = "host")]
+pub mod as_host;
+#[cfg(feature = "host")]
 pub mod audit;
 pub mod claims;
 #[cfg(feature = "host")]

@@ -429,21 +429,27 @@ fn a_bundle_has_exactly_one_signature() {
     let mut bundle = Evidence::honest("victim", &bytes).sign(&BENCH.signer);
     let signature = bundle["dsseEnvelope"]["signatures"][0].clone();
     bundle["dsseEnvelope"]["signatures"].as_array_mut().unwrap().push(signature);
-    BENCH.refused("two-signatures", &bytes, Some(&bundle.to_string()), 10, "evidence.malformed");
+    BENCH.refused("two-signatures", &bytes, Some(&bundle.to_string()), 10, "evidence.signatures");
     bundle["dsseEnvelope"]["signatures"] = json!([]);
-    BENCH.refused("zero-signatures", &bytes, Some(&bundle.to_string()), 10, "evidence.malformed");
+    BENCH.refused("zero-signatures", &bytes, Some(&bundle.to_string()), 10, "evidence.signatures");
 }
 
 #[test]
 fn bundles_of_other_kinds_are_refused() {
     let bytes = marked("kinds");
     let good = Evidence::honest("victim", &bytes).sign(&BENCH.signer);
+    // A certificate beside a key, a certificate that is none, a signature over the file beside an envelope.
+    let mut both = good.clone();
+    both["verificationMaterial"]["certificate"] = json!({ "rawBytes": "" });
+    BENCH.refused("key-and-certificate", &bytes, Some(&both.to_string()), 10, "evidence.malformed");
     let mut keyless = good.clone();
-    keyless["verificationMaterial"]["certificate"] = json!({ "rawBytes": "" });
-    BENCH.refused("keyless", &bytes, Some(&keyless.to_string()), 10, "evidence.unsupported");
+    keyless["verificationMaterial"] = json!({ "certificate": { "rawBytes": "" } });
+    BENCH.refused("keyless", &bytes, Some(&keyless.to_string()), 11, "signature.certificate");
     let mut plain = good.clone();
     plain["messageSignature"] = json!({ "signature": "" });
-    BENCH.refused("message-signature", &bytes, Some(&plain.to_string()), 10, "evidence.unsupported");
+    BENCH.refused("message-and-envelope", &bytes, Some(&plain.to_string()), 10, "evidence.malformed");
+    plain.as_object_mut().unwrap().remove("dsseEnvelope");
+    BENCH.refused("message-signature", &bytes, Some(&plain.to_string()), 11, "signature.bad");
     let mut unknown = good;
     unknown["verificationMaterial"]["danger"] = json!(true);
     BENCH.refused("unknown-member", &bytes, Some(&unknown.to_string()), 10, "evidence.malformed");
@@ -467,7 +473,7 @@ fn a_signed_statement_of_another_kind_is_no_claim() {
     let other = json!({ "name": "other", "digest": { "sha256": "0".repeat(64) } });
     statement["subject"].as_array_mut().unwrap().push(other);
     let evidence = honest.sign_payload(&statement.to_string(), &BENCH.signer).to_string();
-    BENCH.refused("two-subjects", &bytes, Some(&evidence), 13, "claims.type");
+    BENCH.refused("two-subjects", &bytes, Some(&evidence), 13, "claims.subjects");
 }
 
 #[test]

@@ -150,7 +150,7 @@ fn a_damaged_or_older_trust_policy_stops_nothing_and_admits_nothing() {
     let stranger = forge::new_key(portcullis_signing::KeyKind::Root);
     let signed = |document: &Value, key| forge::trust(document, &[key]).to_string();
     for (code, bytes) in [
-        ("trust.invalid", String::new()),
+        ("trust.unreadable", String::new()),
         ("trust.rolled-back", signed(&older, &root)),
         ("trust.stale", signed(&expired, &root)),
         ("trust.invalid", signed(&unknown, &root)),

@@ -86,6 +86,11 @@ impl CliError {
         &self.code
     }
 
+    /// The stable code.
+    pub fn stable_code(&self) -> &str {
+        &self.code
+    }
+
     /// What happened.
     pub fn message(&self) -> &str {
         &self.message

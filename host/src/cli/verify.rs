@@ -29,6 +29,12 @@ pub struct VerifyArgs {
     /// Evidence; by default the files with `.sigstore.json` beside the component, or what refers to it. May be given several times.
     #[arg(long = "bundle", value_name = "FILE")]
     bundles: Vec<PathBuf>,
+    /// Decide as the host of --config would: also its grants, and what it serves.
+    #[arg(long, requires = "config")]
+    as_host: bool,
+    /// List everything that would be denied, not what decides alone.
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     trust: TrustArgs,
     #[command(flatten)]
@@ -75,16 +81,56 @@ pub fn run(args: VerifyArgs, out: &mut Output) -> Result<(), CliError> {
     let trusted = args.trust.read(clock::now())?;
     let found = args.component.read(&args.bundles, &args.registry, out)?;
     let evidence: Vec<&[u8]> = found.evidence.iter().map(Vec::as_slice).collect();
-    let refused = |refusal| CliError::from(refusal).about(&found.label);
-    let verified = trusted.verify(&found.component, &evidence).map_err(refused)?;
-    let json = serde_json::to_value(DecisionRecord::new(Ok(&verified))).map_err(CliError::internal)?;
-    out.result(format!("verified\n{}", table(&rows(&found.label, &verified, &trusted)).trim_end()), &json)?;
+    let verdict = if args.dry_run {
+        let examined = trusted.examine(&found.component, &evidence);
+        let host = match &examined.verdict {
+            Ok(verified) if args.as_host => admit(args.trust.config.as_deref(), verified).err(),
+            _ => None,
+        };
+        dry_run(examined.refusals, host, out);
+        examined.verdict
+    } else {
+        trusted.verify(&found.component, &evidence)
+    };
+    let verified = verdict.map_err(|refusal| CliError::from(refusal).about(&found.label))?;
+    let mut rows = rows(&found.label, &verified, &trusted);
+    let mut json = serde_json::to_value(DecisionRecord::new(Ok(&verified))).map_err(CliError::internal)?;
+    if args.as_host {
+        let id = admit(args.trust.config.as_deref(), &verified).map_err(|error| error.about(&found.label))?;
+        rows.push(vec!["  admitted as".to_owned(), id.clone()]);
+        if let Some(record) = json.as_object_mut() {
+            record.insert("admittedAs".to_owned(), id.into());
+        }
+    }
+    out.result(format!("verified\n{}", table(&rows).trim_end()), &json)?;
     if trusted.seen.is_none() {
         out.note(
             "rollback was checked against the floors of the trust policy only; --config adds what a host has seen",
         );
     }
     Ok(())
+}
+
+/// What the host of a configuration would do next; the SPIFFE ID that it would give.
+#[cfg(feature = "host")]
+fn admit(config: Option<&Path>, verified: &Verified<Claims>) -> Result<String, CliError> {
+    let config = config.ok_or_else(|| CliError::usage("--as-host needs --config"))?;
+    super::as_host::admit(config, verified)
+}
+
+/// A build of the signing commands alone knows no grants: it does not guess.
+#[cfg(not(feature = "host"))]
+fn admit(_: Option<&Path>, _: &Verified<Claims>) -> Result<String, CliError> {
+    Err(CliError::usage("this build has the signing commands alone and cannot decide as a host")
+        .with_hint("run `portcullis verify --as-host` with the build of the host"))
+}
+
+/// Lists all that would be denied, each on a line of its own.
+fn dry_run(refusals: Vec<Refusal>, host: Option<CliError>, out: &mut Output) {
+    let evidence = refusals.into_iter().map(CliError::from);
+    for error in evidence.chain(host) {
+        out.note(format!("would be denied: {} {}", error.stable_code(), error.message()));
+    }
 }
 
 impl TrustArgs {
@@ -257,7 +303,8 @@ mod tests {
 
     fn verdict(temp: &tempfile::TempDir, trust: TrustArgs) -> Result<(), CliError> {
         let component = Located::File(temp.path().join("app.wasm"));
-        let args = VerifyArgs { component, bundles: Vec::new(), trust, registry: RegistryArgs::default() };
+        let registry = RegistryArgs::default();
+        let args = VerifyArgs { component, bundles: Vec::new(), as_host: false, dry_run: false, trust, registry };
         run(args, &mut Output::new(true))
     }
 

@@ -49,14 +49,7 @@ impl Admitted {
         let claims = verified.claims();
         let spiffe_id = SpiffeId::new(trust_domain, &format!("/{}", verified.spiffe_path()))
             .map_err(|error| NotAdmitted::Identity(error.to_string()))?;
-        let facts = ComponentFacts {
-            name: claims.name().to_string(),
-            digest: verified.digest().to_string(),
-            spiffe_id: spiffe_id.to_string(),
-            signer: verified.signer().id().to_string(),
-            signer_group: verified.signer().group().to_owned(),
-            instance: Ulid::generate().to_string().to_ascii_lowercase(),
-        };
+        let facts = Self::facts_of(verified, trust_domain);
         let slice = slice(&facts);
         let imports: Vec<String> = verified.interfaces().imports().iter().map(ToString::to_string).collect();
         let image = ImageFacts { imports: imports.clone(), expired: false };
@@ -90,6 +83,18 @@ impl Admitted {
             policy_generation: slice.generation(),
             let_through,
         })
+    }
+
+    /// What policy would know of a component, as a new instance. Decides nothing.
+    pub fn facts_of(verified: &Verified<Claims>, trust_domain: &TrustDomain) -> ComponentFacts {
+        ComponentFacts {
+            name: verified.claims().name().to_string(),
+            digest: verified.digest().to_string(),
+            spiffe_id: format!("spiffe://{trust_domain}/{}", verified.spiffe_path()),
+            signer: verified.signer().id().to_string(),
+            signer_group: verified.signer().group().to_owned(),
+            instance: Ulid::generate().to_string().to_ascii_lowercase(),
+        }
     }
 
     /// What policy knows of it.

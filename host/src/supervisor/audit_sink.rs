@@ -217,7 +217,7 @@ fn derive(
     asked: &What,
 ) -> Option<Denial> {
     match how {
-        How::LetThrough => ask(&set.audited_slice(facts), asked).map_or_else(Some, |instead_of| instead_of),
+        How::LetThrough => ask(&set.audited_slice(facts), asked).unwrap_or_else(Some),
         How::Denied | How::Ended => {
             let guarded = is_audited.then(|| ask(&set.audited_slice(facts), asked).err()).flatten();
             guarded.or_else(|| ask(&set.slice(facts), asked).err())

@@ -144,15 +144,13 @@ fn only_the_exact_identity_and_issuer_are_taken() {
         assert_eq!(world.code(&bundle), "signer.unknown", "{identity} {issuer}");
     }
     // Further claims of the certificate must be those that are pinned.
-    for (value, expected) in [("https://github.com/somebody/else", "signer.unknown")] {
-        let mut document = json!(good.document);
-        document["signers"][1]["oidc"]["claims"] = json!({ "sourceRepositoryUri": value });
-        let mut world = keyless("x", "y", Transparency::Log, SIGSTORE_PRODUCTION_TRUSTED_ROOT);
-        world.root = SecretKey::from_seed(&good.root.seed()).unwrap();
-        world.document = serde_json::from_value(document).unwrap();
-        world.component = ComponentBytes::from_vec(good.component.bytes().to_vec());
-        assert_eq!(world.code(&bundle), expected);
-    }
+    let mut document = json!(good.document);
+    document["signers"][1]["oidc"]["claims"] = json!({ "sourceRepositoryUri": "https://github.com/somebody/else" });
+    let mut pinned = keyless("x", "y", Transparency::Log, SIGSTORE_PRODUCTION_TRUSTED_ROOT);
+    pinned.root = SecretKey::from_seed(&good.root.seed()).unwrap();
+    pinned.document = serde_json::from_value(document).unwrap();
+    pinned.component = ComponentBytes::from_vec(good.component.bytes().to_vec());
+    assert_eq!(pinned.code(&bundle), "signer.unknown");
     // A root of other authorities.
     let mut other =
         keyless(&own.identity, &own.issuer, Transparency::Log, sigstore_trust_root::SIGSTORE_STAGING_TRUSTED_ROOT);

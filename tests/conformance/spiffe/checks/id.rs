@@ -122,7 +122,7 @@ pub fn id_07(evidence: &Evidence) -> Outcome {
     Outcome::unless(
         names
             .into_iter()
-            .filter(|uris| uris != &[own.clone()])
+            .filter(|uris| uris.as_slice() != std::slice::from_ref(&own))
             .map(|uris| format!("a signing authority with the IDs {uris:?}"))
             .collect(),
     )

@@ -42,7 +42,7 @@ fn judge<'a>(
     for der in ders {
         seen += 1;
         match parse_x509_certificate(der) {
-            Ok((rest, certificate)) if rest.is_empty() => against.extend(wrong(&certificate)),
+            Ok(([], certificate)) => against.extend(wrong(&certificate)),
             _ => against.push("not DER".to_owned()),
         }
     }
