@@ -8,8 +8,6 @@ pub const COMPONENT_BYTES: u64 = 256 << 20;
 pub const COMPONENT_BYTES_DEFAULT: u64 = 64 << 20;
 /// Largest piece of evidence: one bundle.
 pub const BUNDLE_BYTES: usize = 1 << 20;
-/// Largest file beside the bundles that claims refer to: a bill of materials, a provenance statement.
-pub const ATTACHMENT_BYTES: usize = 16 << 20;
 /// All evidence for one component together.
 pub const EVIDENCE_BYTES: usize = 64 << 20;
 /// Certificates in one bundle, leaf included.

@@ -120,19 +120,28 @@ pub fn recheck(
     let mut first = None;
     for signed in verified.signed() {
         match still(signed, verified, &ctx) {
-            Ok(()) => counted.push(&signed.signer),
+            Ok(()) => counted.push(now_with_its_roles(&signed.signer, trust)),
             Err(refusal) => first = first.or(Some(refusal)),
         }
     }
     // Whoever signed first gave the component its standing with policies: without it nothing is left.
-    if let Some(refusal) = first.take_if(|_| counted.first().is_none_or(|signer| *signer != verified.signer())) {
+    if let Some(refusal) = first.take_if(|_| counted.first().is_none_or(|one| one.name() != verified.signer().name())) {
         return Err(about(refusal));
     }
+    let counted: Vec<&Signer> = counted.iter().collect();
     // Further evidence was there when it was verified, and is not kept.
     let evidence: Vec<Digest> = claims.evidence().iter().map(|evidence| evidence.digest).collect();
     match checks::of_all(claims, &counted, &evidence, &ctx).into_iter().next() {
         Some(refusal) => Err(about(refusal)),
         None => Ok(()),
+    }
+}
+
+/// The signer with the roles that the trust policy gives it now; whoever another one vouched for keeps its own.
+fn now_with_its_roles(signer: &Signer, trust: &TrustPolicy) -> Signer {
+    match trust.signers().iter().find(|entry| entry.name == signer.name()) {
+        Some(entry) => signer.clone().with_roles(entry.roles.clone()),
+        None => signer.clone(),
     }
 }
 

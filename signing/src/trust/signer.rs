@@ -147,6 +147,11 @@ impl Signer {
         self.chain.iter().map(|(name, _)| name.as_str())
     }
 
+    /// The same signer with other roles.
+    pub(crate) fn with_roles(self, roles: Vec<String>) -> Self {
+        Self { roles, ..self }
+    }
+
     /// Its own ID and those of all that it has its delegation from.
     pub(crate) fn ids(&self) -> impl Iterator<Item = &SignerId> {
         std::iter::once(&self.id).chain(self.chain.iter().map(|(_, id)| id))

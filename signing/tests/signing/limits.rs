@@ -4,7 +4,7 @@ use portcullis_signing::limits::{BUNDLE_BYTES, EVIDENCE_COUNT, LABEL_BYTES, ROOT
 use portcullis_signing::{Digest, KeyKind, PublicKey, TrustDocument, TrustError};
 use time::macros::datetime;
 
-use crate::fixture::{World, claims, key};
+use crate::fixture::{World, claims, entry, key};
 
 #[test]
 fn more_evidence_than_is_looked_at_is_refused() {
@@ -66,4 +66,79 @@ fn a_signers_name_beyond_its_length_is_refused() {
     };
     assert!(document(LABEL_BYTES).is_ok());
     assert!(document(LABEL_BYTES + 1).is_err());
+}
+
+/// Whether the world's policy with this part replaced is taken.
+fn takes(world: &World, key: &str, value: serde_json::Value) -> bool {
+    let mut document = serde_json::json!(world.document);
+    document[key] = value;
+    portcullis_signing::TrustDocument::parse(document.to_string().as_bytes()).is_ok()
+}
+
+#[test]
+fn more_evidence_in_bytes_than_is_looked_at_is_refused() {
+    use portcullis_signing::limits::EVIDENCE_BYTES;
+    let world = World::new();
+    let bundle = world.bundle(&crate::fixture::claims());
+    let filler = vec![b' '; EVIDENCE_BYTES - bundle.len()];
+    assert_eq!(world.code_of(&[&bundle, &filler]), "verified");
+    assert_eq!(world.code_of(&[&bundle, &filler, b" "]), "evidence.too-many");
+}
+
+#[test]
+fn more_pins_than_a_policy_may_have_are_refused() {
+    use portcullis_signing::limits::{ROTATIONS, SPIFFE_BUNDLES, TRUSTED_ROOTS};
+    let world = World::new();
+    let root: serde_json::Value = serde_json::from_str(sigstore_trust_root::SIGSTORE_PRODUCTION_TRUSTED_ROOT).unwrap();
+    let roots = |count| (0..count).map(|n| (format!("r{n}"), root.clone())).collect::<serde_json::Map<_, _>>();
+    assert!(takes(&world, "sigstoreRoots", roots(TRUSTED_ROOTS).into()));
+    assert!(!takes(&world, "sigstoreRoots", roots(TRUSTED_ROOTS + 1).into()));
+    let authority = crate::svids::authority();
+    let bundle = crate::svids::bundle(&[&authority]);
+    let bundles = |count| (0..count).map(|n| (format!("td{n}"), bundle.clone())).collect::<serde_json::Map<_, _>>();
+    assert!(takes(&world, "spiffeBundles", bundles(SPIFFE_BUNDLES).into()));
+    assert!(!takes(&world, "spiffeBundles", bundles(SPIFFE_BUNDLES + 1).into()));
+    let link = serde_json::json!({ "payload": "e30=", "payloadType": "x", "signatures": [{ "sig": "AA==" }] });
+    assert!(takes(&world, "rotations", vec![link.clone(); ROTATIONS].into()));
+    assert!(!takes(&world, "rotations", vec![link; ROTATIONS + 1].into()));
+}
+
+#[test]
+fn more_roles_than_a_signer_may_have_are_refused() {
+    use portcullis_signing::limits::ROLES;
+    let world = World::new();
+    let signers = |count: usize| {
+        let mut entry = entry("builder", &world.signer);
+        entry.roles = (0..count).map(|n| format!("r{n}")).collect();
+        serde_json::json!([entry])
+    };
+    assert!(takes(&world, "signers", signers(ROLES)) && !takes(&world, "signers", signers(ROLES + 1)));
+}
+
+#[test]
+fn a_deny_list_beyond_its_size_is_refused() {
+    use portcullis_signing::limits::DENY_LIST_BYTES;
+    use portcullis_signing::trust::DenyListDocument;
+    let mut bytes = br#"{"version":1,"issuedAt":"2026-11-21T00:00:00Z","deny":[]}"#.to_vec();
+    bytes.resize(DENY_LIST_BYTES, b' ');
+    assert!(DenyListDocument::parse(&bytes).is_ok());
+    bytes.push(b' ');
+    assert!(DenyListDocument::parse(&bytes).is_err());
+}
+
+#[test]
+fn an_embedded_token_beyond_its_size_is_refused() {
+    use portcullis_signing::limits::TOKEN_BYTES;
+    use portcullis_signing::wascap::{TokenError, find};
+    let file = |length: usize| {
+        let body = [&[3][..], b"jwt", &vec![b'.'; length]].concat();
+        let size = [body.len() as u8 & 0x7f | 0x80, (body.len() >> 7) as u8 & 0x7f | 0x80, (body.len() >> 14) as u8];
+        [b"\0asm\x01\0\0\0", &[0][..], &size, &body].concat()
+    };
+    let why = |length| match find(&file(length)) {
+        Err(TokenError::Malformed(why)) => why,
+        other => panic!("{other:?}"),
+    };
+    assert_ne!(why(TOKEN_BYTES), "it is too long");
+    assert_eq!(why(TOKEN_BYTES + 1), "it is too long");
 }

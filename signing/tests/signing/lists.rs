@@ -211,6 +211,8 @@ fn what_was_verified_is_judged_again_by_a_newer_policy() {
         recheck(&verified, &policy, None, CLUSTER, NOW).map_err(|refusal| refusal.code().as_str())
     };
     let other = key(KeyKind::Signer);
+    let mut releaser = entry("releaser", &key(KeyKind::Signer));
+    releaser.roles = vec!["release".to_owned()];
     assert_eq!(again(&|_| {}), Ok(()));
     assert_eq!(again(&|document| document["deny"] = json!([Deny::digest(*verified.digest())])), Err("revoked"));
     assert_eq!(again(&|document| document["signers"] = json!([])), Err("signer.unknown"));
@@ -225,10 +227,10 @@ fn what_was_verified_is_judged_again_by_a_newer_policy() {
     );
     assert_eq!(
         again(&|document| {
-            document["signers"][0]["roles"] = json!(["builder"]);
+            document["signers"].as_array_mut().unwrap().push(json!(releaser));
             document["requirements"] = json!([Requirement {
                 names: vec!["demo:*".parse().unwrap()],
-                all: vec![RoleThreshold { role: "builder".to_owned(), k: 1 }],
+                all: vec![RoleThreshold { role: "release".to_owned(), k: 1 }],
                 evidence: Vec::new(),
             }]);
         }),
