@@ -2,6 +2,7 @@
 //! where a redirect from it leads.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use http::Uri;
@@ -103,7 +104,10 @@ impl FromStr for BundleUrl {
             Some(_) => authority.port_u16().filter(|port| *port > 0).ok_or_else(malformed)?,
             None => return Err(malformed()),
         };
-        if host.is_empty() || host.contains('%') {
+        let is_name = host.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b".-_".contains(&b));
+        let literal = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        // The parser lets more through than a host has.
+        if host.is_empty() || !(is_name || literal.is_some_and(|address| address.parse::<Ipv6Addr>().is_ok())) {
             return Err(malformed());
         }
         let target = uri.path_and_query().map_or("/", |found| found.as_str()).to_owned();
@@ -143,6 +147,14 @@ mod tests {
 
     fn url(text: &str) -> BundleUrl {
         text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_nothing_else() {
+        assert_eq!(url("https://[::1]:90/x").to_string(), "https://[::1]:90/x");
+        for text in ["https://=[::1]:90", "https://a[::1]/", "https://[x]/", "https://a%41/", "https://a,b/"] {
+            assert!(text.parse::<BundleUrl>().is_err(), "{text}");
+        }
     }
 
     #[test]
