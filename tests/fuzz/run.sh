@@ -21,7 +21,7 @@ cargo +nightly fuzz --version >/dev/null 2>&1 || cargo install cargo-fuzz --lock
 # Nothing here is unsafe, so no sanitizer: overflows and assertions are on (Cargo.toml), and it runs several times faster.
 cargo +nightly fuzz build --fuzz-dir . --sanitizer none || exit 3
 
-all=$(sed -n 's/^name = "\([a-z_]*\)"$/\1/p' Cargo.toml)
+all=$(sed -n 's/^name = "\([a-z0-9_]*\)"$/\1/p' Cargo.toml)
 built=target/$(rustc +nightly -vV | sed -n 's/^host: //p')/release
 failed=
 # shellcheck disable=SC2086  # a list of names
