@@ -200,12 +200,7 @@ impl Control {
             ready: problems.is_empty(),
             problems,
             policy_generation: host.policy().generation(),
-            trust_version: host
-                .trust
-                .read()
-                .ok()
-                .and_then(|trust| trust.version())
-                .unwrap_or_default(),
+            trust_version: host.trust.read().ok().and_then(|trust| trust.version()).unwrap_or_default(),
             processes: vec![
                 process("supervisor", Some(std::process::id()), 0),
                 process("identity", identity_pid, host.identity_process.restarts()),
