@@ -6,8 +6,10 @@ use std::time::Duration;
 pub const CONFIG_BYTES: u64 = 4 << 20;
 /// Largest component file that is read, whatever the trust policy says.
 pub const COMPONENT_BYTES: u64 = 256 << 20;
-/// Largest evidence file.
+/// Largest bundle or claims file.
 pub const EVIDENCE_BYTES: u64 = 1 << 20;
+/// Largest file beside a component: a bill of materials may be larger than any bundle, which the verifier bounds itself.
+pub const ATTACHMENT_BYTES: u64 = 16 << 20;
 /// Largest SBOM.
 pub const SBOM_BYTES: u64 = 16 << 20;
 /// Largest native code that a compile process may hand back.

@@ -45,3 +45,44 @@ fn a_dry_run_lists_everything_that_would_be_denied() {
         assert!(listed.contains(&format!("would be denied: {code}")), "{code}: {listed}");
     }
 }
+
+#[test]
+fn a_signer_delegates_on_the_command_line_and_the_delegation_travels_with_the_evidence() {
+    let site = Site::new();
+    for key in ["account.key", "ci.key"] {
+        site.run(["keys", "generate", "--kind", "signer", "--out", key]).ok();
+    }
+    let (account, ci) = (site.public("account.key"), site.public("ci.key"));
+    let wide = ["--names", "test:*", "--identity-paths", "ns/test/sa/*", "--audiences", "test", "--imports", "wasi:*"];
+    let add = ["trust", "add", "trust.json", "--signer", &account, "--name", "account", "--onward", "1"];
+    site.run([&add[..], &wide].concat()).ok();
+    site.run(["trust", "sign", "trust.json", "--key", "root.key", "--out", "trust.signed.json"]).ok();
+    let delegate = |key: &str, out: &str, names: &str| {
+        let narrow =
+            ["--identity-paths", "ns/test/sa/*", "--audiences", "test", "--imports", "wasi:*", "--names", names];
+        let start = ["trust", "delegate", "--signer", &ci, "--name", "ci", "--key", key, "--out", out];
+        site.run([&start[..], &narrow].concat()).ok();
+    };
+    delegate("account.key", "link.json", "test:hello");
+    delegate("account.key", "wide.json", "other:*");
+    delegate("signer.key", "other.json", "test:hello");
+    site.sign("hello", &guests::ours("hello"));
+    site.run(["sign", "hello.wasm", "--claims", "hello.claims.json", "--key", "ci.key", "--force"]).ok();
+    site.write();
+    let verify = |more: &[&str]| {
+        let ask =
+            ["verify", "hello.wasm", "--config", "portcullis.toml", "--bundle", "hello.wasm.sigstore.json", "--json"];
+        site.run([&ask[..], more].concat())
+    };
+    let verified = verify(&["--bundle", "link.json"]).ok().json();
+    assert_eq!(verified["signer"]["name"], "account/ci", "{verified}");
+    assert_eq!(verified["signer"]["delegatedBy"], json!(["account"]), "{verified}");
+    for (more, code) in [
+        (vec![], "signer.unknown"),
+        (vec!["--bundle", "wide.json"], "delegation.widens"),
+        (vec!["--bundle", "other.json"], "delegation.widens"),
+    ] {
+        let refused = verify(&more);
+        assert_eq!((refused.exit, refused.code().as_str()), (12, code), "{refused:?}");
+    }
+}

@@ -55,7 +55,7 @@ pub fn read_component(path: &Path) -> Result<ComponentBytes, CliError> {
 pub fn read_evidence(component: &Path, named: &[PathBuf]) -> Result<Vec<Vec<u8>>, CliError> {
     let beside = if named.is_empty() { all_evidence_beside(component) } else { Vec::new() };
     let paths = if named.is_empty() { &beside } else { named };
-    paths.iter().map(|path| read_bytes(path, limits::EVIDENCE_BYTES, "evidence")).collect()
+    paths.iter().map(|path| read_bytes(path, limits::ATTACHMENT_BYTES, "evidence")).collect()
 }
 
 /// The evidence files beside a component that are there: `PATH.sigstore.json`, `PATH.provenance.sigstore.json`, those of further
