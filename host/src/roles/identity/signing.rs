@@ -42,6 +42,8 @@ impl Keeper {
             "policy_generation": slice.generation(),
         });
         self.must_record("signature", &fields).await?;
+        // Recording takes its time: who was stopped or revoked meanwhile gets nothing.
+        self.instance(&facts.instance)?;
         self.counts.signatures.up();
         Ok(SignedData { signature, chain: svid.chain, not_after: svid.not_after })
     }
@@ -74,6 +76,7 @@ impl Keeper {
             "text": "a private key left the identity process: whoever has it is this component until it expires",
         });
         self.must_record("key-export", &fields).await?;
+        self.instance(&facts.instance)?;
         self.counts.exported.up();
         tracing::warn!(component = facts.name, serial = svid.serial, "a private key was handed to a component");
         Ok(ExportedX509 {
