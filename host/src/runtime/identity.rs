@@ -134,6 +134,16 @@ impl IdentityClient {
         Ok(trust)
     }
 
+    /// Trusts nobody until the identity process says whom: what it said last cannot be read, and may take somebody's trust away.
+    fn distrust(&self) {
+        self.trust.store(None);
+        self.tokens.clear();
+        if let Ok(mut svids) = self.svids.lock() {
+            svids.clear();
+        }
+        self.changes.send_modify(|number| *number += 1);
+    }
+
     /// Whom this process trusts now, where the identity process said it yet.
     pub fn trust(&self) -> Option<Arc<Trust>> {
         self.trust.load_full()
@@ -215,7 +225,13 @@ impl IdentityClient {
     ) -> Result<Token, IdentityError> {
         let key = tokens::key(&audiences);
         let now = crate::clock::now();
-        if keep && let Some(token) = self.tokens.get(instance, &key, generation, self.epoch(), now) {
+        // Kept in the moment of a revocation, it is not given all the same.
+        let stands = |token: &Token| {
+            let trust = self.trust.load();
+            trust.as_ref().is_some_and(|trust| !trust.is_revoked_subject(instance, &token.spiffe_id))
+        };
+        let kept = || self.tokens.get(instance, &key, generation, self.epoch(), now).filter(stands);
+        if keep && let Some(token) = kept() {
             return Ok(token);
         }
         let (seen, connection) = (self.trust(), self.connection.load(Ordering::Acquire));
@@ -329,5 +345,66 @@ impl From<Denied> for IdentityError {
 impl From<Failed> for IdentityError {
     fn from(failed: Failed) -> Self {
         IdentityError::Failed { kind: failed.kind, message: failed.message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(revoked: &[&str]) -> portcullis_identity::rpc::BundleUpdate {
+        portcullis_identity::rpc::BundleUpdate {
+            bundle_json: r#"{"keys": []}"#.to_owned(),
+            revoked: revoked.iter().map(|id| (*id).to_owned()).collect(),
+            ..Default::default()
+        }
+    }
+
+    /// A client without a connection: whatever it gives was kept.
+    fn with_a_kept_token() -> IdentityClient {
+        let client = IdentityClient::new("example.org".parse().unwrap());
+        client.take(update(&[])).unwrap();
+        keep(&client);
+        client
+    }
+
+    fn keep(client: &IdentityClient) {
+        let now = crate::clock::now();
+        let token = Token {
+            token: "a.b.c".to_owned(),
+            spiffe_id: "spiffe://example.org/a".to_owned(),
+            expires_at: now.unix_timestamp() + 300,
+            generation: 1,
+            epoch: 0,
+        };
+        client.tokens.put("one", tokens::key(&["vault".to_owned()]), token, now);
+    }
+
+    async fn given(client: &IdentityClient) -> bool {
+        client.jwt("one", 1, vec!["vault".to_owned()], true).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_kept_in_the_moment_of_a_revocation_is_not_given() {
+        let client = with_a_kept_token();
+        assert!(given(&client).await);
+        client.take(update(&["spiffe://example.org/a"])).unwrap();
+        keep(&client);
+        assert!(!given(&client).await);
+        client.take(update(&["spiffe://example.org/b"])).unwrap();
+        keep(&client);
+        assert!(given(&client).await, "somebody else's revocation is not ours");
+    }
+
+    #[tokio::test]
+    async fn nobody_is_trusted_and_nothing_kept_is_given_while_it_is_not_known_whom_to_trust() {
+        let client = with_a_kept_token();
+        client.distrust();
+        assert!(client.trust().is_none() && client.bundles().is_none());
+        keep(&client);
+        assert!(!given(&client).await);
+        client.take(update(&[])).unwrap();
+        keep(&client);
+        assert!(given(&client).await);
     }
 }

@@ -112,6 +112,15 @@ impl Live {
         numbers.into_iter().filter_map(|number| self.end(number, Unfit::Stopped)).count()
     }
 
+    /// Cuts every connection.
+    pub fn end_all(&self, why: &Unfit) -> Vec<Cut> {
+        let numbers: Vec<u64> = match self.entries.lock() {
+            Ok(entries) => entries.keys().copied().collect(),
+            Err(_) => return Vec::new(),
+        };
+        numbers.into_iter().filter_map(|number| self.end(number, why.clone())).collect()
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         self.entries.lock().unwrap().len()
@@ -344,6 +353,15 @@ mod tests {
         assert_eq!(cut.iter().map(|cut| cut.instance.as_str()).collect::<Vec<_>>(), ["a"]);
         assert_eq!((site.live.stop("c"), site.live.stop("b"), site.live.stop("b")), (0, 1, 0));
         assert_eq!(server.cut().await, Unfit::Stopped);
+    }
+
+    #[tokio::test]
+    async fn every_connection_is_cut_while_it_is_not_known_whom_to_trust() {
+        let site = Site::new();
+        let (_near, mut client, _far, mut server) = site.connect().await;
+        assert_eq!(site.live.end_all(&Unfit::Unknown).len(), 2);
+        assert_eq!((client.cut().await, server.cut().await), (Unfit::Unknown, Unfit::Unknown));
+        assert_eq!(site.live.len(), 0);
     }
 
     #[tokio::test]

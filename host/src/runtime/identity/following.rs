@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::trust::Unfit;
 use super::{IdentityError, unavailable};
 use crate::rpc::runtime::{Failure, event::What};
 use crate::runtime::component::Shared;
@@ -25,7 +26,11 @@ pub async fn follow(shared: &Arc<Shared>) -> Result<(), IdentityError> {
         match reviewed {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
-                tracing::error!(%error, "the identity process sent a trust bundle that cannot be used; the old one stays");
+                tracing::error!(%error, "the identity process sent a trust bundle that cannot be used; nobody is trusted until the next");
+                shared.identity.distrust();
+                for cut in shared.live.end_all(&Unfit::Unknown) {
+                    report(shared, &cut);
+                }
             }
             Err(error) => tracing::error!(%error, "live connections could not be checked again"),
         }

@@ -53,6 +53,11 @@ impl Trust {
         !self.revoked.is_empty() && self.revoked.contains(&spiffe_id.to_string())
     }
 
+    /// The same for a SPIFFE ID as it stands in a token of ours.
+    pub fn is_revoked_subject(&self, instance: &str, subject: &str) -> bool {
+        self.revoked_instances.contains(instance) || self.revoked.contains(subject)
+    }
+
     /// Whether an SVID of ours may be shown to anybody.
     pub fn check_own(&self, instance: &str, svid: &Svid, now: OffsetDateTime) -> Result<(), Unfit> {
         if self.is_revoked(instance, &svid.spiffe_id) {
@@ -91,4 +96,7 @@ pub enum Unfit {
     /// One of the two SVIDs has ended.
     #[error("an X.509-SVID of the connection has expired")]
     Expired,
+    /// The identity process said something that cannot be read: nobody is trusted until it says more.
+    #[error("whom to trust is not known at the moment")]
+    Unknown,
 }
