@@ -385,12 +385,22 @@ impl Host {
             let facts = component.admitted.facts();
             facts.name == target || facts.instance == target
         };
-        let _one_at_a_time = self.starting.lock().await;
-        let stopping: Vec<_> = self.running().into_iter().filter(matching).collect();
-        for component in &stopping {
-            self.end_instance(component, "asked").await;
+        // What runs ends at once, whatever is being started meanwhile: a compilation may take minutes.
+        let mut stopped = 0;
+        for component in self.running().into_iter().filter(matching) {
+            trust_watch::end_now(self, &component, "asked", "").await;
+            stopped += 1;
         }
-        u32::try_from(stopping.len()).unwrap_or(u32::MAX)
+        // What was being started, and came up in the meantime, is stopped all the same; then the routes are as they are to be.
+        let _one_at_a_time = self.starting.lock().await;
+        for component in self.running().into_iter().filter(matching) {
+            self.end_instance(&component, "asked").await;
+            stopped += 1;
+        }
+        if stopped > 0 {
+            settle::settle(self).await;
+        }
+        stopped
     }
 
     /// Ends an instance: recorded, then its identity, then its routes and its code. The runtime has no say in the first two.

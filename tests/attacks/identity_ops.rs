@@ -417,6 +417,33 @@ fn a_revocation_does_not_wait_for_a_component_that_is_being_started() {
     });
 }
 
+#[test]
+fn a_stop_takes_hold_while_a_component_is_being_started() {
+    let host = Host::ready(site(""));
+    assert!(greeted(&host), "{}\n{}", greet(&host).text(), log(&host));
+    let mut bytes = guests::ours("greeter").to_vec();
+    bytes.extend([0, 2, 1, b'x']);
+    host.site().sign_as("greeter", &bytes, "ns/demo/sa/greeter");
+    std::thread::scope(|scope| {
+        let start = scope.spawn(|| host.run(["start", "greeter.wasm"]));
+        let mut compiling = None;
+        until("the component is compiled", &host, || {
+            compiling = compiler(&host);
+            compiling.is_some()
+        });
+        Host::signal(compiling.unwrap(), "STOP");
+        // The command itself waits for the start, to stop that one, too; what runs does not.
+        let stop = scope.spawn(|| host.run(["stop", "test:greeter"]));
+        let ended = portcullis_tests::processes::holds_within(Duration::from_secs(5), || mint(&host).status >= 400);
+        let waited = start.is_finished();
+        Host::signal(compiling.unwrap(), "CONT");
+        assert!(ended && !waited, "the stop waited for a compilation\n{}", log(&host));
+        start.join().unwrap();
+        stop.join().unwrap().ok();
+        assert!(mint(&host).status >= 400 && !greeted(&host), "the component came back by the start");
+    });
+}
+
 /// Authorities of 72 s: the next ones are prepared after 36 s and used after 60 s, under calls that never stop.
 #[test]
 fn a_rotation_by_the_schedule_drops_no_call() {

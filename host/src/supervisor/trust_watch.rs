@@ -54,7 +54,7 @@ pub async fn enforce(host: &Arc<Host>) {
                     code = refusal.code().as_str(),
                     "a running component is not trusted any more and is stopped: {refusal}"
                 );
-                revoke(host, &component, refusal.code().as_str(), refusal.message()).await;
+                end_now(host, &component, refusal.code().as_str(), refusal.message()).await;
             }
             Why::Expired(OnExpiry::Keep) => {}
             Why::Expired(OnExpiry::Stop) => expire(host, &component).await,
@@ -70,7 +70,7 @@ enum Why {
 
 async fn expire(host: &Arc<Host>, component: &Component) {
     let at = timestamp::format(component.admitted.verified().claims().expires_at());
-    revoke(host, component, "time.expired", &format!("its claims expired at {at}")).await;
+    end_now(host, component, "time.expired", &format!("its claims expired at {at}")).await;
 }
 
 /// Takes the routes away at once, and the rest when requests under way have had their time.
@@ -93,7 +93,7 @@ fn drain(host: &Arc<Host>, component: &Arc<Component>) {
 }
 
 /// Ends an instance without waiting for anything else: recorded, then its identity, then its code; its routes follow.
-async fn revoke(host: &Arc<Host>, component: &Component, code: &str, message: &str) {
+pub(super) async fn end_now(host: &Arc<Host>, component: &Component, code: &str, message: &str) {
     let instance = &component.admitted.facts().instance;
     if !host.running().iter().any(|running| running.admitted.facts().instance == *instance) {
         return;
