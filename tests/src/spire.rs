@@ -10,6 +10,7 @@ mod settings;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -35,6 +36,31 @@ pub struct Spire {
     server: Option<Process>,
     agent_folder: tempfile::TempDir,
     server_folder: tempfile::TempDir,
+    _place: Place,
+}
+
+/// One of the few SPIREs of a test process that run at once: a dozen on two cores would be slower than what they wait for.
+#[derive(Debug)]
+struct Place;
+
+static TAKEN: (Mutex<usize>, Condvar) = (Mutex::new(0), Condvar::new());
+const MOST_AT_ONCE: usize = 4;
+
+impl Place {
+    fn wait() -> Self {
+        let (taken, freed) = &TAKEN;
+        let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = freed.wait_while(taken, |taken| *taken >= MOST_AT_ONCE).unwrap_or_else(PoisonError::into_inner);
+        *taken += 1;
+        Self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *TAKEN.0.lock().unwrap_or_else(PoisonError::into_inner) -= 1;
+        TAKEN.1.notify_one();
+    }
 }
 
 impl Spire {
@@ -65,6 +91,7 @@ impl Spire {
             server: None,
             agent_folder: folder(),
             server_folder: folder(),
+            _place: Place::wait(),
         };
         for name in ["api", "admin", "broker"] {
             std::fs::create_dir(spire.agent_folder.path().join(name)).expect("a folder for a socket");
