@@ -5,24 +5,30 @@
 //! exact bytes of the line with `,"hash":"<64 hex>"` taken out; `prev` is the hash of the line before. The first record has the
 //! kind `genesis` and a random `log` id; its `prev` is the SHA-256 of `portcullis audit log v1\n` and that id.
 //!
+//! A log that grew over its limit goes on in a new file: what was `audit.jsonl` becomes `audit-<number of its last record>.jsonl`,
+//! and the next file begins with a record of the kind `continued`, in the same chain. Parts may be carried away; where the
+//! operator says how many are kept, the oldest is removed after that is recorded.
+//!
 //! It finds out a changed, removed or moved line, and a truncation inside a line. A log cut off after a whole line is only
 //! found out by comparing its last hash with one kept elsewhere. A line torn by a crash is moved aside, never dropped.
 
 mod chain;
+mod parts;
 mod record;
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 
 use ring::rand::SecureRandom;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-pub use chain::verify;
+pub use chain::{ChainError, Verifier};
 #[cfg(test)]
-pub use chain::{ChainError, Summary};
+pub use chain::{Summary, verify};
+pub use parts::{Parts, all as all_parts};
 pub use record::{Record, hash as sha256};
 
 /// Whether a record must be on the disk when `append` returns.
@@ -46,6 +52,8 @@ pub struct Receipt {
 /// An open log.
 #[derive(Debug)]
 pub struct AuditLog {
+    path: PathBuf,
+    parts: Parts,
     file: File,
     length: u64,
     next: u64,
@@ -55,26 +63,26 @@ pub struct AuditLog {
 
 impl AuditLog {
     /// Opens a log and continues its chain, or begins one.
-    pub fn open(path: &Path, now: OffsetDateTime) -> io::Result<Self> {
-        let file = File::options()
-            .read(true)
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)?;
-        let meta = file.metadata()?;
-        if !meta.is_file() || meta.mode() & 0o077 != 0 || meta.uid() != rustix::process::getuid().as_raw() {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, "not an owner-only file of this user"));
+    pub fn open(path: &Path, parts: Parts, now: OffsetDateTime) -> io::Result<Self> {
+        let file = parts::open(path)?;
+        let length = file.metadata()?.len();
+        let path = path.to_path_buf();
+        let mut log = Self { path, parts, file, length, next: 0, last: String::new(), broken: false };
+        let torn = log.set_aside_torn()?;
+        let whole = match log.length {
+            0 => log.parts.last(&log.path)?,
+            _ => Some(log.tail()?),
+        };
+        match whole {
+            Some(tail) => {
+                let (seq, hash) = chain::last(&tail).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
+                (log.next, log.last) = (seq + 1, hash);
+            }
+            None => log.begin(now)?,
         }
-        let mut log = Self { file, length: meta.len(), next: 0, last: String::new(), broken: false };
-        let torn = log.set_aside_torn(path)?;
+        // The host ended between the two steps of going on in a new file.
         if log.length == 0 {
-            log.begin(now)?;
-        } else {
-            let (seq, hash) =
-                chain::last(&log.tail()?).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, why))?;
-            (log.next, log.last) = (seq + 1, hash);
+            log.append(now, Record::new(chain::CONTINUED), Durability::Durable)?;
         }
         if torn > 0 {
             log.append(now, Record::new("torn").field("bytes", torn), Durability::Durable)?;
@@ -119,7 +127,39 @@ impl AuditLog {
         }
         self.length = self.length.saturating_add(u64::try_from(lines.len()).unwrap_or(u64::MAX));
         (self.next, self.last) = (next, last);
-        Ok(Receipt { seq: next.saturating_sub(1), hash: self.last.clone() })
+        let receipt = Receipt { seq: next.saturating_sub(1), hash: self.last.clone() };
+        if self.length >= self.parts.bytes
+            && let Err(error) = self.turn(now)
+        {
+            // The records are where they were to be. The next ones go there, too, and it is tried again.
+            tracing::error!(%error, "the audit log does not go on in a new file");
+        }
+        Ok(receipt)
+    }
+
+    /// Goes on in a new file.
+    fn turn(&mut self, now: OffsetDateTime) -> io::Result<()> {
+        self.file.sync_all()?;
+        let part = parts::name(&self.path, self.next.saturating_sub(1));
+        std::fs::rename(&self.path, &part)?;
+        let file = match parts::open(&self.path) {
+            Ok(file) => file,
+            Err(error) => {
+                // What is appended still goes to the file that was moved: it gets its name back.
+                self.broken = std::fs::rename(&part, &self.path).is_err();
+                return Err(error);
+            }
+        };
+        parts::sync_folder(&self.path)?;
+        (self.file, self.length) = (file, 0);
+        // INVARIANT: a part is never empty, so this does not come here again.
+        self.append(now, Record::new(chain::CONTINUED), Durability::Durable)?;
+        for old in self.parts.surplus(&self.path)? {
+            let name = old.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            self.append(now, Record::new("part-removed").field("part", name), Durability::Durable)?;
+            std::fs::remove_file(&old)?;
+        }
+        Ok(())
     }
 
     fn begin(&mut self, now: OffsetDateTime) -> io::Result<()> {
@@ -132,14 +172,14 @@ impl AuditLog {
     }
 
     /// Moves what follows the last line end into `<name>.torn`; returns its length.
-    fn set_aside_torn(&mut self, path: &Path) -> io::Result<u64> {
+    fn set_aside_torn(&mut self) -> io::Result<u64> {
         let tail = self.tail()?;
         let whole = tail.iter().rposition(|&byte| byte == b'\n').map_or(0, |at| at + 1);
         let torn = tail.get(whole..).unwrap_or_default();
         if torn.is_empty() {
             return Ok(0);
         }
-        let mut name = path.as_os_str().to_owned();
+        let mut name = self.path.as_os_str().to_owned();
         name.push(".torn");
         let mut aside =
             File::options().append(true).create(true).mode(0o600).custom_flags(libc::O_NOFOLLOW).open(name)?;
@@ -155,29 +195,26 @@ impl AuditLog {
 
     /// The end of the file: at least one whole line where there is one.
     fn tail(&self) -> io::Result<Vec<u8>> {
-        let start = self.length.saturating_sub(u64::try_from(record::RECORD_BYTES * 2).unwrap_or(0));
-        let mut tail = vec![0; usize::try_from(self.length - start).map_err(io::Error::other)?];
-        self.file.read_exact_at(&mut tail, start)?;
-        Ok(tail)
+        parts::tail(&self.file, self.length)
     }
 }
 
-/// The first record with a reference, from the log at `path`.
+/// The first record with a reference, from all parts of the log at `path`.
 pub fn find(path: &Path, reference: &str) -> io::Result<Option<serde_json::Map<String, Value>>> {
     if reference.len() != REFERENCE_CHARS || !reference.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Ok(None);
     }
     let needle = format!("\"ref\":\"{reference}\"");
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(0))?;
-    for line in BufReader::new(file.take(u64::MAX)).lines() {
-        let line = line?;
-        if line.contains(&needle)
-            && let Ok(Value::Object(record)) = serde_json::from_str(&line)
-            && record.get("ref").and_then(Value::as_str) == Some(reference)
-        {
-            // The first one: a later record cannot put itself in its place.
-            return Ok(Some(record));
+    for part in all_parts(path)? {
+        for line in BufReader::new(File::open(part)?).lines() {
+            let line = line?;
+            if line.contains(&needle)
+                && let Ok(Value::Object(record)) = serde_json::from_str(&line)
+                && record.get("ref").and_then(Value::as_str) == Some(reference)
+            {
+                // The first one: a later record cannot put itself in its place.
+                return Ok(Some(record));
+            }
         }
     }
     Ok(None)

@@ -3,6 +3,7 @@
 //! Read as a whole and checked as a whole: every problem is reported, not the first. Unknown keys are problems. Secrets
 //! are never in it, only paths. Paths are relative to the file.
 
+pub mod audit;
 pub mod broker;
 pub mod environment;
 pub mod federation;
@@ -21,6 +22,7 @@ use portcullis_identity::TrustDomain;
 use portcullis_signing::PublicKey;
 use serde::{Deserialize, Serialize};
 
+pub use audit::Audit;
 pub use broker::Broker;
 pub use federation::Federation;
 pub use identity::Identity;
@@ -58,6 +60,8 @@ pub struct Config {
     pub names: BTreeMap<String, Vec<IpAddr>>,
     /// Limits of requests and guests.
     pub limits: Limits,
+    /// The files of the audit log.
+    pub audit: Audit,
     /// Authorities and SVIDs.
     pub identity: Identity,
     /// The SPIFFE Workload API for processes beside the host. Absent: not served.
@@ -298,6 +302,7 @@ impl Reader<'_> {
         for why in limits.problems() {
             self.problems.add("limits", why, None);
         }
+        let audit = self.optional::<Audit>("audit").unwrap_or_default().check(self.problems);
         let identity = self.optional::<Identity>("identity").unwrap_or_default();
         let identity = identity.check(self.base, trust_domain.as_ref(), self.problems);
         let raw_api = self.optional("workload_api");
@@ -355,6 +360,7 @@ impl Reader<'_> {
             routes,
             names,
             limits,
+            audit,
             federation,
             oidc,
             broker,

@@ -177,8 +177,8 @@ impl Host {
             broker: BrokerSockets::bind(&config)?,
         };
         let path = state.audit_log();
-        let audit =
-            AuditLog::open(&path, clock::now()).map_err(|error| HostError::Audit { path, why: error.to_string() })?;
+        let audit = AuditLog::open(&path, config.audit.parts(), clock::now())
+            .map_err(|error| HostError::Audit { path, why: error.to_string() })?;
         let engine = engine::compiler().map_err(|error| io::Error::other(format!("{error:#}")))?;
         let spawner = Spawner::new()?;
         let code = CodeStore::new(state.cache(), engine::fingerprint(&engine), spawner.clone());

@@ -9,11 +9,15 @@ use super::record::{RECORD_BYTES, hash};
 
 /// The kind of the first record.
 pub(super) const GENESIS: &str = "genesis";
+/// The kind of the first record of every further part.
+pub(super) const CONTINUED: &str = "continued";
 
-/// What a whole log holds.
+/// What a log holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Summary {
-    /// Number of records, the first included.
+    /// The number of the first record: 0, unless earlier parts are kept elsewhere.
+    pub first: u64,
+    /// Number of records.
     pub records: u64,
     /// How many of each kind.
     pub by_kind: BTreeMap<String, u64>,
@@ -41,33 +45,65 @@ struct Links {
     log: Option<String>,
 }
 
-/// Checks a log from its first line to its last.
-pub fn verify(reader: impl BufRead) -> Result<Summary, ChainError> {
-    let mut summary = Summary::default();
-    for (index, line) in lines(reader).enumerate() {
-        let number = u64::try_from(index).unwrap_or(u64::MAX).saturating_add(1);
-        let at = |why: String| ChainError { line: number, why };
-        let line = line.map_err(|error| at(format!("cannot be read: {error}")))?;
-        let (links, hash) = read(&line).map_err(at)?;
-        let expected = match (summary.records, &links.log) {
-            (0, Some(log)) if links.kind == GENESIS => genesis(log),
-            (0, _) => return Err(at("is not the beginning of a log".to_owned())),
-            (_, _) => summary.last_hash.clone(),
-        };
-        if links.prev != expected {
-            return Err(at("does not follow the line before: one was changed, removed or moved".to_owned()));
+/// Checks the parts of a log, the oldest first.
+#[derive(Debug, Default)]
+pub struct Verifier {
+    summary: Summary,
+}
+
+impl Verifier {
+    /// Checks the next part from its first line to its last.
+    pub fn part(&mut self, reader: impl BufRead) -> Result<(), ChainError> {
+        for (index, line) in lines(reader).enumerate() {
+            let number = u64::try_from(index).unwrap_or(u64::MAX).saturating_add(1);
+            let at = |why: String| ChainError { line: number, why };
+            let line = line.map_err(|error| at(format!("cannot be read: {error}")))?;
+            let (links, hash) = read(&line).map_err(at)?;
+            self.record(links, hash, index == 0).map_err(at)?;
         }
-        if links.seq != summary.records {
-            return Err(at(format!("has number {}, must be {}", links.seq, summary.records)));
+        Ok(())
+    }
+
+    /// What was in them; none, or only empty ones, are no log.
+    pub fn finish(self) -> Result<Summary, ChainError> {
+        match self.summary.records {
+            0 => Err(ChainError { line: 1, why: "the log is empty".to_owned() }),
+            _ => Ok(self.summary),
+        }
+    }
+
+    fn record(&mut self, links: Links, hash: String, begins: bool) -> Result<(), String> {
+        let summary = &mut self.summary;
+        if begins != (links.kind == GENESIS || links.kind == CONTINUED) {
+            return Err("is not where it belongs: only the first line of a part begins one".to_owned());
+        }
+        match (summary.records, &links.log) {
+            (0, Some(log)) if links.kind == GENESIS && links.prev == genesis(log) => {}
+            // Earlier parts are elsewhere: what the first one here follows on is for the reader to compare.
+            (0, None) if links.kind == CONTINUED => summary.first = links.seq,
+            (0, _) => return Err("is not the beginning of a log".to_owned()),
+            _ if links.prev != summary.last_hash => {
+                return Err("does not follow the line before: one was changed, removed or moved".to_owned());
+            }
+            _ => {}
+        }
+        let expected = summary.first.saturating_add(summary.records);
+        if links.seq != expected {
+            return Err(format!("has number {}, must be {expected}", links.seq));
         }
         summary.records += 1;
         *summary.by_kind.entry(links.kind).or_default() += 1;
         summary.last_hash = hash;
+        Ok(())
     }
-    if summary.records == 0 {
-        return Err(ChainError { line: 1, why: "the log is empty".to_owned() });
-    }
-    Ok(summary)
+}
+
+/// Checks a log of one part.
+#[cfg(test)]
+pub fn verify(reader: impl BufRead) -> Result<Summary, ChainError> {
+    let mut verifier = Verifier::default();
+    verifier.part(reader)?;
+    verifier.finish()
 }
 
 /// Lines without their end. One that is longer than any record comes cut, and then its hash does not fit.

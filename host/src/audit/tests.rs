@@ -1,12 +1,12 @@
 use super::*;
-use std::path::PathBuf;
+use std::io::Read;
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 
 fn log(records: usize) -> (tempfile::TempDir, PathBuf) {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("audit.jsonl");
-    let mut log = AuditLog::open(&path, NOW).unwrap();
+    let mut log = AuditLog::open(&path, Parts::default(), NOW).unwrap();
     for n in 0..records {
         let record = Record::new("admission").field("n", n).field("text", "a \"quoted\"\n\u{1b}[0m text");
         log.append(NOW, record, Durability::Buffered).unwrap();
@@ -33,7 +33,7 @@ fn a_whole_chain_holds_and_is_counted() {
 #[test]
 fn a_log_goes_on_where_it_was_left() {
     let (_temp, path) = log(1);
-    let mut again = AuditLog::open(&path, NOW).unwrap();
+    let mut again = AuditLog::open(&path, Parts::default(), NOW).unwrap();
     assert_eq!(again.append(NOW, Record::new("stop"), Durability::Durable).unwrap().seq, 2);
     assert_eq!(check(&lines(&path)).unwrap().records, 3);
 }
@@ -71,7 +71,7 @@ fn a_line_torn_by_a_crash_is_moved_aside_and_recorded() {
     let (temp, path) = log(2);
     let whole = std::fs::read(&path).unwrap();
     std::fs::write(&path, &whole[..whole.len() - 20]).unwrap();
-    drop(AuditLog::open(&path, NOW).unwrap());
+    drop(AuditLog::open(&path, Parts::default(), NOW).unwrap());
     let summary = check(&lines(&path)).unwrap();
     assert_eq!(summary.by_kind.get("torn"), Some(&1));
     let torn = std::fs::read(temp.path().join("audit.jsonl.torn")).unwrap();
@@ -83,7 +83,7 @@ fn a_log_whose_last_line_was_changed_is_not_continued() {
     let (_temp, path) = log(1);
     let text = std::fs::read_to_string(&path).unwrap().replace("admission", "admissioN");
     std::fs::write(&path, text).unwrap();
-    assert_eq!(AuditLog::open(&path, NOW).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    assert_eq!(AuditLog::open(&path, Parts::default(), NOW).unwrap_err().kind(), io::ErrorKind::InvalidData);
 }
 
 #[test]
@@ -91,18 +91,18 @@ fn a_log_that_others_can_read_or_a_link_is_refused() {
     use std::os::unix::fs::PermissionsExt;
     let (temp, path) = log(1);
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o644)).unwrap();
-    assert!(AuditLog::open(&path, NOW).is_err());
+    assert!(AuditLog::open(&path, Parts::default(), NOW).is_err());
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
     let link = temp.path().join("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();
-    assert!(AuditLog::open(&link, NOW).is_err());
+    assert!(AuditLog::open(&link, Parts::default(), NOW).is_err());
 }
 
 #[test]
 fn a_record_over_the_limit_is_cut_and_the_chain_holds() {
     let temp = tempfile::tempdir().unwrap();
     let path = temp.path().join("audit.jsonl");
-    let mut log = AuditLog::open(&path, NOW).unwrap();
+    let mut log = AuditLog::open(&path, Parts::default(), NOW).unwrap();
     let large = Record::new("denial").field("text", "x".repeat(1 << 20)).field("hash", "mine");
     log.append(NOW, large, Durability::Buffered).unwrap();
     let many = (0..10_000).fold(Record::new("denial"), |record, n| record.field(&format!("f{n}"), "x"));
@@ -116,7 +116,7 @@ fn a_record_over_the_limit_is_cut_and_the_chain_holds() {
 #[test]
 fn a_record_is_found_by_its_reference() {
     let (_temp, path) = log(0);
-    let mut log = AuditLog::open(&path, NOW).unwrap();
+    let mut log = AuditLog::open(&path, Parts::default(), NOW).unwrap();
     let reference = ulid::Ulid::generate().to_string();
     log.append(NOW, Record::new("denial").reference(&reference).field("text", "why"), Durability::Buffered).unwrap();
     assert_eq!(find(&path, &reference).unwrap().unwrap().get("text").unwrap(), "why");
@@ -137,7 +137,7 @@ fn a_line_without_an_end_is_found_out_and_not_read_whole() {
 #[test]
 fn a_batch_goes_on_with_the_chain_and_an_empty_one_is_none() {
     let (_temp, path) = log(1);
-    let mut log = AuditLog::open(&path, NOW).unwrap();
+    let mut log = AuditLog::open(&path, Parts::default(), NOW).unwrap();
     let batch: Vec<_> = (0..300).map(|n| Record::new("issuance").field("n", n)).collect();
     let receipt = log.append_many(NOW, &batch, Durability::Durable).unwrap();
     assert_eq!(receipt.seq, 301);
@@ -152,10 +152,106 @@ fn a_batch_goes_on_with_the_chain_and_an_empty_one_is_none() {
 fn a_batch_that_cannot_be_written_leaves_nothing_of_itself() {
     let (_temp, path) = log(1);
     let before = std::fs::read(&path).unwrap();
-    let mut log = AuditLog::open(&path, NOW).unwrap();
+    let mut log = AuditLog::open(&path, Parts::default(), NOW).unwrap();
     log.file = File::open(&path).unwrap();
     let batch: Vec<_> = (0..3).map(|n| Record::new("issuance").field("n", n)).collect();
     assert!(log.append_many(NOW, &batch, Durability::Durable).is_err());
     assert_eq!(std::fs::read(&path).unwrap(), before);
     assert_eq!(check(&lines(&path)).unwrap().records, 2);
+}
+
+const SMALL: Parts = Parts { bytes: 1500, keep: 0 };
+
+fn fill(path: &Path, parts: Parts, records: usize) {
+    let mut log = AuditLog::open(path, parts, NOW).unwrap();
+    for n in 0..records {
+        log.append(NOW, Record::new("stop").field("n", n), Durability::Buffered).unwrap();
+    }
+}
+
+fn check_parts(files: &[PathBuf]) -> Result<Summary, ChainError> {
+    let mut verifier = Verifier::default();
+    for file in files {
+        verifier.part(BufReader::new(File::open(file).unwrap()))?;
+    }
+    verifier.finish()
+}
+
+#[test]
+fn a_log_goes_on_in_further_files_and_stays_one_chain() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("audit.jsonl");
+    fill(&path, SMALL, 40);
+    fill(&path, SMALL, 10);
+    let files = all_parts(&path).unwrap();
+    assert!(files.len() > 3, "{files:?}");
+    let summary = check_parts(&files).unwrap();
+    let continued = u64::try_from(files.len() - 1).unwrap();
+    assert_eq!((summary.first, summary.records), (0, 51 + continued));
+    assert_eq!(summary.by_kind.get("continued"), Some(&continued));
+    // Without the oldest part the rest holds, and says where it begins; without one in the middle it does not.
+    assert!(check_parts(&files[1..]).unwrap().first > 0);
+    let gap: Vec<PathBuf> = files.iter().enumerate().filter(|(n, _)| *n != 1).map(|(_, file)| file.clone()).collect();
+    assert!(check_parts(&gap).unwrap_err().why.contains("does not follow"));
+    let mut swapped = files.clone();
+    swapped.swap(1, 2);
+    assert!(check_parts(&swapped).is_err());
+}
+
+#[test]
+fn a_record_in_an_old_part_is_found_and_the_first_of_two_counts() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("audit.jsonl");
+    let reference = "01JD8Z00000000000000000000";
+    let mut log = AuditLog::open(&path, SMALL, NOW).unwrap();
+    log.append(NOW, Record::new("denied").reference(reference).field("n", 1), Durability::Durable).unwrap();
+    drop(log);
+    fill(&path, SMALL, 30);
+    let mut log = AuditLog::open(&path, SMALL, NOW).unwrap();
+    log.append(NOW, Record::new("denied").reference(reference).field("n", 2), Durability::Durable).unwrap();
+    let found = find(&path, reference).unwrap().unwrap();
+    assert_eq!(found.get("n"), Some(&Value::from(1)));
+}
+
+#[test]
+fn parts_beyond_those_that_stay_are_removed_after_that_is_recorded() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("audit.jsonl");
+    fill(&path, Parts { keep: 2, ..SMALL }, 60);
+    let files = all_parts(&path).unwrap();
+    assert_eq!(files.len(), 3, "{files:?}");
+    let summary = check_parts(&files).unwrap();
+    assert!(summary.first > 0 && summary.by_kind.contains_key("part-removed"), "{summary:?}");
+}
+
+#[test]
+fn a_host_that_ended_between_two_files_goes_on_in_the_chain() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("audit.jsonl");
+    fill(&path, Parts::default(), 5);
+    for empty in [false, true] {
+        let last = check_parts(&all_parts(&path).unwrap()).unwrap();
+        std::fs::rename(&path, parts::name(&path, last.first + last.records - 1)).unwrap();
+        if empty {
+            drop(parts::open(&path).unwrap());
+        }
+        fill(&path, Parts::default(), 5);
+        let summary = check_parts(&all_parts(&path).unwrap()).unwrap();
+        assert_eq!((summary.first, summary.records), (0, last.records + 6));
+    }
+}
+
+#[test]
+fn a_log_that_cannot_go_on_in_a_new_file_stays_in_the_old_one() {
+    let temp = tempfile::tempdir().unwrap();
+    let path = temp.path().join("audit.jsonl");
+    let mut log = AuditLog::open(&path, SMALL, NOW).unwrap();
+    // The name of the next part is taken by a folder with something in it: nothing can be renamed to it.
+    for last in 0..40 {
+        std::fs::create_dir_all(parts::name(&path, last).join("in the way")).unwrap();
+    }
+    for n in 0..20 {
+        log.append(NOW, Record::new("stop").field("n", n), Durability::Durable).unwrap();
+    }
+    assert_eq!(check_parts(&[path]).unwrap().records, 21);
 }

@@ -41,7 +41,8 @@ impl Rig {
         let domain = "example.org".parse().unwrap();
         let keys = folder.path().join("keys");
         let issuer = Issuer::open(&keys, &domain, Lifetimes::default(), clock::now()).unwrap();
-        let log = AuditLog::open(&folder.path().join("audit.jsonl"), clock::now()).unwrap();
+        let log =
+            AuditLog::open(&folder.path().join("audit.jsonl"), crate::audit::Parts::default(), clock::now()).unwrap();
         let (broken, writes) = (AtomicBool::new(false), AtomicU64::new(0));
         let sink = Sink(Arc::new(Inner { log: Mutex::new(log), broken, writes }));
         let (ours, theirs) = crate::rpc::pair().unwrap();
