@@ -25,9 +25,9 @@ use ring::rand::SecureRandom;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-pub use chain::{ChainError, Verifier};
 #[cfg(test)]
-pub use chain::{Summary, verify};
+pub use chain::Summary;
+pub use chain::{ChainError, Verifier, verify};
 pub use parts::{Parts, all as all_parts};
 pub use record::{Record, hash as sha256};
 
