@@ -41,6 +41,10 @@ impl Pushed {
 
     /// The slice of a component now.
     pub fn slice(&self, facts: &ComponentFacts) -> Arc<Slice> {
+        #[cfg(feature = "bench-ungated")]
+        if crate::ungated::is_open() {
+            return self.set.ungated_slice(facts);
+        }
         self.audited.slice(&self.set, facts, clock::now())
     }
 
