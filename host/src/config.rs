@@ -148,6 +148,9 @@ pub struct Dangers {
     pub inspectable_runtime: bool,
     /// Components, by their claimed names, that may have the private key of an X.509-SVID where policy grants `svid.export`.
     pub exportable_keys: Vec<String>,
+    /// Ask policy nothing on the path of requests, for a measurement.
+    #[cfg(feature = "bench-ungated")]
+    pub ungated: bool,
 }
 
 impl Listen {
@@ -174,6 +177,9 @@ impl Dangers {
         let knobs = [
             (self.inspectable_runtime, "danger_inspectable_runtime"),
             (!self.exportable_keys.is_empty(), "danger_exportable_keys"),
+            // A build that could is named for it, whatever it does.
+            #[cfg(feature = "bench-ungated")]
+            (true, crate::ungated::KEY),
         ];
         knobs.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect()
     }
@@ -337,6 +343,15 @@ impl Reader<'_> {
                 Some("name components as in their claims, such as shop:orders"),
             );
         }
+        #[cfg(feature = "bench-ungated")]
+        let ungated = {
+            let gate: Option<String> = self.optional(crate::ungated::KEY);
+            let listens = std::iter::once(listen.http).chain(listen.mtls).chain(listen.metrics);
+            crate::ungated::configured(gate.as_deref(), listens).unwrap_or_else(|why| {
+                self.problems.add(crate::ungated::KEY, why, Some("build without the feature bench-ungated"));
+                false
+            })
+        };
         for key in self.table.keys() {
             self.problems.add(key, "unknown key", Some("`portcullis config print` shows all that there are"));
         }
@@ -366,7 +381,12 @@ impl Reader<'_> {
             broker,
             identity,
             workload_api,
-            dangers: Dangers { inspectable_runtime, exportable_keys },
+            dangers: Dangers {
+                inspectable_runtime,
+                exportable_keys,
+                #[cfg(feature = "bench-ungated")]
+                ungated,
+            },
         })
     }
 

@@ -33,6 +33,8 @@ mod signer;
 mod state;
 #[cfg(feature = "host")]
 mod supervisor;
+#[cfg(feature = "bench-ungated")]
+mod ungated;
 
 /// Of the configuration, the signing commands have the environment alone.
 #[cfg(not(feature = "host"))]

@@ -68,7 +68,7 @@ pub(crate) struct Meta {
     pub(crate) max_ttl: Option<u64>,
 }
 
-/// A policy, ready to be put into slices.
+/// A policy that somebody wrote out, ready to be put into slices.
 #[derive(Debug, Clone)]
 pub(crate) struct Rule {
     pub(crate) policy: Policy,
@@ -77,8 +77,6 @@ pub(crate) struct Rule {
     pub(crate) actions: Vec<Action>,
     /// The one component that its scope admits, where it names one.
     pub(crate) component: Option<String>,
-    /// Rules of one shape differ in ids and literals only, so one of them validates for all.
-    pub(crate) shape: Option<String>,
 }
 
 /// What Cedar said, in our words.
@@ -212,6 +210,12 @@ impl Engine {
         is_component.then(|| uid.id().unescaped())
     }
 
+    /// A uid, its type by its name in the schema's namespace. `None` for a type that the host does not know.
+    pub(crate) fn named(&self, kind: &str, id: &str) -> Option<EntityUid> {
+        let (kind, _) = Type::ALL.iter().find(|(_, name)| name.strip_prefix("Host::") == Some(kind))?;
+        self.uid(*kind, id)
+    }
+
     /// A uid. `None` only if the table of types were broken.
     pub(crate) fn uid(&self, kind: Type, id: &str) -> Option<EntityUid> {
         let kind = self.types.get(kind as usize)?.clone();
@@ -232,10 +236,10 @@ impl Engine {
         Entity::new(uid, attributes, parents).map_err(|error| error.to_string())
     }
 
-    /// Asks Cedar.
-    pub(crate) fn decide(
+    /// Asks Cedar. Sets of policies decide together as if they were one: what Cedar does with a policy depends on no other.
+    pub(crate) fn decide<'p>(
         &self,
-        policies: &PolicySet,
+        policies: impl Iterator<Item = &'p PolicySet>,
         entities: &Entities,
         (principal, action, resource): (EntityUid, Action, EntityUid),
         context: impl IntoIterator<Item = (&'static str, RestrictedExpression)>,
@@ -252,18 +256,25 @@ impl Engine {
             Ok(request) => request,
             Err(error) => return Verdict::Unfit(error.to_string()),
         };
-        let response = self.authorizer.is_authorized(&request, policies, entities);
-        let failed: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
+        let (mut failed, mut permits, mut forbids) = (Vec::new(), Vec::new(), Vec::new());
+        for policies in policies {
+            let response = self.authorizer.is_authorized(&request, policies, entities);
+            failed.extend(response.diagnostics().errors().map(ToString::to_string));
+            // The reasons of a denial are the policies that forbid; nobody's permit is among them.
+            let by = response.diagnostics().reason().cloned();
+            match response.decision() {
+                Decision::Allow => permits.extend(by),
+                Decision::Deny => forbids.extend(by),
+            }
+        }
         if !failed.is_empty() {
             // Cedar skips a policy that fails, guards included: then nothing is allowed.
             return Verdict::Failed(failed);
         }
-        let by: Vec<PolicyId> = response.diagnostics().reason().cloned().collect();
-        match response.decision() {
-            Decision::Allow if !by.is_empty() => Verdict::Allowed(by),
-            Decision::Allow => Verdict::Unfit("allowed by no policy".to_owned()),
-            Decision::Deny if by.is_empty() => Verdict::NoGrant,
-            Decision::Deny => Verdict::Forbidden(by),
+        match (forbids.is_empty(), permits.is_empty()) {
+            (false, _) => Verdict::Forbidden(forbids),
+            (true, false) => Verdict::Allowed(permits),
+            (true, true) => Verdict::NoGrant,
         }
     }
 }

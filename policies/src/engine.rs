@@ -2,18 +2,22 @@
 //!
 //! Decides: whether sources may be used at all. One problem anywhere refuses the whole set, with every problem listed.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use cedar_policy::{EntityUid, PolicyId, PolicySet as CedarSet};
 use serde::Serialize;
 
+use crate::allowed::Allowed;
 use crate::component::ComponentFacts;
-use crate::decide::{Engine, Kind, Rule};
+use crate::decide::{Action, Engine, Kind, Meta, Rule};
 use crate::grants::{self, GrantEntry};
 use crate::limits::{SOURCE_BYTES, SOURCES};
 use crate::lint;
 use crate::nearest::Index;
+use crate::parts::Part;
+use crate::permits::{Builder, Permits};
 use crate::shipped::{BASELINE, BASELINE_SOURCE, GUARDS, GUARDS_SOURCE};
 use crate::slice::Slice;
 use crate::source::{LoadError, LoadErrors, Source, SourceKind};
@@ -42,13 +46,24 @@ pub struct Summary {
     pub components: Vec<String>,
 }
 
-/// Engine, rules and indexes, shared by all slices.
+/// Engine, policies and indexes, shared by all slices.
 pub(crate) struct Compiled {
-    pub(crate) engine: Engine,
-    pub(crate) rules: Vec<Rule>,
+    pub(crate) engine: &'static Engine,
     pub(crate) index: Index,
-    by_component: HashMap<String, Vec<usize>>,
-    for_all: Vec<usize>,
+    /// Policies that somebody wrote out.
+    rules: Vec<Rule>,
+    /// What grants permit.
+    permits: Permits,
+    by_id: HashMap<String, usize>,
+    for_all: Part,
+    of_component: HashMap<String, Part>,
+}
+
+/// What does not change while a process runs: the schema, and the policies that come with the host.
+struct Shipped {
+    engine: Engine,
+    guards: Vec<Rule>,
+    baseline: Vec<Rule>,
 }
 
 impl PolicySet {
@@ -72,7 +87,7 @@ impl PolicySet {
     /// One component's part: every policy whose scope can match it, and all guards.
     pub fn slice(&self, facts: &ComponentFacts) -> Arc<Slice> {
         Arc::new(match &self.compiled {
-            Ok(compiled) => Slice::new(facts, self.generation, Arc::clone(compiled), compiled.rules_of(facts)),
+            Ok(compiled) => Slice::new(facts, self.generation, Arc::clone(compiled)),
             Err(why) => Slice::broken(facts, self.generation, why),
         })
     }
@@ -81,7 +96,7 @@ impl PolicySet {
     /// policies, admission and key export are as ever. Whoever takes this sees to it that it ends.
     pub fn audited_slice(&self, facts: &ComponentFacts) -> Arc<Slice> {
         Arc::new(match &self.compiled {
-            Ok(compiled) => Slice::audited(facts, self.generation, Arc::clone(compiled), compiled.rules_of(facts)),
+            Ok(compiled) => Slice::audited(facts, self.generation, Arc::clone(compiled)),
             Err(why) => Slice::broken(facts, self.generation, why),
         })
     }
@@ -90,13 +105,15 @@ impl PolicySet {
     pub fn summary(&self) -> Summary {
         let rules: &[Rule] = self.compiled.as_ref().map_or(&[], |compiled| &compiled.rules);
         let count = |kind: Kind| rules.iter().filter(|rule| rule.meta.kind == kind).count();
-        let components: BTreeSet<&String> = rules.iter().filter_map(|rule| rule.component.as_ref()).collect();
+        let components: BTreeSet<&String> =
+            self.compiled.iter().flat_map(|compiled| compiled.of_component.keys()).collect();
+        let permits = self.compiled.as_ref().map_or(0, |compiled| compiled.permits.iter().count());
         Summary {
             generation: self.generation,
             grants: self.grants().len(),
             raw_policies: count(Kind::Raw),
             guards: count(Kind::Guard),
-            policies: rules.len(),
+            policies: rules.len() + permits,
             components: components.into_iter().cloned().collect(),
         }
     }
@@ -110,7 +127,7 @@ impl PolicySet {
     #[cfg(test)]
     pub(crate) fn full_slice(&self, facts: &ComponentFacts) -> Slice {
         let compiled = self.compiled.as_ref().unwrap();
-        Slice::unindexed(facts, self.generation, Arc::clone(compiled), compiled.rules.iter())
+        Slice::whole(facts, self.generation, Arc::clone(compiled))
     }
 }
 
@@ -122,39 +139,111 @@ impl fmt::Debug for PolicySet {
 
 impl Compiled {
     fn new(sources: &[Source]) -> Result<Self, Vec<LoadError>> {
-        let internal = |why: String| vec![LoadError::whole("shipped", why, "this is a defect of the host")];
-        let engine = Engine::new().map_err(internal)?;
-        let mut rules = lint::rules(&engine, &shipped(GUARDS_SOURCE, GUARDS), Kind::Guard)?;
-        let baseline = lint::rules(&engine, &shipped(BASELINE_SOURCE, BASELINE), Kind::Baseline)?;
-        let (grants, raw) = read(&engine, sources)?;
+        let Shipped { engine, guards, baseline } = Shipped::get()?;
+        let (grants, raw) = read(engine, sources)?;
+        let mut rules = guards.clone();
         // With nothing granted, the baseline would be the one thing that is: then nothing at all is.
         if !grants.is_empty() || !raw.is_empty() {
-            rules.extend(baseline);
+            rules.extend_from_slice(baseline);
         }
         rules.extend(raw);
+        let mut builder = Builder::new(engine);
         for grant in &grants {
-            rules
-                .extend(grants::cedar::rules(grant).map_err(|error| internal(format!("grant {}: {error}", grant.id)))?);
+            grants::cedar::permits(grant, &mut builder)
+                .map_err(|error| internal(format!("grant {}: {error}", grant.id)))?;
         }
-        validate_shapes(&engine, &rules)?;
-        let mut by_component: HashMap<String, Vec<usize>> = HashMap::new();
-        let mut for_all = Vec::new();
+        let permits = builder.finish();
+        validate_templates(engine, &permits)?;
+        let mut for_all = Part::default();
+        let mut of_component: HashMap<String, Part> = HashMap::new();
         for (n, rule) in rules.iter().enumerate() {
             match &rule.component {
-                Some(component) => by_component.entry(component.clone()).or_default().push(n),
-                None => for_all.push(n),
+                Some(component) => of_component.entry(component.clone()).or_default().add_rule(n, rule),
+                None => for_all.add_rule(n, rule),
             }
         }
-        Ok(Self { engine, rules, index: Index::new(grants), by_component, for_all })
+        for (n, permit) in permits.iter().enumerate() {
+            match of_component.get_mut(permit.component.as_ref()) {
+                Some(part) => part.add_permit(n, permit),
+                None => of_component.entry(permit.component.to_string()).or_default().add_permit(n, permit),
+            }
+        }
+        let by_id = rules.iter().enumerate().map(|(n, rule)| (rule.meta.id.clone(), n)).collect();
+        Ok(Self { engine, index: Index::new(grants), rules, permits, by_id, for_all, of_component })
+    }
+
+    /// The sets of policies that can match a component's action on a resource.
+    pub(crate) fn sets_of<'a>(
+        &'a self,
+        component: &str,
+        action: Action,
+        resource: &EntityUid,
+    ) -> impl Iterator<Item = &'a Result<CedarSet, String>> {
+        let parts = std::iter::once(&self.for_all).chain(self.of_component.get(component));
+        parts.flat_map(move |part| part.of((&self.rules, &self.permits), action, resource).collect::<Vec<_>>())
+    }
+
+    /// How many policies can match a component, guards included.
+    pub(crate) fn policies_of(&self, component: &str) -> usize {
+        self.for_all.policies() + self.of_component.get(component).map_or(0, Part::policies)
+    }
+
+    /// Whether nothing was granted to anybody, so that the baseline was left out.
+    pub(crate) fn is_without_baseline(&self) -> bool {
+        !self.rules.iter().any(|rule| rule.meta.kind == Kind::Baseline)
+    }
+
+    /// A policy that was written out, by its id.
+    pub(crate) fn meta(&self, id: &str) -> Option<&Arc<Meta>> {
+        self.by_id.get(id).and_then(|n| self.rules.get(*n)).map(|rule| &rule.meta)
+    }
+
+    /// What policies demand that allowed something together. `None` if one of them is unknown.
+    pub(crate) fn allowed(&self, by: &[PolicyId]) -> Option<Arc<Allowed>> {
+        if let [one] = by
+            && let Some(allowed) = self.permits.allowed(one)
+        {
+            return Some(Arc::clone(allowed));
+        }
+        let mut metas = Vec::new();
+        for id in by {
+            match self.meta(id.as_ref()) {
+                Some(meta) => metas.push(Arc::clone(meta)),
+                None => metas.extend(self.permits.allowed(id)?.metas().iter().map(Arc::clone)),
+            }
+        }
+        Some(Arc::new(Allowed::new(metas)))
+    }
+
+    /// Every policy of every component in one set.
+    #[cfg(test)]
+    pub(crate) fn whole(&self) -> Result<CedarSet, String> {
+        let rules = self.rules.iter().map(|rule| rule.policy.clone());
+        let mut set = CedarSet::from_policies(rules).map_err(|error| error.to_string())?;
+        for (n, _) in self.permits.iter().enumerate() {
+            self.permits.link(&mut set, n)?;
+        }
+        Ok(set)
     }
 }
 
-impl Compiled {
-    /// The rules whose scope can match a component.
-    fn rules_of(&self, facts: &ComponentFacts) -> impl Iterator<Item = &Rule> {
-        let own = self.by_component.get(&facts.name).into_iter().flatten();
-        self.for_all.iter().chain(own).filter_map(|n| self.rules.get(*n))
+impl Shipped {
+    /// Read once: a set that is compiled at every change of a file starts from here.
+    fn get() -> Result<&'static Self, Vec<LoadError>> {
+        static SHIPPED: OnceLock<Result<Shipped, Vec<LoadError>>> = OnceLock::new();
+        SHIPPED.get_or_init(Self::read).as_ref().map_err(Clone::clone)
     }
+
+    fn read() -> Result<Self, Vec<LoadError>> {
+        let engine = Engine::new().map_err(internal)?;
+        let guards = lint::rules(&engine, &shipped(GUARDS_SOURCE, GUARDS), Kind::Guard)?;
+        let baseline = lint::rules(&engine, &shipped(BASELINE_SOURCE, BASELINE), Kind::Baseline)?;
+        Ok(Self { engine, guards, baseline })
+    }
+}
+
+fn internal(why: String) -> Vec<LoadError> {
+    vec![LoadError::whole("shipped", why, "this is a defect of the host")]
 }
 
 fn read(engine: &Engine, sources: &[Source]) -> Result<(Vec<GrantEntry>, Vec<Rule>), Vec<LoadError>> {
@@ -221,22 +310,21 @@ fn contradictions(grants: &[GrantEntry]) -> Vec<LoadError> {
     errors
 }
 
-/// Strict validation of one grant rule of each shape; raw rules were validated where they were read.
+/// Strict validation of each template of grants, with one permit linked to it; raw policies were validated where they were read.
 ///
-/// INVARIANT: rules of one shape differ in entity ids and in literals of the same type, which strict validation does not look
-/// at, but for the text of `ip(..)` literals: those come from a parsed address range.
-fn validate_shapes(engine: &Engine, rules: &[Rule]) -> Result<(), Vec<LoadError>> {
-    let mut seen = HashSet::new();
-    let mut one_each = Vec::new();
-    for rule in rules {
-        if rule.shape.as_ref().is_some_and(|shape| seen.insert(shape)) {
-            one_each.push(rule.clone());
-        }
+/// INVARIANT: permits of one template differ in the ids of entities of the same types, which strict validation does not look at.
+fn validate_templates(engine: &Engine, permits: &Permits) -> Result<(), Vec<LoadError>> {
+    let mut set = CedarSet::new();
+    for number in permits.one_of_each() {
+        permits.link(&mut set, number).map_err(internal)?;
     }
-    let problem = |meta: &crate::decide::Meta, why: String| {
-        LoadError::whole(&meta.source, format!("grant {}: {why}", meta.id), "")
-    };
-    let errors = lint::validate(engine, &one_each, problem);
+    let errors = lint::validate_set(engine, &set, |id, why| {
+        let meta = permits.allowed(id).and_then(|allowed| allowed.metas().first());
+        match meta {
+            Some(meta) => LoadError::whole(&meta.source, format!("grant {}: {why}", meta.id), ""),
+            None => LoadError::whole("grants", why, ""),
+        }
+    });
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 

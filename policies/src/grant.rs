@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use cedar_policy::PolicyId;
-
+use crate::allowed::Allowed;
 use crate::denial::Denial;
 use crate::destination::Destination;
 
@@ -21,8 +20,8 @@ pub struct Grant<A> {
 /// What allowed it: policies, or audit mode in the place of a refusal.
 #[derive(Debug, Clone)]
 pub(crate) struct By {
-    pub(crate) policies: Arc<[PolicyId]>,
-    pub(crate) instead_of: Option<Denial>,
+    pub(crate) allowed: Arc<Allowed>,
+    pub(crate) instead_of: Option<Arc<Denial>>,
 }
 
 /// A component may be admitted.
@@ -122,13 +121,34 @@ impl IdentityAction {
 }
 
 impl By {
-    pub(crate) fn policies(policies: Arc<[PolicyId]>) -> Self {
-        Self { policies, instead_of: None }
+    pub(crate) fn policies(allowed: Arc<Allowed>) -> Self {
+        Self { allowed, instead_of: None }
     }
 
     /// Audit mode in the place of this refusal.
     pub(crate) fn audit(denial: Denial) -> Self {
-        Self { policies: Arc::from([PolicyId::new(AUDIT_MODE)]), instead_of: Some(denial) }
+        Self { allowed: Arc::new(Allowed::new(Vec::new())), instead_of: Some(Arc::new(denial)) }
+    }
+
+    pub(crate) fn ids(&self) -> impl Iterator<Item = &str> {
+        let audit = self.instead_of.as_ref().map(|_| AUDIT_MODE);
+        self.allowed.metas().iter().map(|meta| meta.id.as_str()).chain(audit)
+    }
+
+    /// As if a policy of this id had allowed it.
+    #[cfg(test)]
+    pub(crate) fn test(id: &str) -> Self {
+        let meta = crate::decide::Meta {
+            id: id.to_owned(),
+            kind: crate::decide::Kind::Grant,
+            reason: String::new(),
+            owner: String::new(),
+            source: String::new(),
+            line: 0,
+            peer: None,
+            max_ttl: None,
+        };
+        Self::policies(Arc::new(Allowed::new(vec![Arc::new(meta)])))
     }
 }
 
@@ -146,14 +166,14 @@ impl<A> Grant<A> {
         Self { by, generation, instance: Arc::clone(instance), what }
     }
 
-    /// The ids of the policies that allowed it.
+    /// The ids of the grants and policies that allowed it.
     pub fn policies(&self) -> impl Iterator<Item = &str> {
-        self.by.policies.iter().map(AsRef::as_ref)
+        self.by.ids()
     }
 
     /// The refusal that audit mode let through: whoever acts on this grant records it.
     pub fn instead_of(&self) -> Option<&Denial> {
-        self.by.instead_of.as_ref()
+        self.by.instead_of.as_deref()
     }
 
     /// The generation of policy that it was decided under.

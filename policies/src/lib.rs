@@ -19,6 +19,7 @@
 //! | [`mod@learn`] | the grants that were missing |
 
 pub mod address;
+mod allowed;
 mod asked;
 pub mod cases;
 pub mod compare;
@@ -37,7 +38,10 @@ pub mod lint;
 pub mod matrix;
 mod nearest;
 mod nesting;
+mod parts;
+mod permits;
 pub mod question;
+mod remembered;
 pub mod resource;
 pub mod shipped;
 mod shown;
@@ -46,6 +50,8 @@ pub mod source;
 pub mod subject;
 #[cfg(test)]
 mod testing;
+#[cfg(feature = "bench-ungated")]
+mod ungated;
 pub mod workload;
 
 pub use address::{AddressClass, AddressRange, classify};

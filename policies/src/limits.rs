@@ -67,6 +67,11 @@ pub const DENIAL_BYTES: usize = 2 << 10;
 /// Callers that no grant names and whose decision one slice remembers. More are decided anew each time.
 pub const REMEMBERED_CALLERS: usize = 64;
 
+/// Allowed requests that a slice remembers at least room for.
+pub const REMEMBERED_SENDS: usize = 64;
+/// Allowed requests that one slice remembers at most. More are decided anew each time.
+pub const REMEMBERED_SENDS_MOST: usize = 4_096;
+
 /// Cases of one file of expected decisions.
 pub const CASES: usize = 10_000;
 /// Additions that are learnt at once.

@@ -61,21 +61,25 @@ pub(crate) fn rules(engine: &Engine, source: &Source, kind: Kind) -> Result<Vec<
 }
 
 /// Strict validation; warnings count as errors.
-pub(crate) fn validate(
-    engine: &Engine,
-    rules: &[Rule],
-    problem: impl Fn(&Meta, String) -> LoadError,
-) -> Vec<LoadError> {
+fn validate(engine: &Engine, rules: &[Rule], problem: impl Fn(&Meta, String) -> LoadError) -> Vec<LoadError> {
     let nameless = |why: String| vec![LoadError::whole("policies", why, "")];
     let set = match PolicySet::from_policies(rules.iter().map(|rule| rule.policy.clone())) {
         Ok(set) => set,
         Err(error) => return nameless(error.to_string()),
     };
-    let result = Validator::new(engine.schema().clone()).validate(&set, ValidationMode::Strict);
-    let of = |id: &PolicyId, text: String| match rules.iter().find(|rule| rule.policy.id() == id) {
+    validate_set(engine, &set, |id, text| match rules.iter().find(|rule| rule.policy.id() == id) {
         Some(rule) => problem(&rule.meta, text),
         None => LoadError::whole("policies", text, ""),
-    };
+    })
+}
+
+/// Strict validation of a set; warnings count as errors.
+pub(crate) fn validate_set(
+    engine: &Engine,
+    set: &PolicySet,
+    of: impl Fn(&PolicyId, String) -> LoadError,
+) -> Vec<LoadError> {
+    let result = Validator::new(engine.schema().clone()).validate(set, ValidationMode::Strict);
     let errors = result.validation_errors().map(|error| of(error.policy_id(), error.to_string()));
     let warnings = result.validation_warnings().map(|warning| of(warning.policy_id(), warning.to_string()));
     errors.chain(warnings).collect()
@@ -145,7 +149,6 @@ fn rule(engine: &Engine, places: &Places<'_>, policy: &Policy, kind: Kind) -> Re
         meta: Arc::new(meta),
         actions: actions(engine, policy),
         component: component(engine, policy),
-        shape: None,
     })
 }
 

@@ -245,9 +245,7 @@ impl Answer {
     fn of<A>(result: Result<Grant<A>, Denial>) -> Self {
         match result {
             Ok(grant) => {
-                // A permit of a grant is named `grant/action/number`.
-                let id = |policy: &str| policy.split('/').next().unwrap_or(policy).to_owned();
-                let mut by: Vec<String> = grant.policies().map(id).collect();
+                let mut by: Vec<String> = grant.policies().map(ToOwned::to_owned).collect();
                 by.sort_unstable();
                 by.dedup();
                 Self::Allowed(by)

@@ -7,12 +7,13 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use cedar_policy::{PolicyId, RestrictedExpression};
+use cedar_policy::RestrictedExpression;
 
 use crate::address::{AddressClass, classify};
+use crate::allowed::Demand;
 use crate::asked::Asked;
 use crate::component::{Caller, ComponentFacts, ImageFacts};
-use crate::decide::{Action, Rule, Type, Verdict};
+use crate::decide::{Action, Type, Verdict};
 use crate::denial::{self, Cause, Denial, Guard};
 use crate::destination::{Destination, Scheme};
 use crate::engine::Compiled;
@@ -25,10 +26,11 @@ use crate::limits::{IMAGE_IMPORTS, JWT_TTL_DEFAULT, METHOD_BYTES, X509_TTL_MOST}
 use crate::workload::WorkloadId;
 
 mod callers;
-mod candidates;
 mod ready;
+mod sends;
 
 use self::ready::Ready;
+use self::sends::Sent;
 
 /// One component's policies and guards.
 pub struct Slice {
@@ -38,48 +40,59 @@ pub struct Slice {
     /// What nobody granted is allowed and recorded, for a time. Guards hold all the same.
     audit: bool,
     state: Result<Ready, String>,
+    /// Whatever is asked is granted.
+    #[cfg(feature = "bench-ungated")]
+    ungated: bool,
 }
 
 impl Slice {
-    pub(crate) fn new<'a>(
-        facts: &ComponentFacts,
-        generation: u64,
-        compiled: Arc<Compiled>,
-        rules: impl Iterator<Item = &'a Rule>,
-    ) -> Self {
-        Self::with(facts, generation, false, Ready::new(facts, compiled, rules, true))
+    pub(crate) fn new(facts: &ComponentFacts, generation: u64, compiled: Arc<Compiled>) -> Self {
+        Self::with(facts, generation, false, |facts| Ready::new(facts, compiled))
     }
 
     /// The same in audit mode: what no grant allows is allowed, and the grant says what it is instead of.
-    pub(crate) fn audited<'a>(
-        facts: &ComponentFacts,
-        generation: u64,
-        compiled: Arc<Compiled>,
-        rules: impl Iterator<Item = &'a Rule>,
-    ) -> Self {
-        Self::with(facts, generation, true, Ready::new(facts, compiled, rules, true))
+    pub(crate) fn audited(facts: &ComponentFacts, generation: u64, compiled: Arc<Compiled>) -> Self {
+        Self::with(facts, generation, true, |facts| Ready::new(facts, compiled))
     }
 
-    /// The same without an index: what every slice must agree with.
+    /// The same without an index and without memory: what every slice must agree with.
     #[cfg(test)]
-    pub(crate) fn unindexed<'a>(
-        facts: &ComponentFacts,
-        generation: u64,
-        compiled: Arc<Compiled>,
-        rules: impl Iterator<Item = &'a Rule>,
-    ) -> Self {
-        Self::with(facts, generation, false, Ready::new(facts, compiled, rules, false))
+    pub(crate) fn whole(facts: &ComponentFacts, generation: u64, compiled: Arc<Compiled>) -> Self {
+        Self::with(facts, generation, false, |facts| Ready::whole(facts, compiled))
     }
 
     pub(crate) fn broken(facts: &ComponentFacts, generation: u64, why: &str) -> Self {
-        Self::with(facts, generation, false, Err(why.to_owned()))
+        Self::with(facts, generation, false, |_| Err(why.to_owned()))
     }
 
-    fn with(facts: &ComponentFacts, generation: u64, audit: bool, state: Result<Ready, String>) -> Self {
-        let instance = Arc::from(facts.instance.as_str());
-        let mut slice = Self { instance, facts: Arc::new(facts.clone()), generation, audit, state };
-        callers::fill(&mut slice);
-        slice
+    fn with(
+        facts: &ComponentFacts,
+        generation: u64,
+        audit: bool,
+        state: impl FnOnce(&Arc<ComponentFacts>) -> Result<Ready, String>,
+    ) -> Self {
+        let facts = Arc::new(facts.clone());
+        Self {
+            instance: Arc::from(facts.instance.as_str()),
+            state: state(&facts),
+            facts,
+            generation,
+            audit,
+            #[cfg(feature = "bench-ungated")]
+            ungated: false,
+        }
+    }
+
+    /// One that grants whatever is asked.
+    #[cfg(feature = "bench-ungated")]
+    pub(crate) fn ungated(facts: &ComponentFacts, generation: u64) -> Self {
+        Self { ungated: true, ..Self::with(facts, generation, false, |_| Err("nothing is decided".to_owned())) }
+    }
+
+    /// Whether whatever is asked is granted.
+    #[cfg(feature = "bench-ungated")]
+    pub fn is_ungated(&self) -> bool {
+        self.ungated
     }
 
     /// The generation of policy.
@@ -99,7 +112,7 @@ impl Slice {
 
     /// Policies in this slice, guards included.
     pub fn policies(&self) -> usize {
-        self.state.as_ref().map_or(0, |ready| ready.metas.len())
+        self.state.as_ref().map_or(0, Ready::policies)
     }
 
     /// May the component be admitted?
@@ -123,7 +136,7 @@ impl Slice {
             ];
             let entity = ready.compiled.engine.entity(Type::Image, &self.facts.digest, attributes, [])?;
             let resource = entity.uid();
-            let verdict = ready.decide(Action::Load, &ready.with(entity)?, resource, []);
+            let verdict = ready.decide(Action::Load, ready.with(entity)?.as_ref(), resource, []);
             Ok(verdict)
         })?;
         Ok(self.grant(by, Load::new()))
@@ -132,6 +145,10 @@ impl Slice {
     /// May an import, named with its version, be linked?
     pub fn link(&self, interface: &str) -> Result<Grant<Link>, Denial> {
         let name = interface.parse::<InterfaceName>().ok();
+        #[cfg(feature = "bench-ungated")]
+        if self.ungated {
+            return Ok(self.grant(crate::ungated::nobody(), Link { interface: interface.to_owned() }));
+        }
         let asked = || Asked::Link {
             text: interface.to_owned(),
             name: name.clone(),
@@ -144,15 +161,23 @@ impl Slice {
             let entity = ready.compiled.engine.entity(Type::WitInterface, name.name(), [], [package])?;
             let resource = entity.uid();
             let version = RestrictedExpression::new_string(name.version().to_owned());
-            Ok(ready.decide(Action::Link, &ready.with(entity)?, resource, [("version", version)]))
+            Ok(ready.decide(Action::Link, ready.with(entity)?.as_ref(), resource, [("version", version)]))
         })?;
         Ok(self.grant(by, Link { interface: interface.to_owned() }))
     }
 
     /// May a request be sent to a destination? Asked before its name is resolved.
     pub fn http_send(&self, destination: &Destination, method: &str) -> Result<Grant<HttpSend>, Denial> {
+        #[cfg(feature = "bench-ungated")]
+        if self.ungated {
+            let what = HttpSend { destination: destination.clone(), method: method.to_owned(), peer: None };
+            return Ok(self.grant(crate::ungated::nobody(), what));
+        }
         let asked = || Asked::HttpSend { destination: destination.clone(), method: method.to_owned() };
         let ready = self.ready(&asked)?;
+        if let Some(Sent { by, peer }) = ready.sends.get(destination, method).cloned() {
+            return Ok(self.grant(by, HttpSend { destination: destination.clone(), method: method.to_owned(), peer }));
+        }
         if method.is_empty() || method.len() > METHOD_BYTES {
             return Err(self.malformed(&asked()));
         }
@@ -165,7 +190,12 @@ impl Slice {
             ];
             ready.decide_destination(Action::HttpSend, destination, context)
         })?;
-        let peer = self.peer(ready, &asked, destination, &by.policies)?;
+        let sent = Sent { peer: self.peer(&asked, destination, by.allowed.peer())?, by };
+        // What audit mode lets through is a refusal each time, with what was asked.
+        if sent.by.instead_of.is_none() {
+            ready.sends.put(destination, method, &sent);
+        }
+        let Sent { by, peer } = sent;
         Ok(self.grant(by, HttpSend { destination: destination.clone(), method: method.to_owned(), peer }))
     }
 
@@ -175,6 +205,11 @@ impl Slice {
         let (method, peer) = (send.method(), send.peer());
         // No scope ids, no IPv4 in IPv6's clothes: what is decided on is what is dialled.
         let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        #[cfg(feature = "bench-ungated")]
+        if self.ungated {
+            let what = HttpConnect { destination: destination.clone(), address, peer: None };
+            return Ok(self.grant(crate::ungated::nobody(), what));
+        }
         let asked = || Asked::HttpConnect {
             destination: destination.clone(),
             method: method.to_owned(),
@@ -212,11 +247,10 @@ impl Slice {
         let by = self.decide(&asked, || {
             let entity = ready.compiled.engine.entity(Type::Audience, audience, [], [])?;
             let resource = entity.uid();
-            Ok(ready.decide(Action::SvidJwt, &ready.with(entity)?, resource, [("ttl", seconds(ttl_secs))]))
+            Ok(ready.decide(Action::SvidJwt, ready.with(entity)?.as_ref(), resource, [("ttl", seconds(ttl_secs))]))
         })?;
-        let caps =
-            by.policies.iter().map(|id| ready.metas.get(id).and_then(|meta| meta.max_ttl).unwrap_or(JWT_TTL_DEFAULT));
-        let ttl_secs = ttl_secs.min(caps.max().unwrap_or(0));
+        let most = if by.instead_of.is_some() { JWT_TTL_DEFAULT } else { by.allowed.jwt_ttl() };
+        let ttl_secs = ttl_secs.min(most);
         Ok(self.grant(by, SvidJwt { audience: audience.to_owned(), ttl_secs }))
     }
 
@@ -237,7 +271,7 @@ impl Slice {
         let by = self.decide(&asked, || {
             let entity = ready.compiled.engine.entity(Type::Purpose, purpose, [], [])?;
             let resource = entity.uid();
-            Ok(ready.decide(Action::SvidSign, &ready.with(entity)?, resource, []))
+            Ok(ready.decide(Action::SvidSign, ready.with(entity)?.as_ref(), resource, []))
         })?;
         Ok(self.grant(by, SvidSign { purpose: purpose.to_owned() }))
     }
@@ -258,6 +292,10 @@ impl Slice {
 
     /// May this caller call the component? Asked for every request: callers that grants name are decided beforehand.
     pub fn call(&self, caller: &Caller) -> Result<Grant<Call>, Denial> {
+        #[cfg(feature = "bench-ungated")]
+        if self.ungated {
+            return Ok(self.grant(crate::ungated::nobody(), Call { caller: String::new() }));
+        }
         let known = match &self.state {
             Ok(ready) => ready.callers.get(caller, || self.decide_call(caller)),
             Err(_) => self.decide_call(caller),
@@ -280,9 +318,7 @@ impl Slice {
             let principal = entity.uid();
             let own = ready.principal.clone();
             // A component that calls itself is in the entities already.
-            let entities =
-                if ready.base.get(&principal).is_some() { ready.base.clone() } else { ready.with(entity)? };
-            Ok(ready.decide_for(principal, Action::Call, &entities, own, []))
+            Ok(ready.decide_for(principal, Action::Call, ready.with(entity)?.as_ref(), own, []))
         })
     }
 
@@ -294,7 +330,7 @@ impl Slice {
     ) -> Result<By, Denial> {
         let ready = self.ready(asked)?;
         let action = asked().action();
-        self.decide(asked, || Ok(ready.decide(action, &ready.base, ready.trust_domain.clone(), context)))
+        self.decide(asked, || Ok(ready.decide(action, ready.base()?, ready.trust_domain.clone(), context)))
     }
 
     fn ready(&self, asked: &dyn Fn() -> Asked) -> Result<&Ready, Denial> {
@@ -308,7 +344,15 @@ impl Slice {
         verdict: impl FnOnce() -> Result<Verdict, String>,
     ) -> Result<By, Denial> {
         match verdict().unwrap_or_else(Verdict::Unfit) {
-            Verdict::Allowed(by) => Ok(By::policies(Arc::from(by))),
+            Verdict::Allowed(by) => {
+                let allowed = self.state.as_ref().ok().and_then(|ready| ready.compiled.allowed(&by));
+                match allowed {
+                    Some(allowed) => Ok(By::policies(allowed)),
+                    None => {
+                        Err(self.cannot_decide(&asked(), denial::UNFIT, "an unknown policy allowed it", Vec::new()))
+                    }
+                }
+            }
             Verdict::NoGrant => {
                 let asked = asked();
                 let index = self.state.as_ref().ok().map(|ready| &ready.compiled.index);
@@ -317,11 +361,9 @@ impl Slice {
                 if self.audit && asked.may_be_audited() { Ok(By::audit(denial)) } else { Err(denial) }
             }
             Verdict::Forbidden(by) => {
-                let meta = self
-                    .state
-                    .as_ref()
-                    .ok()
-                    .and_then(|ready| by.iter().filter_map(|id| ready.metas.get(id)).min_by_key(|meta| &meta.id));
+                let meta = self.state.as_ref().ok().and_then(|ready| {
+                    by.iter().filter_map(|id| ready.compiled.meta(id.as_ref())).min_by_key(|meta| &meta.id)
+                });
                 let guard = meta.map(|meta| Guard {
                     id: meta.id.clone(),
                     reason: meta.reason.clone(),
@@ -341,7 +383,7 @@ impl Slice {
     /// The address guards, in code.
     fn guard(&self, ready: &Ready, asked: &dyn Fn() -> Asked, class: Option<AddressClass>) -> Result<(), Denial> {
         let Some(id) = class.and_then(AddressClass::guard) else { return Ok(()) };
-        let meta = ready.metas.get(&PolicyId::new(id));
+        let meta = ready.compiled.meta(id);
         let guard =
             meta.map(|meta| Guard { id: meta.id.clone(), reason: meta.reason.clone(), owner: meta.owner.clone() });
         Err(self.forbidden(&asked(), guard.unwrap_or_else(|| denial::code_guard(id))))
@@ -350,24 +392,20 @@ impl Slice {
     /// The peer that the policies demand which allowed it: none, one, or a contradiction.
     fn peer(
         &self,
-        ready: &Ready,
         asked: &dyn Fn() -> Asked,
         destination: &Destination,
-        by: &[PolicyId],
+        demand: &Demand,
     ) -> Result<Option<String>, Denial> {
-        let mut peers = by.iter().filter_map(|id| ready.metas.get(id)?.peer.as_ref());
-        let Some(peer) = peers.next() else { return Ok(None) };
-        if peers.any(|other| other != peer) {
-            return Err(self.cannot_decide(
+        match (demand, destination.scheme()) {
+            (Demand::Nobody, _) => Ok(None),
+            (Demand::Peer(peer), Scheme::Https) => Ok(Some(peer.to_string())),
+            (Demand::Contradiction, _) => Err(self.cannot_decide(
                 &asked(),
                 denial::CONTRADICTION,
                 "the policies that allow it demand different peers",
                 Vec::new(),
-            ));
-        }
-        match destination.scheme() {
-            Scheme::Https => Ok(Some(peer.to_string())),
-            Scheme::Http => Err(self.cannot_decide(
+            )),
+            (Demand::Peer(_), Scheme::Http) => Err(self.cannot_decide(
                 &asked(),
                 denial::CONTRADICTION,
                 "a peer is demanded for plain http",
@@ -403,7 +441,7 @@ impl Slice {
 
     fn waits_for_baseline(&self, name: Option<&InterfaceName>) -> bool {
         let Some((name, ready)) = name.zip(self.state.as_ref().ok()) else { return false };
-        ready.is_without_baseline() && ready::is_baseline(name)
+        ready.compiled.is_without_baseline() && ready::is_baseline(name)
     }
 
     fn grant<A>(&self, by: By, what: A) -> Grant<A> {

@@ -161,6 +161,43 @@ fn a_restart_of_the_runtime_keeps_it_and_one_of_the_host_ends_it() {
     assert_eq!(host.ask_status(0)["audited"], serde_json::json!([]));
 }
 
+/// A link is decided when a component is admitted and whenever policy changes: in audit mode it is let through there, on record.
+#[test]
+fn a_link_that_nobody_granted_is_let_through_at_admission_and_at_a_change_of_policy() {
+    let host = Host::ready(site());
+    let grants = host.site().file("grants.toml");
+    let granted = std::fs::read_to_string(&grants).unwrap();
+    let linked = "link = [\"portcullis:identity/*\"]\n";
+    let (before, after) = granted.split_once(linked).unwrap();
+    let without = format!("{before}{after}");
+    assert_ne!(granted, without);
+    audit(&host, &["test:identity", "--for", "1h"]).ok();
+    let links = || actions(&host).iter().filter(|action| *action == "link").count();
+    assert_eq!(links(), 0);
+    // Taken away while it runs: it goes on, and that is on record.
+    std::fs::write(&grants, &without).unwrap();
+    host.run(["reload"]).ok();
+    assert_eq!(get(&host, "/identity/id").status, 200, "{}", host.log());
+    assert!(holds_within(SOON, || links() > 0), "{:?}", actions(&host));
+    // Started anew without the grant: on disk before it runs.
+    let so_far = links();
+    host.run(["stop", "test:identity"]).ok();
+    host.run(["start", "identity.wasm", "--route", "/identity"]).ok();
+    let all = links();
+    assert!(all > so_far, "{:?}", actions(&host));
+    let started = host.audit().iter().rposition(|record| record["kind"] == "start");
+    let through = host.audit().iter().rposition(|r| r["kind"] == "let-through" && r["denial"]["action"] == "link");
+    assert!(through.is_some() && through < started, "{through:?} {started:?} {:#?}", host.audit());
+    assert_eq!(get(&host, "/identity/id").status, 200);
+    // An admission itself is not let through, and without audit mode neither is the link.
+    audit(&host, &["test:identity", "--off"]).ok();
+    assert_eq!(get(&host, "/identity/id").status, 403);
+    host.run(["stop", "test:identity"]).ok();
+    let refused = host.run(["start", "identity.wasm", "--route", "/identity"]);
+    assert_eq!(refused.exit, 20, "{}{}", refused.out, refused.err);
+    assert!(records(&host, "denial").iter().any(|record| record["code"] == "L0201"), "{:#?}", host.audit());
+}
+
 #[test]
 fn what_is_learnt_from_it_allows_the_same_without_it() {
     let server = Server::saying("hello");

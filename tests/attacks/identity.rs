@@ -65,6 +65,7 @@ fn only_who_is_granted_gets_an_identity_and_only_who_is_welcome_gets_in() {
     let host = Host::ready(site());
     the_welcome_caller_gets_in(&host);
     a_token_for_an_audience_that_is_not_granted_is_denied(&host);
+    wasmclouds_interface_denies_the_same(&host);
     an_issuance_is_on_disk_before_the_token_leaves(&host);
     a_caller_with_another_identity_is_refused_by_policy(&host);
     the_vault_does_not_answer_over_plain_http(&host);
@@ -101,6 +102,26 @@ fn a_token_for_an_audience_that_is_not_granted_is_denied(host: &Host) {
     }
     let empty = http::get(host.http(), "/greeter/mint?aud=", &[]);
     assert!([400, 403].contains(&empty.status), "{empty:?}");
+}
+
+// gate: wasmcloud:identity/store.get
+fn wasmclouds_interface_denies_the_same(host: &Host) {
+    let ask = |audience: &str| http::get(host.http(), &format!("/greeter/store?aud={audience}"), &[]);
+    let granted = ask("vault");
+    assert_eq!(granted.status, 200, "{}", granted.text());
+    assert_eq!(part(granted.json()["token"].as_str().unwrap(), 1)["aud"], serde_json::json!(["vault"]));
+    for audience in ["bank", "vaul", "VAULT"] {
+        let before = host.audit().len();
+        let refused = ask(audience);
+        assert_eq!(refused.status, 502, "{audience}: {}", refused.text());
+        let said = refused.json()["error"].as_str().unwrap().to_owned();
+        assert!(said.starts_with("store.get: other") && said.contains("I0201"), "{audience}: {said}");
+        let record = host.audit().into_iter().skip(before).find(|record| record["kind"] == "denial");
+        let record = record.expect("a denial is recorded before the guest hears of it");
+        assert_eq!((&record["code"], &record["by"]), (&"I0201".into(), &"identity".into()), "{record}");
+    }
+    // What is no audience is not even asked about.
+    assert_eq!(ask("").status, 502);
 }
 
 fn an_issuance_is_on_disk_before_the_token_leaves(host: &Host) {

@@ -35,6 +35,30 @@ fn only_identity_names_tls_and_certificate_issuing() {
     });
 }
 
+/// The one feature that weakens anything is not in what is built here: not by a default, not through another crate, not in the
+/// binary; and what would use it is refused as any unknown key is.
+#[test]
+fn a_default_build_has_no_way_to_leave_the_gate_open() {
+    let declared = manifest("host/Cargo.toml");
+    assert!(declared.pointer("/features/bench-ungated").is_some(), "the feature of this name is what is looked for");
+    let metadata = metadata(&["metadata", "--format-version", "1", "--offline", "--locked"]);
+    let nodes = metadata.pointer("/resolve/nodes").and_then(Value::as_array).expect("resolved packages");
+    for node in nodes {
+        let features = node.get("features").and_then(Value::as_array).expect("features");
+        assert!(!features.iter().any(|feature| feature == "bench-ungated"), "{}", text(node, "id"));
+    }
+    let binary = std::fs::read(portcullis_tests::binary()).expect("the binary under test");
+    for trace in ["danger_bench_gate", "THE GATE IS OPEN"] {
+        assert!(!binary.windows(trace.len()).any(|bytes| bytes == trace.as_bytes()), "{trace} is in the binary");
+    }
+    let mut site = portcullis_tests::site::Site::new();
+    site.top("danger_bench_gate = \"off\"\n");
+    site.write();
+    let checked = site.run(["config", "check", "--config", "portcullis.toml"]);
+    assert_eq!(checked.exit, 64, "{}{}", checked.out, checked.err);
+    assert!(checked.err.contains("danger_bench_gate: unknown key"), "{}{}", checked.out, checked.err);
+}
+
 #[test]
 fn only_the_host_names_wasmtime() {
     only_in(&["portcullis", "portcullis-native"], |name| name.starts_with("wasmtime"));
@@ -92,14 +116,14 @@ fn dependencies(part: &str) -> Vec<String> {
 }
 
 fn packages() -> Vec<Value> {
-    let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
-        .current_dir(root())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let metadata = metadata(&["metadata", "--format-version", "1", "--no-deps", "--offline"]);
     metadata.get("packages").and_then(Value::as_array).cloned().unwrap()
+}
+
+fn metadata(arguments: &[&str]) -> Value {
+    let output = Command::new(env!("CARGO")).args(arguments).current_dir(root()).output().expect("cargo metadata");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice(&output.stdout).unwrap()
 }
 
 fn manifest(path: &str) -> Value {

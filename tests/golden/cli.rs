@@ -42,6 +42,24 @@ fn a_wrong_command_line_reads_as_agreed() {
     golden("usage.txt", &ended.err);
 }
 
+/// The matrix of a small shop, as text, as CSV and as a page: what a change of the policy engine lets anybody do shows here.
+#[test]
+fn the_matrix_of_a_policy_reads_as_agreed() {
+    let mut site = Site::new();
+    site.policy("cedar = [\"site.cedar\"]\n");
+    site.write();
+    for file in ["grants.toml", "site.cedar"] {
+        std::fs::copy(root().join("tests/golden/shop").join(file), site.file(file)).unwrap();
+    }
+    let matrix = |more: &[&str]| {
+        site.run(["policy", "matrix", "--config", "portcullis.toml"].iter().chain(more).copied()).ok().out
+    };
+    golden("matrix.txt", &matrix(&[]));
+    golden("matrix.csv", &matrix(&["--csv"]));
+    matrix(&["--html", "matrix.html"]);
+    golden("matrix.html", &std::fs::read_to_string(site.file("matrix.html")).unwrap());
+}
+
 #[test]
 fn refusals_and_tables_read_as_agreed() {
     let mut site = Site::new();

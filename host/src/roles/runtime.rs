@@ -52,6 +52,9 @@ use crate::runtime::routes::Routes;
 pub struct Boot {
     /// A `danger_` knob.
     pub inspectable: bool,
+    /// Ask policy nothing.
+    #[cfg(feature = "bench-ungated")]
+    pub ungated: bool,
 }
 
 /// Everything after `Configure`.
@@ -93,6 +96,10 @@ pub fn run(handover: Handover) -> io::Result<()> {
     let report = sandbox::enter(&fence)?;
     crate::logging::start(Role::Runtime.name());
     tracing::info!(landlock = report.landlock, refused_calls = report.seccomp, "fenced");
+    #[cfg(feature = "bench-ungated")]
+    if boot.ungated {
+        crate::ungated::open();
+    }
     let low = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(LOW_THREADS)
         .thread_name("low")

@@ -19,6 +19,7 @@ use super::handshake::SignerThread;
 use super::identity::IdentityClient;
 use super::live::Live;
 use super::resolve::Resolver;
+use super::standing::linked;
 use crate::config::Limits;
 use crate::rpc::runtime::event::What;
 
@@ -161,6 +162,12 @@ impl Loaded {
     /// Puts a new slice of policy in force. What is at work under the one before is decided anew.
     pub fn swap_slice(&self, slice: Arc<Slice>) {
         let was_audited = self.in_force().slice().is_audited();
+        // A link that audit mode keeps is used from here on: one record for each generation.
+        for link in &self.links {
+            if let Ok(grant) = slice.link(link) {
+                self.note(&grant, || linked(link));
+            }
+        }
         self.in_force.store(Arc::new(InForce::new(slice, &self.links)));
         if was_audited {
             // What audit mode had issued is not for the time after.

@@ -15,7 +15,7 @@ use crate::cli::error::exit;
 use crate::clock;
 use crate::limits::AUDIT_MODE_MOST;
 use crate::policy::Audited;
-use crate::policy::audited::left;
+use crate::policy::pushed::{self, End};
 
 impl Host {
     /// Those in audit mode now.
@@ -60,8 +60,9 @@ impl Host {
         tracing::warn!(component, until, "AUDIT MODE: what nobody granted to this component is let through until then");
         let host = Arc::clone(self);
         let component = component.to_owned();
+        let end = End::of(until, clock::now());
         tokio::spawn(async move {
-            tokio::time::sleep(left(until, clock::now())).await;
+            pushed::over(end).await;
             host.end_audit_mode(&component, Some(until)).await;
         });
         Ok(until)

@@ -201,7 +201,11 @@ async fn start_runtime(host: &Arc<Host>) -> io::Result<RuntimeUp> {
     let child = host.spawner.spawn(Role::Runtime, None).await?;
     let (control, theirs) = rpc::pair()?;
     let workloads = workloads(&identity.child)?;
-    let boot = roles::runtime::Boot { inspectable: host.config.dangers.inspectable_runtime };
+    let boot = roles::runtime::Boot {
+        inspectable: host.config.dangers.inspectable_runtime,
+        #[cfg(feature = "bench-ungated")]
+        ungated: host.config.dangers.ungated,
+    };
     let mut fds = vec![theirs.as_fd(), workloads.as_fd(), host.listeners.http.as_fd()];
     fds.extend(host.listeners.mtls.as_ref().map(AsFd::as_fd));
     child.boot(serde_json::to_value(boot)?, &fds)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use portcullis_policies::{PolicySet, Source, SourceKind};
 
+use super::watch;
 use crate::cli::files;
 use crate::config;
 use crate::limits::CONFIG_BYTES;
@@ -84,5 +85,41 @@ impl Policy {
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    files::read_text(path, CONFIG_BYTES, "grants file").map_err(|error| error.to_string())
+    unchanged(path, || files::read_text(path, CONFIG_BYTES, "grants file").map_err(|error| error.to_string()))
+}
+
+/// What was read, unless the file changed meanwhile: the half of a policy may be wider than the whole.
+fn unchanged(path: &Path, read: impl FnOnce() -> Result<String, String>) -> Result<String, String> {
+    let before = watch::stamp(path);
+    let text = read()?;
+    match watch::stamp(path) == before {
+        true => Ok(text),
+        false => Err(format!("{} changed while it was read: it is taken up when it stays as it is", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_while_it_is_read_is_not_used() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("site.cedar");
+        std::fs::write(&path, "permit; forbid;").unwrap();
+        let whole = || std::fs::read_to_string(&path).map_err(|error| error.to_string());
+        assert_eq!(unchanged(&path, whole).as_deref(), Ok("permit; forbid;"));
+        let meanwhile = || {
+            std::fs::write(&path, "permit;").unwrap();
+            whole()
+        };
+        assert!(unchanged(&path, meanwhile).unwrap_err().contains("changed while it was read"));
+        let replaced = || {
+            let beside = dir.path().join("new");
+            std::fs::write(&beside, "permit;").unwrap();
+            std::fs::rename(&beside, &path).unwrap();
+            whole()
+        };
+        assert!(unchanged(&path, replaced).is_err());
+    }
 }

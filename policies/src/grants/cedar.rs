@@ -1,18 +1,15 @@
-//! Grants as Cedar policies, made through Cedar's JSON form: no policy text is ever put together from values.
+//! What each key of a grant permits.
 
 use std::sync::Arc;
 
-use cedar_policy::{Policy, PolicyId};
-use serde_json::{Value, json};
-
 use super::{CallerPattern, GrantEntry, IdentityRight};
-use crate::address::{AddressClass, AddressRange};
 use crate::component::ANONYMOUS;
-use crate::decide::{Action, Kind, Meta, Rule};
+use crate::decide::{Action, Kind, Meta};
 use crate::interface::LinkPattern;
+use crate::permits::{Addresses, Builder, Scope};
 
-/// All permits of a grant.
-pub(crate) fn rules(grant: &GrantEntry) -> Result<Vec<Rule>, String> {
+/// Adds all permits of a grant.
+pub(crate) fn permits(grant: &GrantEntry, into: &mut Builder<'_>) -> Result<(), String> {
     let meta = Arc::new(Meta {
         id: grant.id.clone(),
         kind: Kind::Grant,
@@ -23,7 +20,7 @@ pub(crate) fn rules(grant: &GrantEntry) -> Result<Vec<Rule>, String> {
         peer: grant.peer.clone(),
         max_ttl: grant.max_ttl,
     });
-    let mut permits = Permits { grant, meta, rules: Vec::new() };
+    let mut permits = Permits { component: Arc::from(grant.component.as_str()), meta, into };
     let own = || equals("Component", &grant.component);
     if grant.load {
         permits.add(Action::Load, own(), is("Image"), None)?;
@@ -31,14 +28,14 @@ pub(crate) fn rules(grant: &GrantEntry) -> Result<Vec<Rule>, String> {
     for link in links(grant) {
         let resource = match &link {
             LinkPattern::Interface(name) => equals("WitInterface", name.name()),
-            LinkPattern::Package(package) => json!({ "op": "in", "entity": entity("WitPackage", package) }),
+            LinkPattern::Package(package) => Scope::within("WitPackage", package),
         };
         permits.add(Action::Link, own(), resource, None)?;
     }
     for destination in &grant.http {
-        let resource = equals("Destination", &destination.to_string());
-        permits.add(Action::HttpSend, own(), resource.clone(), None)?;
-        permits.add(Action::HttpConnect, own(), resource, Some(address_condition(&grant.addresses)))?;
+        let resource = || equals("Destination", &destination.to_string());
+        permits.add(Action::HttpSend, own(), resource(), None)?;
+        permits.add(Action::HttpConnect, own(), resource(), Some(&grant.addresses))?;
     }
     if grant.identity.contains(&IdentityRight::Read) {
         permits.add(Action::IdentityRead, own(), is("TrustDomain"), None)?;
@@ -71,7 +68,7 @@ pub(crate) fn rules(grant: &GrantEntry) -> Result<Vec<Rule>, String> {
         };
         permits.add(Action::Call, principal, own(), None)?;
     }
-    Ok(permits.rules)
+    Ok(())
 }
 
 /// The interfaces of a grant: those it names, and those that what it grants cannot be used without.
@@ -108,64 +105,28 @@ pub(crate) fn links(grant: &GrantEntry) -> Vec<LinkPattern> {
     links
 }
 
-struct Permits<'a> {
-    grant: &'a GrantEntry,
+struct Permits<'a, 'e> {
+    component: Arc<str>,
     meta: Arc<Meta>,
-    rules: Vec<Rule>,
+    into: &'a mut Builder<'e>,
 }
 
-impl Permits<'_> {
-    fn add(&mut self, action: Action, principal: Value, resource: Value, when: Option<Value>) -> Result<(), String> {
-        let conditions: Vec<Value> = when.map(|body| json!({ "kind": "when", "body": body })).into_iter().collect();
-        let text =
-            |value: &Value, path: &str| value.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-        let nets = conditions.iter().any(|condition| condition.to_string().contains("isInRange"));
-        let shape = format!("{action:?} {} {} {nets}", text(&resource, "/op"), text(&principal, "/entity/type"));
-        let policy = json!({
-            "effect": "permit",
-            "principal": principal,
-            "action": { "op": "==", "entity": entity("Action", action.name()) },
-            "resource": resource,
-            "conditions": conditions,
-            "annotations": { "id": self.grant.id, "reason": self.grant.reason, "owner": self.grant.owner },
-        });
-        // A slash is in no id that an operator can choose.
-        let id = PolicyId::new(format!("{}/{}/{}", self.grant.id, action.name(), self.rules.len()));
-        self.rules.push(Rule {
-            policy: Policy::from_json(Some(id), policy).map_err(|error| error.to_string())?,
-            meta: Arc::clone(&self.meta),
-            actions: vec![action],
-            component: Some(self.grant.component.clone()),
-            shape: Some(shape),
-        });
-        Ok(())
+impl Permits<'_, '_> {
+    fn add(
+        &mut self,
+        action: Action,
+        principal: Scope,
+        resource: Scope,
+        when: Option<Addresses<'_>>,
+    ) -> Result<(), String> {
+        self.into.add(&self.meta, &self.component, action, (&principal, &resource), when)
     }
 }
 
-fn address_condition(ranges: &[AddressRange]) -> Value {
-    let context = |attribute: &str| json!({ ".": { "left": { "Var": "context" }, "attr": attribute } });
-    let mut classes = vec![json!({ "Value": AddressClass::Public.name() })];
-    let mut nets = Vec::new();
-    for range in ranges {
-        match range {
-            AddressRange::Class(class) => classes.push(json!({ "Value": class.name() })),
-            AddressRange::Net(_) => {
-                nets.push(json!({ "isInRange": [context("ip"), { "ip": [{ "Value": range.to_string() }] }] }));
-            }
-        }
-    }
-    let of_class = json!({ "contains": { "left": { "Set": classes }, "right": context("class") } });
-    nets.into_iter().fold(of_class, |left, right| json!({ "||": { "left": left, "right": right } }))
+fn equals(kind: &'static str, id: &str) -> Scope {
+    Scope::equals(kind, id)
 }
 
-fn entity(kind: &str, id: &str) -> Value {
-    json!({ "type": format!("Host::{kind}"), "id": id })
-}
-
-fn equals(kind: &str, id: &str) -> Value {
-    json!({ "op": "==", "entity": entity(kind, id) })
-}
-
-fn is(kind: &str) -> Value {
-    json!({ "op": "is", "entity_type": format!("Host::{kind}") })
+fn is(kind: &'static str) -> Scope {
+    Scope::is(kind)
 }

@@ -1,14 +1,14 @@
-//! What a slice has built beforehand: policies by action, the entities of the component, of its destinations.
+//! What a slice knows of its component: its entities, its part of the policies, and what was decided already.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
-use cedar_policy::{Entities, Entity, EntityUid, PolicyId, RestrictedExpression};
+use cedar_policy::{Entities, Entity, EntityUid, PolicySet, RestrictedExpression};
 
 use super::callers::Callers;
-use super::candidates::Candidates;
+use super::sends::Sends;
 use crate::component::ComponentFacts;
-use crate::decide::{Action, Engine, Kind, Meta, Rule, Type, Verdict};
+use crate::decide::{Action, Engine, Type, Verdict};
 use crate::destination::{Destination, Host};
 use crate::engine::Compiled;
 use crate::grants::CallerPattern;
@@ -19,62 +19,74 @@ use crate::workload::WorkloadId;
 /// A slice that can decide.
 pub(super) struct Ready {
     pub(super) compiled: Arc<Compiled>,
-    pub(super) metas: HashMap<PolicyId, Arc<Meta>>,
     pub(super) principal: EntityUid,
     pub(super) trust_domain: EntityUid,
-    pub(super) base: Entities,
     pub(super) callers: Callers,
-    by_action: Vec<Candidates>,
-    destinations: HashMap<Destination, (EntityUid, Entities)>,
+    pub(super) sends: Sends,
+    facts: Arc<ComponentFacts>,
+    workload: WorkloadId,
+    /// The component's own entities, made when something is first decided.
+    base: OnceLock<Entities>,
+    /// Every policy of every component, in one set: what the index must agree with.
+    #[cfg(test)]
+    whole: Option<PolicySet>,
 }
 
 impl Ready {
-    pub(super) fn new<'a>(
-        facts: &ComponentFacts,
-        compiled: Arc<Compiled>,
-        rules: impl Iterator<Item = &'a Rule>,
-        by_resource: bool,
-    ) -> Result<Self, String> {
+    pub(super) fn new(facts: &Arc<ComponentFacts>, compiled: Arc<Compiled>) -> Result<Self, String> {
         let workload = facts.check()?;
-        let mut metas = HashMap::new();
-        let mut by_action: Vec<Vec<&Rule>> = Action::ALL.iter().map(|_| Vec::new()).collect();
-        for rule in rules {
-            for action in &rule.actions {
-                by_action.get_mut(*action as usize).ok_or("an action is missing")?.push(rule);
-            }
-            metas.insert(rule.policy.id().clone(), Arc::clone(&rule.meta));
-        }
-        let by_action = by_action.iter().map(|rules| Candidates::new(rules, by_resource)).collect::<Result<_, _>>()?;
         let engine = &compiled.engine;
-        let own = own_entities(engine, facts, &workload)?;
-        let base = Entities::from_entities(own, Some(engine.schema())).map_err(|error| error.to_string())?;
         let missing = || "an entity type is missing".to_owned();
-        let mut ready = Self {
+        Ok(Self {
             principal: engine.uid(Type::Component, &facts.name).ok_or_else(missing)?,
             trust_domain: engine.uid(Type::TrustDomain, workload.trust_domain()).ok_or_else(missing)?,
+            callers: Callers::new(named_workloads(&compiled, facts)),
+            sends: Sends::new(compiled.index.of_component(&facts.name).map(|grant| grant.http.len()).sum()),
+            facts: Arc::clone(facts),
+            workload,
+            base: OnceLock::new(),
             compiled,
-            metas,
-            base,
-            callers: Callers::default(),
-            by_action,
-            destinations: HashMap::new(),
-        };
-        let granted: Vec<Destination> = ready.granted(facts).cloned().collect();
-        for destination in granted {
-            let built = ready.destination(&destination)?;
-            ready.destinations.insert(destination, built);
-        }
-        Ok(ready)
+            #[cfg(test)]
+            whole: None,
+        })
+    }
+
+    /// The same, asking all policies each time.
+    #[cfg(test)]
+    pub(super) fn whole(facts: &Arc<ComponentFacts>, compiled: Arc<Compiled>) -> Result<Self, String> {
+        let whole = Some(compiled.whole()?);
+        Ok(Self { whole, sends: Sends::forgetful(), ..Self::new(facts, compiled)? })
+    }
+
+    /// Policies that can match the component, guards included.
+    pub(super) fn policies(&self) -> usize {
+        self.compiled.policies_of(&self.facts.name)
     }
 
     pub(super) fn uid(&self, kind: Type, id: &str) -> Result<EntityUid, String> {
         self.compiled.engine.uid(kind, id).ok_or_else(|| "an entity type is missing".to_owned())
     }
 
-    /// The component's entities and one more.
-    pub(super) fn with(&self, entity: Entity) -> Result<Entities, String> {
+    /// The component's entities.
+    pub(super) fn base(&self) -> Result<&Entities, String> {
+        if let Some(base) = self.base.get() {
+            return Ok(base);
+        }
+        let engine = &self.compiled.engine;
+        let own = own_entities(engine, &self.facts, &self.workload)?;
+        let base = Entities::from_entities(own, Some(engine.schema())).map_err(|error| error.to_string())?;
+        Ok(self.base.get_or_init(|| base))
+    }
+
+    /// The component's entities and one more. One that is among them already, and the same, is not added.
+    pub(super) fn with(&self, entity: Entity) -> Result<Cow<'_, Entities>, String> {
+        let base = self.base()?;
+        let uid = entity.uid();
+        if uid == self.principal || base.get(&uid).is_some() {
+            return Ok(Cow::Borrowed(base));
+        }
         let schema = Some(self.compiled.engine.schema());
-        self.base.clone().add_entities([entity], schema).map_err(|error| error.to_string())
+        base.clone().add_entities([entity], schema).map(Cow::Owned).map_err(|error| error.to_string())
     }
 
     /// The entity of a workload.
@@ -102,13 +114,20 @@ impl Ready {
         resource: EntityUid,
         context: impl IntoIterator<Item = (&'static str, RestrictedExpression)>,
     ) -> Verdict {
-        match self.by_action.get(action as usize) {
-            Some(candidates) => {
-                let policies = candidates.of(&resource);
-                self.compiled.engine.decide(policies, entities, (principal, action, resource), context)
-            }
-            None => Verdict::Unfit("an action is missing".to_owned()),
+        match self.sets(action, &resource) {
+            Ok(sets) => self.compiled.engine.decide(sets.into_iter(), entities, (principal, action, resource), context),
+            Err(why) => Verdict::Unfit(why),
         }
+    }
+
+    /// The policies to ask about an action on a resource.
+    fn sets(&self, action: Action, resource: &EntityUid) -> Result<Vec<&PolicySet>, String> {
+        #[cfg(test)]
+        if let Some(whole) = &self.whole {
+            return Ok(vec![whole]);
+        }
+        let sets = self.compiled.sets_of(&self.facts.name, action, resource);
+        sets.map(|set| set.as_ref().map_err(Clone::clone)).collect()
     }
 
     /// Asks about an action on a destination.
@@ -118,34 +137,6 @@ impl Ready {
         destination: &Destination,
         context: impl IntoIterator<Item = (&'static str, RestrictedExpression)>,
     ) -> Result<Verdict, String> {
-        if let Some((uid, entities)) = self.destinations.get(destination) {
-            return Ok(self.decide(action, entities, uid.clone(), context));
-        }
-        let (uid, entities) = self.destination(destination)?;
-        Ok(self.decide(action, &entities, uid, context))
-    }
-
-    /// Whether nothing was granted to anybody, so that the baseline was left out.
-    pub(super) fn is_without_baseline(&self) -> bool {
-        !self.metas.values().any(|meta| meta.kind == Kind::Baseline)
-    }
-
-    /// The workloads that grants of this component name as callers.
-    pub(super) fn named_workloads(&self, facts: &ComponentFacts) -> Vec<String> {
-        let callers = self.compiled.index.of_component(&facts.name).flat_map(|grant| &grant.callers);
-        let workload = |caller: &CallerPattern| match caller {
-            CallerPattern::Anonymous => None,
-            CallerPattern::Workload(id) => Some(id.to_string()),
-        };
-        callers.filter_map(workload).collect()
-    }
-
-    fn granted(&self, facts: &ComponentFacts) -> impl Iterator<Item = &Destination> {
-        let own = self.compiled.index.of_component(&facts.name);
-        own.flat_map(|grant| &grant.http)
-    }
-
-    fn destination(&self, destination: &Destination) -> Result<(EntityUid, Entities), String> {
         let zones: Vec<EntityUid> = match destination.host() {
             Host::Dns(name) => name.zones().map(|zone| self.uid(Type::DnsZone, zone)).collect::<Result<_, _>>()?,
             Host::V4(_) | Host::V6(_) => Vec::new(),
@@ -156,7 +147,8 @@ impl Ready {
             ("port", RestrictedExpression::new_long(i64::from(destination.port()))),
         ];
         let entity = self.compiled.engine.entity(Type::Destination, &destination.to_string(), attributes, zones)?;
-        Ok((entity.uid(), self.with(entity)?))
+        let uid = entity.uid();
+        Ok(self.decide(action, self.with(entity)?.as_ref(), uid, context))
     }
 }
 
@@ -164,6 +156,16 @@ impl Ready {
 pub(super) fn is_baseline(name: &InterfaceName) -> bool {
     let quoted = |pattern: &str| shipped::BASELINE.contains(&format!("\"{pattern}\""));
     quoted(name.name()) || quoted(name.package())
+}
+
+/// The workloads that grants of a component name as callers.
+fn named_workloads(compiled: &Compiled, facts: &ComponentFacts) -> Vec<String> {
+    let callers = compiled.index.of_component(&facts.name).flat_map(|grant| &grant.callers);
+    let workload = |caller: &CallerPattern| match caller {
+        CallerPattern::Anonymous => None,
+        CallerPattern::Workload(id) => Some(id.to_string()),
+    };
+    callers.filter_map(workload).collect()
 }
 
 fn own_entities(engine: &Engine, facts: &ComponentFacts, workload: &WorkloadId) -> Result<Vec<Entity>, String> {

@@ -10,6 +10,7 @@
 
 mod live;
 mod partner;
+mod policy;
 mod tls;
 mod tokens;
 

@@ -39,6 +39,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Greeter {
             (Method::Get, "/greeter") => greet(&request),
             (Method::Get, "/greeter/fetch") => try_destination(&target),
             (Method::Get, "/greeter/mint") => mint(&target),
+            (Method::Get, "/greeter/store") => stored(&target),
             (Method::Get, _) => Err(Failure::request(404, "no such path")),
             (_, _) => Err(Failure::request(405, "only GET is answered")),
         };
@@ -91,6 +92,17 @@ fn mint(target: &Target) -> Result<Value, Failure> {
     let audience = target.query("aud").ok_or(Failure::request(400, "?aud=AUDIENCE, percent-encoded, is missing"))?;
     let svid = jwt::fetch(&[audience]).map_err(|error| Failure::identity("jwt.fetch", error))?;
     Ok(json!({ "spiffe_id": svid.spiffe_id, "token": svid.token, "token_expires_at": svid.expires_at }))
+}
+
+/// A token by wasmCloud's interface, which knows no codes.
+fn stored(target: &Target) -> Result<Value, Failure> {
+    let audience = target.query("aud").ok_or(Failure::request(400, "?aud=AUDIENCE, percent-encoded, is missing"))?;
+    match store::get(&audience) {
+        Ok(token) => Ok(json!({ "token": token })),
+        Err(store::Error::NotFound) => Err(Failure::step("store.get", "not-found")),
+        Err(store::Error::Io(text)) => Err(Failure::step("store.get", format!("io, {text}"))),
+        Err(store::Error::Other(text)) => Err(Failure::step("store.get", format!("other, {text}"))),
+    }
 }
 
 fn vault_url(request: &IncomingRequest) -> Result<String, Failure> {

@@ -1,0 +1,167 @@
+#!/usr/bin/env python3
+"""What the whole gate costs: one build that can be told to ask policy nothing, with the gate on and with the gate off.
+
+Needs wrk and a build of its own, which is good for nothing else (a host from it runs only where its configuration says how
+the gate is to be, and on loopback only):
+
+    cargo build --release --workspace --features portcullis/bench-ungated --target-dir target/bench-gate
+
+Both hosts run at the same time, one is loaded at a time: on off off on, then off on on off, so that what drifts meets both.
+What counts is the ratio of the two within a round, and the median of these. With `--noise` the same is done with two hosts
+that both have the gate on, which shows what the machine alone makes of it.
+
+Exit codes: 0 what is wanted was reached, 1 it was missed, 2 usage, 3 nothing could be judged, 4 nothing could be measured.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.dont_write_bytecode = True
+
+from compare import GUESTS, ROOT, digests, machine  # noqa: E402
+from measure import load, warm_up  # noqa: E402
+from servers import Broken, Portcullis, answers  # noqa: E402
+
+WANTED = 0.97
+LEAST_ROUNDS = 5
+# Where half of the rounds lie further apart than this, the machine is measured and not the gate.
+STEADY = 0.06
+
+
+class Gated(Portcullis):
+    """A host of the bench build, its gate on or off."""
+
+    def __init__(self, name, folder, portcullis, guest, gate):
+        self.gate = gate
+        folder = folder / name
+        folder.mkdir()
+        super().__init__(name, folder, portcullis, guest)
+
+    def configuration(self, root):
+        return super().configuration(root).replace(
+            "version = 1\n", f'version = 1\ndanger_bench_gate = "{self.gate}"\n', 1)
+
+    def start(self):
+        super().start()
+        status = json.loads(self.run("status", "--config", "portcullis.toml", "--json"))
+        if "danger_bench_gate" not in status["dangers"]:
+            raise Broken("this is not the bench build, or its status does not name the danger")
+        self.check_gate()
+
+    def check_gate(self):
+        """Whether the gate is as it should be: nobody may call any more, and then again."""
+        grants = self.folder / "grants.toml"
+        granted = grants.read_text()
+        grants.write_text(granted.replace('callers = ["anonymous"]\n', ""))
+        self.run("reload", "--config", "portcullis.toml")
+        found, wanted = answers(self.port), {"on": 403, "off": 200}[self.gate]
+        if found != wanted:
+            raise Broken(f"with the gate {self.gate} and nobody granted, a request is answered {found}, not {wanted}")
+        grants.write_text(granted)
+        self.run("reload", "--config", "portcullis.toml")
+
+
+def main():
+    options = arguments()
+    with tempfile.TemporaryDirectory(prefix="portcullis-gate-") as folder:
+        try:
+            report = measure_all(options, Path(folder))
+        except Broken as error:
+            print(f"gate.py: {error}", file=sys.stderr)
+            return 4
+    print(json.dumps(report, indent=2) if options.json else shown(report))
+    verdicts = [one["verdict"] for one in report["connections"]]
+    return 1 if "missed" in verdicts else 3 if "not judged" in verdicts else 0
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--portcullis", default=str(ROOT / "target/bench-gate/release/portcullis"), help="the bench build")
+    parser.add_argument("--wrk", default="wrk", help="the load generator (from PATH if it is a name)")
+    parser.add_argument("--rounds", type=int, default=9, help="rounds (default 9)")
+    parser.add_argument("--seconds", type=int, default=3, help="seconds of each load, four in a round (default 3)")
+    parser.add_argument("--noise", action="store_true", help="the gate on in both: what the machine makes of it")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    options = parser.parse_args()
+    for name in ("portcullis", "wrk"):
+        found = shutil.which(getattr(options, name))
+        if found is None:
+            parser.error(f"--{name}: there is no program {getattr(options, name)}")
+        setattr(options, name, os.path.abspath(found))
+    if min(options.rounds, options.seconds) < 1:
+        parser.error("--rounds and --seconds must be at least 1")
+    return options
+
+
+def measure_all(options, folder):
+    hello = GUESTS / "hello.wasm"
+    second = "on" if options.noise else "off"
+    hosts = [Gated("first", folder, options.portcullis, hello, "on"),
+             Gated("second", folder, options.portcullis, hello, second)]
+    report = {"machine": machine(), "guests": digests(hello), "gates": ["on", second],
+              "loadavg_before": os.getloadavg(), "connections": []}
+    try:
+        for host in hosts:
+            host.start()
+            warm_up(options.wrk, host)
+        for connections in (1, 64):
+            rounds = [one_round(options, hosts, connections, number) for number in range(options.rounds)]
+            report["connections"].append(judged(connections, rounds))
+    finally:
+        for host in hosts:
+            host.stop()
+    report["loadavg_after"] = os.getloadavg()
+    return report
+
+
+def one_round(options, hosts, connections, number):
+    """Requests a second of both, and their ratio."""
+    order = [0, 1, 1, 0] if number % 2 == 0 else [1, 0, 0, 1]
+    speeds = [[], []]
+    for which in order:
+        measured = load(options.wrk, hosts[which].port, connections, options.seconds)
+        speeds[which].append(measured["requests_per_second"])
+    first, second = (sum(taken) / len(taken) for taken in speeds)
+    if second <= 0:
+        raise Broken("nobody was answered")
+    return {"first": first, "second": second, "ratio": first / second}
+
+
+def judged(connections, rounds):
+    ratios = sorted(one["ratio"] for one in rounds)
+    median = statistics.median(ratios)
+    middle = ratios[len(ratios) // 4:len(ratios) - len(ratios) // 4]
+    spread = middle[-1] - middle[0]
+    doubt = None
+    if len(rounds) < LEAST_ROUNDS:
+        doubt = f"{len(rounds)} rounds say too little, {LEAST_ROUNDS} are needed"
+    elif spread > STEADY:
+        doubt = f"the middle half of the rounds spreads by {spread:.3f}, more than {STEADY}"
+    verdict = "not judged" if doubt else "reached" if median >= WANTED else "missed"
+    return {"connections": connections, "first": statistics.median(one["first"] for one in rounds),
+            "second": statistics.median(one["second"] for one in rounds), "ratio": median,
+            "least": ratios[0], "most": ratios[-1], "rounds": len(rounds), "verdict": verdict, "doubt": doubt}
+
+
+def shown(report):
+    lines = ["machine   " + ", ".join(f"{key} {value}" for key, value in report["machine"].items())]
+    lines += [f"guest     {name}, {facts['bytes']} bytes" for name, facts in report["guests"].items()]
+    lines += ["loadavg   before %.2f %.2f %.2f, after %.2f %.2f %.2f" % (*report["loadavg_before"], *report["loadavg_after"])]
+    on, second = report["gates"]
+    for one in report["connections"]:
+        doubt = f" ({one['doubt']})" if one["doubt"] else ""
+        lines.append(
+            f"{one['connections']:>3} connections: gate {on} {one['first']:.0f}/s, gate {second} {one['second']:.0f}/s, ratio "
+            f"{one['ratio']:.3f} ({one['least']:.3f} to {one['most']:.3f}, {one['rounds']} rounds), wanted >= {WANTED}: "
+            f"{one['verdict']}{doubt}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
