@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use webpki::{ALL_VERIFICATION_ALGS, EndEntityCert, KeyUsage, anchor_from_trusted_cert};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
+use crate::digest::Digest;
 use crate::excerpt::Excerpt;
 use crate::limits::ROOT_KEYS;
 
@@ -81,6 +82,17 @@ impl SvidAuthorities {
         signature: &[u8],
         now: OffsetDateTime,
     ) -> Result<String, SvidError> {
+        self.verify_under(chain, message, signature, now).map(|(id, _)| id)
+    }
+
+    /// The same, and the digest of the authority that the path leads to.
+    pub(crate) fn verify_under(
+        &self,
+        chain: &[Vec<u8>],
+        message: &[u8],
+        signature: &[u8],
+        now: OffsetDateTime,
+    ) -> Result<(String, Digest), SvidError> {
         let (leaf, above) = chain.split_first().ok_or_else(|| SvidError::Form("there is none".to_owned()))?;
         let id = spiffe_id(leaf)?;
         let path = |error: webpki::Error| SvidError::Path(Excerpt(&error.to_string()).to_string());
@@ -92,14 +104,26 @@ impl SvidAuthorities {
         let at = UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds));
         // Section 4.4: an SVID with extended key usages names those of both sides of TLS.
         let usage = KeyUsage::client_auth();
-        certificate
+        let verified = certificate
             .verify_for_usage(ALL_VERIFICATION_ALGS, &self.anchors, &above, at, usage, None, None)
             .map_err(path)?;
+        let authority = authority(verified.anchor());
         let made = |algorithm: &&dyn SignatureVerificationAlgorithm| {
             certificate.verify_signature(*algorithm, message, signature).is_ok()
         };
-        if SIGNATURES.iter().any(made) { Ok(id) } else { Err(SvidError::Signature) }
+        if SIGNATURES.iter().any(made) { Ok((id, authority)) } else { Err(SvidError::Signature) }
     }
+
+    /// Whether it has the authority with this digest.
+    pub(crate) fn has(&self, authority_digest: &Digest) -> bool {
+        self.anchors.iter().any(|anchor| authority(anchor) == *authority_digest)
+    }
+}
+
+/// The digest of an authority's name and key.
+fn authority(anchor: &TrustAnchor<'_>) -> Digest {
+    let key = Digest::of(&anchor.subject_public_key_info);
+    Digest::of(&[key.as_bytes().as_slice(), &anchor.subject].concat())
 }
 
 /// The SPIFFE ID in a certificate. Nothing about the certificate is verified.

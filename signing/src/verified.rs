@@ -1,12 +1,14 @@
 //! The proof that verification happened: a value that only the verifier can make.
 
+use std::sync::{Arc, Mutex};
+
+use time::OffsetDateTime;
+
 use crate::bytes::ComponentBytes;
 use crate::claims::Claims;
 use crate::digest::Digest;
 use crate::interface::Interfaces;
-use time::OffsetDateTime;
-
-use crate::trust::{DenyList, Signer, TrustPolicy};
+use crate::trust::{DenyList, Origin, Signer, SignerEntry, SignerIdentity, TrustPolicy};
 
 /// Something that was verified for one component. Private fields, no public constructor, no way to swap a part.
 #[derive(Debug, Clone)]
@@ -23,14 +25,38 @@ pub struct Verified<T> {
     interfaces: Interfaces,
 }
 
-/// A signer that counted, and when it signed as far as that is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A signer that counted, and what a later trust policy is asked about it.
+#[derive(Debug, Clone)]
 pub(crate) struct Signed {
     pub(crate) signer: Signer,
+    /// The delegations beside the evidence that it was known by, as they were made; the one by a signer of the policy first.
+    pub(crate) links: Vec<SignerEntry>,
     /// The digest of what it signed.
     pub(crate) statement: Digest,
-    /// Proven by the evidence, else what the claims state.
-    pub(crate) at: OffsetDateTime,
+    /// When: proven by the evidence, else what the claims state. Absent: nobody says.
+    pub(crate) at: Option<OffsetDateTime>,
+    pub(crate) proof: Proof,
+    /// Where the trust policy supplied the claims: by this.
+    pub(crate) origin: Option<Origin>,
+}
+
+/// What made it this signer's.
+#[derive(Debug, Clone)]
+pub(crate) enum Proof {
+    /// Its key.
+    Key,
+    /// An X.509-SVID under the authority with this digest.
+    Svid(Digest),
+    /// A certificate under a pinned trusted root.
+    Certificate(Certified),
+}
+
+/// Evidence with a certificate, kept to be verified again where the trust policy demands something else of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Certified {
+    pub(crate) bundle: Arc<[u8]>,
+    /// What was demanded when it held last, and the digest of the trusted root: so that the same is not asked twice.
+    pub(crate) held: Arc<Mutex<(SignerIdentity, Digest)>>,
 }
 
 impl Verified<Claims> {

@@ -15,6 +15,7 @@
 //!
 //! No network, no clock, no files: everything comes in as an argument.
 
+mod again;
 mod attested;
 mod checks;
 mod piece;
@@ -116,17 +117,19 @@ pub fn recheck(
     let ctx = Context { trust, deny_list, audience, now, highest_seen: &never };
     let about = |refusal: Refusal| refusal.about(verified.digest(), trust.version(), 0);
     let claims = verified.claims();
-    let mut counted = Vec::new();
-    let mut first = None;
-    for signed in verified.signed() {
-        match still(signed, verified, &ctx) {
-            Ok(()) => counted.push(now_with_its_roles(&signed.signer, trust)),
-            Err(refusal) => first = first.or(Some(refusal)),
+    let signers = Signers::of(trust);
+    let mut counted: Vec<Signer> = Vec::new();
+    for (position, signed) in verified.signed().enumerate() {
+        match again::still(signed, verified, &signers, &ctx) {
+            // Whoever signed first gave the component its standing with policies: without it nothing is left.
+            Err(refusal) if position == 0 => return Err(about(refusal)),
+            Ok(signer) if position == 0 && signer.group() != signed.signer.group() => {
+                return Err(about(again::other_group(&signed.signer, &signer)));
+            }
+            Ok(signer) => counted.push(signer),
+            // The thresholds say whether the others are enough.
+            Err(_) => {}
         }
-    }
-    // Whoever signed first gave the component its standing with policies: without it nothing is left.
-    if let Some(refusal) = first.take_if(|_| counted.first().is_none_or(|one| one.name() != verified.signer().name())) {
-        return Err(about(refusal));
     }
     let counted: Vec<&Signer> = counted.iter().collect();
     // Further evidence was there when it was verified, and is not kept.
@@ -135,54 +138,6 @@ pub fn recheck(
         Some(refusal) => Err(about(refusal)),
         None => Ok(()),
     }
-}
-
-/// The signer with the roles that the trust policy gives it now; whoever another one vouched for keeps its own.
-fn now_with_its_roles(signer: &Signer, trust: &TrustPolicy) -> Signer {
-    match trust.signers().iter().find(|entry| entry.name == signer.name()) {
-        Some(entry) => signer.clone().with_roles(entry.roles.clone()),
-        None => signer.clone(),
-    }
-}
-
-/// Whether a signer that counted would count now.
-fn still(signed: &Signed, verified: &Verified<Claims>, ctx: &Context<'_>) -> Result<(), Refusal> {
-    let signer = &signed.signer;
-    let about = crate::trust::About {
-        digest: verified.digest(),
-        statement: &signed.statement,
-        signer,
-        claims: verified.claims(),
-        signed_at: signed.at,
-    };
-    checks::denied(&about, ctx)?;
-    let names = std::iter::once(signer.name()).chain(signer.delegated_by());
-    let ids = signer.ids();
-    for (name, id) in names.zip(ids) {
-        // A signer that another one vouched for is known through that one alone.
-        let own = ctx.trust.signers().iter().find(|entry| entry.name == name);
-        let Some(entry) = own else {
-            if name == signer.anchor() || !name.contains('/') {
-                return Err(Refusal::new(
-                    RefusalCode::SignerUnknown,
-                    format!("the signer `{name}` is not in the trust policy any more"),
-                    "have a trusted signer sign",
-                )
-                .detail("signer", [name]));
-            }
-            continue;
-        };
-        if !entry.identity.id().means(id) {
-            return Err(Refusal::new(
-                RefusalCode::SignerUnknown,
-                format!("the signer `{name}` is somebody else in the trust policy now"),
-                "have a trusted signer sign",
-            )
-            .detail("signer", [name]));
-        }
-        entry.delegation.check(name, verified.claims(), ctx.audience, ctx.now)?;
-    }
-    Ok(())
 }
 
 /// What was refused on the way.

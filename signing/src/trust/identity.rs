@@ -205,6 +205,14 @@ impl SignerId {
             }
     }
 
+    /// Whether both stand for one: the same key, the same SPIFFE ID, or the same name in certificates whoever issued them.
+    pub(crate) fn is_same_as(&self, other: &Self) -> bool {
+        fn name(id: &SignerId) -> &str {
+            id.0.strip_prefix("oidc:").and_then(|rest| rest.split_once('#')).map_or(&id.0, |(_, identity)| identity)
+        }
+        name(self) == name(other)
+    }
+
     /// The ID of a SPIFFE ID that was verified.
     pub(crate) fn spiffe(id: &str) -> Self {
         Self(id.to_owned())

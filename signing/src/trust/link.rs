@@ -46,6 +46,8 @@ pub(crate) struct Known {
     /// Name, ID and delegation of each signer above it, nearest first.
     above: Vec<(String, SignerId, Delegation)>,
     anchor: String,
+    /// The links that led to it, as they were made; the one by a signer of the policy first.
+    links: Vec<SignerEntry>,
 }
 
 /// Signs a delegation of a part of `key`'s own to `entry`: the JSON of a bundle.
@@ -92,7 +94,7 @@ impl Signers {
                 above.push((parent.name.clone(), parent.identity.id(), parent.delegation.clone()));
                 next = parent.parent.as_deref().filter(|_| above.len() < DELEGATION_DEPTH);
             }
-            Known { entry: entry.clone(), above, anchor: entry.name.clone() }
+            Known { entry: entry.clone(), above, anchor: entry.name.clone(), links: Vec::new() }
         });
         Self { known: known.collect() }
     }
@@ -104,6 +106,37 @@ impl Signers {
     /// Where a signer stands: those of the policy first, in its order.
     pub(crate) fn position(&self, signer: &Signer) -> usize {
         self.known.iter().position(|known| known.name() == signer.name()).unwrap_or(usize::MAX)
+    }
+
+    /// A signer that counted before, as it is known now: these are the signers of a policy, and `links` were accepted once.
+    pub(crate) fn again(&self, signer: &Signer, links: &[SignerEntry]) -> Result<Known, Refusal> {
+        let refuse = |name: &str, what: &str| {
+            let message = format!("the signer `{name}` is {what}");
+            Refusal::new(RefusalCode::SignerUnknown, message, "have a trusted signer sign").detail("signer", [name])
+        };
+        let anchor = signer.anchor();
+        let mut known = self
+            .known
+            .iter()
+            .find(|known| known.name() == anchor)
+            .cloned()
+            .ok_or_else(|| refuse(anchor, "not in the trust policy any more"))?;
+        // The signer of the policy made the first link with the key that it had.
+        let own = if links.is_empty() { Some(signer.id()) } else { signer.id_above(anchor) };
+        if !own.is_some_and(|id| known.entry.identity.id().means(id)) {
+            return Err(refuse(anchor, "somebody else in the trust policy now"));
+        }
+        for link in links {
+            let id = link.identity.id();
+            if self.known.iter().any(|known| known.entry.identity.id() == id) {
+                return Err(refuse(signer.name(), "a signer of its own in the trust policy now"));
+            }
+            known = known.narrow(link.clone())?;
+        }
+        if !known.entry.identity.id().means(signer.id()) {
+            return Err(refuse(signer.name(), "somebody else in the trust policy now"));
+        }
+        Ok(known)
     }
 
     /// Takes in those of `links` that count; the refusals of the others.
@@ -200,11 +233,12 @@ impl Known {
         if let Some(role) = entry.roles.iter().find(|role| !self.entry.roles.contains(role)) {
             return Err(refuse(RefusalCode::DelegationWidens, format!("`{name}` has no role `{role}` to hand on")));
         }
+        let links = self.links.iter().chain(std::iter::once(&entry)).cloned().collect();
         entry.group = Some(self.entry.group.clone().unwrap_or_else(|| self.entry.name.clone()));
         entry.name = format!("{name}/{}", entry.name);
         let own = (self.entry.name.clone(), self.entry.identity.id(), self.entry.delegation.clone());
         let above = std::iter::once(own).chain(self.above.iter().cloned()).collect();
-        Ok(Self { entry, above, anchor: self.anchor.clone() })
+        Ok(Self { entry, above, anchor: self.anchor.clone(), links })
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -213,6 +247,10 @@ impl Known {
 
     pub(crate) fn identity(&self) -> &SignerIdentity {
         &self.entry.identity
+    }
+
+    pub(crate) fn links(&self) -> &[SignerEntry] {
+        &self.links
     }
 
     /// Names and delegations from its own up to the roots: claims must fit into each of them, at every use.

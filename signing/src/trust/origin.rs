@@ -93,6 +93,19 @@ impl Origin {
             "audience": self.audience,
         }))
     }
+
+    /// Whether this one, of a policy in force now, supplies what `before` once did for that file, so that it may run on. Version
+    /// and revision are for new loads, and a later end changes nothing.
+    pub(crate) fn still_supplies(&self, before: &Self, file: &Digest, audience: &str, now: OffsetDateTime) -> bool {
+        self.signer == before.signer
+            && self.evidence == before.evidence
+            && self.digest.is_none_or(|digest| digest == *file)
+            && self.name == before.name
+            && self.identity_path == before.identity_path
+            && before.imports.iter().all(|import| self.imports.iter().any(|own| own.covers(import)))
+            && self.audience.iter().any(|own| own.as_str() == audience)
+            && now < self.expires_at
+    }
 }
 
 impl OriginEvidence {

@@ -28,7 +28,8 @@ use crate::svid::SvidAuthorities;
 pub struct TrustPolicy {
     document: TrustDocument,
     digest: Digest,
-    sigstore: BTreeMap<String, Arc<dyn Keyless>>,
+    /// With the digest of what was pinned.
+    sigstore: BTreeMap<String, (Arc<dyn Keyless>, Digest)>,
     svids: BTreeMap<String, SvidAuthorities>,
 }
 
@@ -72,9 +73,11 @@ impl TrustPolicy {
 
     fn prepare(document: TrustDocument, digest: Digest) -> Result<Self, TrustError> {
         let failed = |what: String| TrustError::Form(Excerpt(&what).to_string());
-        let mut sigstore: BTreeMap<String, Arc<dyn Keyless>> = BTreeMap::new();
+        let mut sigstore: BTreeMap<String, (Arc<dyn Keyless>, Digest)> = BTreeMap::new();
         for (name, root) in document.sigstore_roots() {
-            sigstore.insert(name.clone(), Arc::new(PinnedRoot::new(&root.to_string()).map_err(failed)?));
+            let text = root.to_string();
+            let pinned = PinnedRoot::new(&text).map_err(failed)?;
+            sigstore.insert(name.clone(), (Arc::new(pinned), Digest::of(text.as_bytes())));
         }
         let mut svids = BTreeMap::new();
         for (domain, bundle) in document.spiffe_bundles() {
@@ -99,8 +102,9 @@ impl TrustPolicy {
         self.document.on_expiry()
     }
 
-    pub(crate) fn sigstore(&self, name: &str) -> Option<&dyn Keyless> {
-        self.sigstore.get(name).map(AsRef::as_ref)
+    /// A pinned trusted root, and its digest.
+    pub(crate) fn sigstore(&self, name: &str) -> Option<(&dyn Keyless, Digest)> {
+        self.sigstore.get(name).map(|(root, digest)| (root.as_ref(), *digest))
     }
 
     pub(crate) fn svids(&self, trust_domain: &str) -> Option<&SvidAuthorities> {

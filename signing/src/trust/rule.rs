@@ -76,7 +76,7 @@ pub struct DenySigner {
     /// The signer, or one that it has its delegation from: a key, `oidc:ISSUER#IDENTITY`, a SPIFFE ID or a pattern of them.
     pub signer: SignerId,
     /// What was signed at this time or before is still taken; absent: nothing is. The time is the proven one where evidence
-    /// proves it, else the one that the claims state.
+    /// proves it, else the one that the claims state. Where neither says a time, it is denied.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "timestamp::option")]
     pub signed_after: Option<OffsetDateTime>,
 }
@@ -136,8 +136,10 @@ impl Deny {
                 let signer = about.signer.ids().find(|id| deny.signer.means(id))?;
                 match deny.signed_after {
                     None => Some(format!("everything that {signer} signed")),
-                    Some(after) => (about.signed_at > after)
-                        .then(|| format!("what {signer} signed after {}", timestamp::format(after))),
+                    Some(after) => about.signed_at.is_none_or(|at| at > after).then(|| {
+                        let when = if about.signed_at.is_none() { ", and when this was is not known" } else { "" };
+                        format!("what {signer} signed after {}{when}", timestamp::format(after))
+                    }),
                 }
             }
             Deny::Revisions(deny) => {
@@ -156,7 +158,8 @@ pub(crate) struct About<'a> {
     pub(crate) statement: &'a Digest,
     pub(crate) signer: &'a Signer,
     pub(crate) claims: &'a Claims,
-    pub(crate) signed_at: OffsetDateTime,
+    /// Absent: neither the evidence nor the claims say.
+    pub(crate) signed_at: Option<OffsetDateTime>,
 }
 
 impl<'de> Deserialize<'de> for Deny {

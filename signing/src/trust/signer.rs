@@ -147,9 +147,9 @@ impl Signer {
         self.chain.iter().map(|(name, _)| name.as_str())
     }
 
-    /// The same signer with other roles.
-    pub(crate) fn with_roles(self, roles: Vec<String>) -> Self {
-        Self { roles, ..self }
+    /// The ID of one that it has its delegation from.
+    pub(crate) fn id_above(&self, name: &str) -> Option<&SignerId> {
+        self.chain.iter().find(|(above, _)| above == name).map(|(_, id)| id)
     }
 
     /// Its own ID and those of all that it has its delegation from.

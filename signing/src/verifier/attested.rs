@@ -12,7 +12,7 @@ use crate::digest::Digest;
 use crate::excerpt::Excerpt;
 use crate::statement::{AnyStatement, PROVENANCE_TYPE};
 use crate::trust::{About, Known, Origin, OriginEvidence, Signer, SignerIdentity, Signers};
-use crate::verified::Signed;
+use crate::verified::{Proof, Signed};
 use crate::wascap::{self, TokenClaims, TokenError};
 
 /// Claims and who vouches for them. Signature, subject and form are verified; what they are worth is not yet decided.
@@ -84,9 +84,8 @@ fn of_signature<'a>(
     let statement = step::claims_statement(statement)?;
     step::subject(statement.subject(), component.digest())?;
     let claims = step::claims(statement)?;
-    let at = signature.at.unwrap_or(claims.issued_at());
-    let signed = Signed { signer: signature.signer, statement: digest, at };
-    Ok(Attested { claims, signed, known: signature.known })
+    let at = Some(signature.at.unwrap_or(claims.issued_at()));
+    Ok(attested(claims, signature, digest, at, None))
 }
 
 fn of_provenance<'a>(
@@ -130,7 +129,7 @@ fn of_cosign<'a>(
         OriginEvidence::Cosign {} => Some(Ok(())),
         _ => None,
     });
-    let signature = Signature { known, signer, at: None, envelope: None };
+    let signature = Signature { known, signer, at: None, proof: Proof::Key, envelope: None };
     supplied(found?, signature, evidence.digest(), ctx)
 }
 
@@ -189,7 +188,7 @@ fn of_found_token<'a>(
     if ctx.now >= expires_at {
         return Err(step::expired(expires_at, ctx.now));
     }
-    let signature = Signature { known, signer, at: None, envelope: None };
+    let signature = Signature { known, signer, at: None, proof: Proof::Key, envelope: None };
     with_times(found, signature, token.digest(), (from, not_before, expires_at))
 }
 
@@ -268,6 +267,19 @@ fn with_times<'a>(
     let claims = origin.claims(from, not_before, expires_at).map_err(|error| {
         Refusal::new(RefusalCode::ClaimsMalformed, error.to_string(), "correct the origin in the trust policy")
     })?;
-    let signed = Signed { signer: signature.signer, statement, at: signature.at.unwrap_or(from) };
-    Ok(Attested { claims, signed, known: signature.known })
+    // The time from which the policy lets them hold is nobody's word about when it was signed.
+    let at = signature.at;
+    Ok(attested(claims, signature, statement, at, Some(origin.clone())))
+}
+
+fn attested<'a>(
+    claims: Claims,
+    signature: Signature<'a>,
+    statement: Digest,
+    at: Option<OffsetDateTime>,
+    origin: Option<Origin>,
+) -> Attested<'a> {
+    let Signature { known, signer, proof, .. } = signature;
+    let signed = Signed { signer, links: known.links().to_vec(), statement, at, proof, origin };
+    Attested { claims, signed, known }
 }

@@ -1,7 +1,5 @@
 //! Whether claims with a signer hold here and now, one by one; and whether enough signers say the same.
 
-use std::collections::BTreeSet;
-
 use super::attested::Attested;
 use super::{Context, Refusal, RefusalCode, step};
 use crate::bytes::ComponentBytes;
@@ -41,9 +39,14 @@ pub(super) fn of_all<'a>(
 }
 
 fn threshold(part: &RoleThreshold, claims: &Claims, signers: &[&Signer]) -> Option<Refusal> {
-    // Distinct signers, not distinct keys or bundles: whoever vouches for others counts once with them.
-    let having = signers.iter().filter(|signer| signer.roles().contains(&part.role));
-    let counted: BTreeSet<&str> = having.map(|signer| signer.anchor()).collect();
+    // Distinct signers, not distinct keys or bundles: whoever vouches for others counts once with them, and so does whoever is
+    // recognised under several entries.
+    let mut counted: Vec<&Signer> = Vec::new();
+    for signer in signers.iter().filter(|signer| signer.roles().contains(&part.role)) {
+        if !counted.iter().any(|other| other.anchor() == signer.anchor() || other.id().is_same_as(signer.id())) {
+            counted.push(signer);
+        }
+    }
     if counted.len() >= part.k {
         return None;
     }
@@ -55,7 +58,7 @@ fn threshold(part: &RoleThreshold, claims: &Claims, signers: &[&Signer]) -> Opti
             "have the others sign the same claims file, and hand over all bundles",
         )
         .detail("role", [role])
-        .detail("signed", counted),
+        .detail("signed", counted.iter().map(|signer| signer.anchor())),
     )
 }
 

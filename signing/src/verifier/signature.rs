@@ -1,15 +1,19 @@
 //! Who signed a piece of evidence: the first question, before anything in it is believed.
 
+use std::sync::{Arc, Mutex};
+
 use time::OffsetDateTime;
 
 use super::{Context, Refusal, RefusalCode};
-use crate::bundle::{Bundle, Content, Material};
+use crate::bundle::{self, Bundle, Content, Material};
 use crate::bytes::ComponentBytes;
+use crate::digest::Digest;
 use crate::excerpt::Excerpt;
 use crate::keyless::{self, KeylessError, Proven, Wanted};
 use crate::signer_key::SignerKey;
 use crate::svid::{self, SvidError};
 use crate::trust::{Known, OidcIdentity, Signer, SignerId, SignerIdentity, Signers, SpiffeIdentity};
+use crate::verified::{Certified, Proof};
 
 /// A good signature.
 pub(super) struct Signature<'a> {
@@ -17,6 +21,7 @@ pub(super) struct Signature<'a> {
     pub(super) signer: Signer,
     /// When it was made, where the evidence proves it.
     pub(super) at: Option<OffsetDateTime>,
+    pub(super) proof: Proof,
     /// Payload type and payload, exactly as they were verified; absent: the file alone is signed.
     pub(super) envelope: Option<(String, Vec<u8>)>,
 }
@@ -40,7 +45,7 @@ pub(super) fn of_bundle<'a>(
                 Content::File(signature) => key.verify(component.bytes(), signature),
             };
             let (known, signer) = by_key(hint, signers, made)?;
-            Ok(Signature { known, signer, at: None, envelope })
+            Ok(Signature { known, signer, at: None, proof: Proof::Key, envelope })
         }
         Material::Certificate(leaf) => by_certificate(bundle, leaf, bytes, component, signers, ctx),
         Material::Chain(chain) => by_svid(bundle, chain, component, signers, ctx),
@@ -130,19 +135,22 @@ fn by_certificate<'a>(
     for known in signers.iter() {
         let Some((root, wanted)) = wanted(known.identity(), &presented) else { continue };
         // INVARIANT: the policy was refused if it did not pin the root.
-        let Some(root) = ctx.trust.sigstore(root) else { continue };
+        let Some((root, pinned)) = ctx.trust.sigstore(root) else { continue };
         let proven = root
             .verify(bytes, component.digest(), &wanted, ctx.now)
             .map_err(|error| refused(&error))
-            .and_then(|proven| checked(known, bundle, proven));
+            .and_then(|proven| read_alike(bundle, proven))
+            .and_then(|proven| demanded(known.identity(), &proven).map(|()| proven));
         match proven {
             Ok(proven) => {
+                let held = Arc::new(Mutex::new((known.identity().clone(), pinned)));
+                let proof = Proof::Certificate(Certified { bundle: bytes.into(), held });
                 let id = match known.identity() {
                     SignerIdentity::Spiffe(_) => SignerId::spiffe(&proven.identity),
                     other => other.id(),
                 };
                 let signer = known.signer(id);
-                return Ok(Signature { known, signer, at: Some(proven.at), envelope: proven.envelope });
+                return Ok(Signature { known, signer, at: Some(proven.at), proof, envelope: proven.envelope });
             }
             Err(refusal) => last = Some(refusal.detail("signer", [known.name()])),
         }
@@ -159,13 +167,18 @@ fn by_certificate<'a>(
     }))
 }
 
-/// What the library proved fits the policy's further demands and what was parsed here.
-fn checked(known: &Known, bundle: &Bundle, proven: Proven) -> Result<Proven, Refusal> {
+/// What the library proved is about what was parsed here.
+fn read_alike(bundle: &Bundle, proven: Proven) -> Result<Proven, Refusal> {
     let own = bundle.envelope().map(|envelope| (envelope.payload_type(), envelope.payload()));
     if own != proven.envelope.as_ref().map(|(kind, payload)| (kind.as_str(), payload.as_slice())) {
         return Err(refused(&KeylessError::Malformed("two readers of it differ".to_owned())));
     }
-    match known.identity() {
+    Ok(proven)
+}
+
+/// What the library proved fits the policy's further demands.
+fn demanded(identity: &SignerIdentity, proven: &Proven) -> Result<(), Refusal> {
+    match identity {
         SignerIdentity::Oidc(oidc) => {
             for (name, value) in &oidc.claims {
                 let found = proven.ci.get(name.as_str()).map_or("", String::as_str);
@@ -183,7 +196,63 @@ fn checked(known: &Known, bundle: &Bundle, proven: Proven) -> Result<Proven, Ref
         }
         SignerIdentity::Spiffe(_) | SignerIdentity::Key(_) => {}
     }
-    Ok(proven)
+    Ok(())
+}
+
+/// Whether what made evidence a signer's would do so under the trust policy of `ctx`, where the signer is recognised by
+/// `identity`.
+pub(super) fn still_proves(
+    proof: &Proof,
+    identity: &SignerIdentity,
+    file: &Digest,
+    ctx: &Context<'_>,
+) -> Result<(), Refusal> {
+    let unproven = |what: &str| {
+        let message = format!("{what} is not one of those that the trust policy pins now");
+        Err(Refusal::new(RefusalCode::SignatureCertificate, message, "sign again, under an authority that is pinned"))
+    };
+    match (proof, identity) {
+        (Proof::Key, SignerIdentity::Key(_)) => Ok(()),
+        (Proof::Svid(authority), SignerIdentity::Spiffe(SpiffeIdentity { trust_domain, root: None, .. })) => {
+            match ctx.trust.svids(trust_domain) {
+                Some(authorities) if authorities.has(authority) => Ok(()),
+                _ => unproven("the authority of the X.509-SVID"),
+            }
+        }
+        (Proof::Certificate(certified), SignerIdentity::Oidc(_) | SignerIdentity::Spiffe(_)) => {
+            still_certified(certified, identity, file, ctx)
+        }
+        _ => unproven("what the signer was recognised by"),
+    }
+}
+
+fn still_certified(
+    certified: &Certified,
+    identity: &SignerIdentity,
+    file: &Digest,
+    ctx: &Context<'_>,
+) -> Result<(), Refusal> {
+    let failed = || refused(&KeylessError::Failed);
+    let name = match identity {
+        SignerIdentity::Oidc(oidc) => Some(oidc.root.as_str()),
+        SignerIdentity::Spiffe(spiffe) => spiffe.root.as_deref(),
+        SignerIdentity::Key(_) => None,
+    };
+    let (root, pinned) = name.and_then(|name| ctx.trust.sigstore(name)).ok_or_else(failed)?;
+    let mut held = certified.held.lock().map_err(|_| failed())?;
+    if held.0 == *identity && held.1 == pinned {
+        return Ok(());
+    }
+    let parsed = bundle::parse(&certified.bundle).map_err(|_| failed())?;
+    let Material::Certificate(leaf) = parsed.material() else { return Err(failed()) };
+    let presented = keyless::present(leaf).map_err(|error| refused(&error))?;
+    let (_, wanted) = wanted(identity, &presented).ok_or_else(|| {
+        refused(&KeylessError::OtherSigner(Excerpt(&presented.identity).to_string()))
+    })?;
+    let proven = root.verify(&certified.bundle, file, &wanted, ctx.now).map_err(|error| refused(&error))?;
+    demanded(identity, &proven)?;
+    *held = (identity.clone(), pinned);
+    Ok(())
 }
 
 fn svid_signers<'a>(signers: &'a Signers, id: &str) -> impl Iterator<Item = (&'a Known, &'a SpiffeIdentity)> {
@@ -215,13 +284,14 @@ fn by_svid<'a>(
     let id = match bundle.content() {
         Content::Envelope(envelope) => {
             let signature = envelope.signatures().first().map_or(&[][..], |signature| &signature.sig);
-            authorities.verify(chain, &envelope.signed_bytes(), signature, ctx.now)
+            authorities.verify_under(chain, &envelope.signed_bytes(), signature, ctx.now)
         }
-        Content::File(signature) => authorities.verify(chain, component.bytes(), signature, ctx.now),
+        Content::File(signature) => authorities.verify_under(chain, component.bytes(), signature, ctx.now),
     };
-    let id = id.map_err(refused)?;
+    let (id, authority) = id.map_err(refused)?;
     let envelope = bundle.envelope().map(|envelope| (envelope.payload_type().to_owned(), envelope.payload().to_vec()));
-    Ok(Signature { known, signer: known.signer(SignerId::spiffe(&id)), at: None, envelope })
+    let signer = known.signer(SignerId::spiffe(&id));
+    Ok(Signature { known, signer, at: None, proof: Proof::Svid(authority), envelope })
 }
 
 fn svid_refused(error: &SvidError) -> Refusal {

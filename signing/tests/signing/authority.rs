@@ -1,14 +1,19 @@
 //! Chains of delegation, thresholds by role, further evidence.
 
-use portcullis_signing::trust::{Onward, Requirement, RoleThreshold, sign_delegation};
-use portcullis_signing::{Claims, Delegation, KeyKind, SecretKey, SignerEntry, SignerKind, TrustError, sign_component};
+use portcullis_signing::keyless::Transparency;
+use portcullis_signing::trust::{Onward, Requirement, RoleThreshold, SpiffeIdentity, sign_delegation};
+use portcullis_signing::{
+    Claims, Delegation, KeyKind, SecretKey, SignerEntry, SignerIdentity, SignerKind, TrustError, sign_component,
+};
 use serde_json::{Value, json};
 use time::macros::datetime;
 
 use crate::fixture::{NOW, World, claims, entry, key, with};
+use crate::foreign::signed_by_svid;
+use crate::svids;
 
 /// A world whose signer may hand on, two levels deep.
-fn delegating() -> World {
+pub(crate) fn delegating() -> World {
     let mut world = World::new();
     let mut account = entry("account", &key(KeyKind::Signer));
     account.roles = vec!["builder".to_owned(), "approver".to_owned()];
@@ -25,7 +30,7 @@ fn delegating() -> World {
 }
 
 /// A narrow entry for a key, as a delegation hands it on.
-fn narrow(name: &str, key: &SecretKey) -> SignerEntry {
+pub(crate) fn narrow(name: &str, key: &SecretKey) -> SignerEntry {
     SignerEntry {
         name: name.to_owned(),
         identity: key.public().into(),
@@ -44,7 +49,7 @@ fn narrow(name: &str, key: &SecretKey) -> SignerEntry {
     }
 }
 
-fn bundle(world: &World, key: &SecretKey, claims: &Value) -> Vec<u8> {
+pub(crate) fn bundle(world: &World, key: &SecretKey, claims: &Value) -> Vec<u8> {
     let claims = Claims::parse(claims.to_string().as_bytes()).unwrap();
     sign_component(&world.component, &claims, key, NOW).unwrap()
 }
@@ -291,6 +296,39 @@ fn whoever_vouches_for_many_counts_once() {
     let link = sign_delegation(&puppet, &world.signer).unwrap();
     let (own, other) = (bundle(&world, &world.signer, &claims()), bundle(&world, &sock_puppet, &claims()));
     assert_eq!(world.code_of(&[&own, &other, &link]), "signer.threshold");
+}
+
+#[test]
+fn whoever_is_recognised_under_several_entries_counts_once() {
+    let authority = svids::authority();
+    let mut world = World::new();
+    world.document.add_spiffe_bundle("td.example".to_owned(), svids::bundle(&[&authority])).unwrap();
+    for (name, path) in [("exact", "ci/anna"), ("wide", "ci/*")] {
+        let mut signer = entry(name, &world.signer);
+        signer.roles = vec!["approver".to_owned()];
+        signer.identity = SignerIdentity::Spiffe(SpiffeIdentity {
+            trust_domain: "td.example".to_owned(),
+            path: path.parse().unwrap(),
+            root: None,
+            issuer: None,
+            transparency: Transparency::Log,
+        });
+        world.document.add_signer(signer).unwrap();
+    }
+    let requirement = Requirement {
+        names: vec!["demo:*".parse().unwrap()],
+        all: vec![RoleThreshold { role: "approver".to_owned(), k: 2 }],
+        evidence: Vec::new(),
+    };
+    world.document.add_requirement(requirement).unwrap();
+    let svid = |id: &str| {
+        let wanted =
+            svids::Wanted { id: "leaf", uris: vec![id], from: "261121110000Z", to: "261121130000Z", ca: false, usage: 0x80 };
+        signed_by_svid(&world, &svids::certificate(&wanted, Some((&authority, "authority"))))
+    };
+    let [anna, again, bert] = ["anna", "anna", "bert"].map(|who| svid(&format!("spiffe://td.example/ci/{who}")));
+    assert_eq!(world.code_of(&[&anna, &again]), "signer.threshold");
+    assert_eq!(world.code_of(&[&anna, &bert]), "verified");
 }
 
 #[test]

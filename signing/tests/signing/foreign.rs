@@ -160,7 +160,7 @@ fn only_the_exact_identity_and_issuer_are_taken() {
 }
 
 /// A world that knows `spiffe://td.example/ci/*` by X.509-SVIDs.
-fn with_svids(authority: &Certified) -> World {
+pub(crate) fn with_svids(authority: &Certified) -> World {
     let mut world = World::new();
     world.document.add_spiffe_bundle("td.example".to_owned(), svids::bundle(&[authority])).unwrap();
     let mut signer = crate::fixture::entry("svid", &world.signer);
@@ -175,11 +175,11 @@ fn with_svids(authority: &Certified) -> World {
     world
 }
 
-fn svid<'a>(uris: Vec<&'a str>, to: &'a str) -> Wanted<'a> {
+pub(crate) fn svid<'a>(uris: Vec<&'a str>, to: &'a str) -> Wanted<'a> {
     Wanted { id: "leaf", uris, from: "261121110000Z", to, ca: false, usage: 0x80 }
 }
 
-fn signed_by_svid(world: &World, leaf: &Certified) -> Vec<u8> {
+pub(crate) fn signed_by_svid(world: &World, leaf: &Certified) -> Vec<u8> {
     let payload = world.statement(&claims()).to_string().into_bytes();
     let signature = EnvelopeSignature { keyid: String::new(), sig: leaf.sign(&pae(PAYLOAD_TYPE, &payload)) };
     let envelope = Envelope::new(PAYLOAD_TYPE, payload, vec![signature]);
@@ -243,7 +243,7 @@ fn a_p256_key_signs_as_well_as_an_ed25519_key() {
     }
 }
 
-fn provenance() -> Provenance {
+pub(crate) fn provenance() -> Provenance {
     Provenance {
         builder_id: "https://ci.example/builder".to_owned(),
         build_type: "https://ci.example/type/v1".to_owned(),
@@ -252,7 +252,7 @@ fn provenance() -> Provenance {
 }
 
 /// SLSA provenance about the component, and some other file.
-fn slsa(world: &World) -> Value {
+pub(crate) fn slsa(world: &World) -> Value {
     json!({
         "_type": "https://in-toto.io/Statement/v1",
         "subject": [

@@ -12,6 +12,7 @@
 mod fixture;
 
 mod accepted;
+mod again;
 mod authority;
 mod foreign;
 mod limits;
