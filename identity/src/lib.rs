@@ -51,6 +51,7 @@ mod secret;
 pub mod source;
 mod spiffe_id;
 pub mod spire;
+pub mod statement;
 mod stored_key;
 #[cfg(feature = "pkcs11")]
 mod token_key;
