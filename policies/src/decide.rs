@@ -27,6 +27,9 @@ pub(crate) enum Action {
     BundleRead,
     PeerRead,
     Call,
+    Publish,
+    Request,
+    Subscribe,
 }
 
 /// The entity types of the schema that requests are made of.
@@ -44,6 +47,7 @@ pub(crate) enum Type {
     Destination,
     Audience,
     Purpose,
+    Subject,
 }
 
 /// Where a policy comes from.
@@ -104,7 +108,7 @@ pub(crate) struct Engine {
 }
 
 impl Action {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Load,
         Self::Link,
         Self::HttpSend,
@@ -118,6 +122,9 @@ impl Action {
         Self::BundleRead,
         Self::PeerRead,
         Self::Call,
+        Self::Publish,
+        Self::Request,
+        Self::Subscribe,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -135,6 +142,9 @@ impl Action {
             Self::BundleRead => "bundle.read",
             Self::PeerRead => "peer.read",
             Self::Call => "call",
+            Self::Publish => "publish",
+            Self::Request => "request",
+            Self::Subscribe => "subscribe",
         }
     }
 
@@ -149,13 +159,14 @@ impl Action {
             | Self::SvidExport
             | Self::BundleRead
             | Self::PeerRead => Some("identity"),
+            Self::Publish | Self::Request | Self::Subscribe => Some("messaging"),
             Self::Load | Self::Link | Self::Call => None,
         }
     }
 }
 
 impl Type {
-    const ALL: [(Self, &'static str); 12] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::TrustDomain, "Host::TrustDomain"),
         (Self::SignerGroup, "Host::SignerGroup"),
         (Self::Component, "Host::Component"),
@@ -168,6 +179,7 @@ impl Type {
         (Self::Destination, "Host::Destination"),
         (Self::Audience, "Host::Audience"),
         (Self::Purpose, "Host::Purpose"),
+        (Self::Subject, "Host::Subject"),
     ];
 }
 
@@ -210,6 +222,11 @@ impl Engine {
     pub(crate) fn component_of<'a>(&self, uid: &'a EntityUid) -> Option<&'a str> {
         let is_component = self.types.get(Type::Component as usize) == Some(uid.type_name());
         is_component.then(|| uid.id().unescaped())
+    }
+
+    /// Whether a uid is of a type.
+    pub(crate) fn is(&self, kind: Type, uid: &EntityUid) -> bool {
+        self.types.get(kind as usize) == Some(uid.type_name())
     }
 
     /// A uid. `None` only if the table of types were broken.

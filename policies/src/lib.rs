@@ -57,7 +57,8 @@ pub use destination::{Destination, DestinationError, DnsName, Host, Scheme};
 pub use edit::{EditError, GrantEdit, add_grant};
 pub use engine::{PolicySet, Summary};
 pub use grant::{
-    Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidSign, SvidX509,
+    AskFor, Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, Publish, Subscribe, SvidJwt,
+    SvidSign, SvidX509,
 };
 pub use interface::{InterfaceName, is_component_name};
 pub use learn::{Addition, LearnError, Learned, Left, Observed, learn};

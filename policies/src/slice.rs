@@ -26,6 +26,7 @@ use crate::workload::WorkloadId;
 
 mod callers;
 mod candidates;
+mod messaging;
 mod ready;
 
 use self::ready::Ready;

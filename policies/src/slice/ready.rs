@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use cedar_policy::{Entities, Entity, EntityUid, PolicyId, RestrictedExpression};
+use cedar_policy::{Entities, Entity, EntityUid, PolicyId, ResourceConstraint, RestrictedExpression};
 
 use super::callers::Callers;
 use super::candidates::Candidates;
@@ -14,6 +14,7 @@ use crate::engine::Compiled;
 use crate::grants::CallerPattern;
 use crate::interface::InterfaceName;
 use crate::shipped;
+use crate::subject::SubjectPattern;
 use crate::workload::WorkloadId;
 
 /// A slice that can decide.
@@ -26,6 +27,8 @@ pub(super) struct Ready {
     pub(super) callers: Callers,
     by_action: Vec<Candidates>,
     destinations: HashMap<Destination, (EntityUid, Entities)>,
+    /// The patterns that scopes name: of these a subject may be a member, besides of those that end in `>`.
+    subjects: Vec<SubjectPattern>,
 }
 
 impl Ready {
@@ -36,14 +39,17 @@ impl Ready {
         by_resource: bool,
     ) -> Result<Self, String> {
         let workload = facts.check()?;
-        let mut metas = HashMap::new();
+        let (mut metas, mut subjects) = (HashMap::new(), Vec::new());
         let mut by_action: Vec<Vec<&Rule>> = Action::ALL.iter().map(|_| Vec::new()).collect();
         for rule in rules {
             for action in &rule.actions {
                 by_action.get_mut(*action as usize).ok_or("an action is missing")?.push(rule);
             }
             metas.insert(rule.policy.id().clone(), Arc::clone(&rule.meta));
+            subjects.extend(named_subject(&compiled.engine, rule));
         }
+        subjects.sort_unstable();
+        subjects.dedup();
         let by_action = by_action.iter().map(|rules| Candidates::new(rules, by_resource)).collect::<Result<_, _>>()?;
         let engine = &compiled.engine;
         let own = own_entities(engine, facts, &workload)?;
@@ -58,6 +64,7 @@ impl Ready {
             callers: Callers::default(),
             by_action,
             destinations: HashMap::new(),
+            subjects,
         };
         let granted: Vec<Destination> = ready.granted(facts).cloned().collect();
         for destination in granted {
@@ -125,6 +132,32 @@ impl Ready {
         Ok(self.decide(action, &entities, uid, context))
     }
 
+    /// Asks about an action on a subject, or on all that a pattern covers.
+    pub(super) fn decide_subject(
+        &self,
+        action: Action,
+        subject: &SubjectPattern,
+        context: impl IntoIterator<Item = (&'static str, RestrictedExpression)>,
+    ) -> Result<Verdict, String> {
+        let named = self.subjects.iter().filter(|own| *own != subject && own.covers_all_of(subject));
+        let covering = subject.parents().chain(named.map(ToString::to_string));
+        let parents: Vec<EntityUid> = covering.map(|id| self.uid(Type::Subject, &id)).collect::<Result<_, _>>()?;
+        let attributes = [("reserved", RestrictedExpression::new_bool(subject.reaches_reserved()))];
+        let entity = self.compiled.engine.entity(Type::Subject, subject.as_str(), attributes, parents)?;
+        let resource = entity.uid();
+        Ok(self.decide(action, &self.with(entity)?, resource, context))
+    }
+
+    /// The subjects that grants of this component have it receive, without those that another one of them covers.
+    pub(super) fn subscriptions(&self, facts: &ComponentFacts) -> Vec<SubjectPattern> {
+        let granted = self.compiled.index.of_component(&facts.name).flat_map(|grant| &grant.subscribe);
+        let mut all: Vec<&SubjectPattern> = granted.collect();
+        all.sort_unstable();
+        all.dedup();
+        let covered = |one: &SubjectPattern| all.iter().any(|other| *other != one && other.covers_all_of(one));
+        all.iter().filter(|one| !covered(one)).map(|one| (*one).clone()).collect()
+    }
+
     /// Whether nothing was granted to anybody, so that the baseline was left out.
     pub(super) fn is_without_baseline(&self) -> bool {
         !self.metas.values().any(|meta| meta.kind == Kind::Baseline)
@@ -158,6 +191,16 @@ impl Ready {
         let entity = self.compiled.engine.entity(Type::Destination, &destination.to_string(), attributes, zones)?;
         Ok((entity.uid(), self.with(entity)?))
     }
+}
+
+/// The pattern in the scope of a rule, where it names one.
+fn named_subject(engine: &Engine, rule: &Rule) -> Option<SubjectPattern> {
+    let (ResourceConstraint::Eq(uid) | ResourceConstraint::In(uid) | ResourceConstraint::IsIn(_, uid)) =
+        rule.policy.resource_constraint()
+    else {
+        return None;
+    };
+    engine.is(Type::Subject, &uid).then(|| uid.id().unescaped().parse().ok()).flatten()
 }
 
 /// Whether the shipped baseline names an interface.
