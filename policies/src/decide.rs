@@ -297,6 +297,8 @@ mod tests {
         }
         let in_schema: HashSet<String> = engine.schema.actions().map(|uid| uid.id().unescaped().to_owned()).collect();
         let ours = Action::ALL.iter().flat_map(|one| std::iter::once(one.name()).chain(one.group()));
+        // Those of control are asked of no component's slice.
+        let ours = ours.chain(crate::grants::ControlAction::ALL.map(|one| one.name())).chain([crate::control::GROUP]);
         assert_eq!(in_schema, ours.map(ToOwned::to_owned).collect());
         for (n, action) in Action::ALL.into_iter().enumerate() {
             assert_eq!(action as usize, n);

@@ -17,6 +17,8 @@ use crate::question::Question;
 
 mod render;
 
+pub(crate) use self::render::shell_line;
+
 /// A refusal. Cheap to clone.
 #[derive(Debug, Clone, Serialize)]
 pub struct Denial {

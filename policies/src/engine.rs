@@ -9,8 +9,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::component::ComponentFacts;
+use crate::control::{Control, ControlDenial, ControlGrant, ControlQuestion, Why};
 use crate::decide::{Engine, Kind, Rule};
-use crate::grants::{self, GrantEntry};
+use crate::grants::{self, GrantEntry, OperatorEntry};
 use crate::limits::{SOURCE_BYTES, SOURCES};
 use crate::lint;
 use crate::nearest::Index;
@@ -47,6 +48,7 @@ pub(crate) struct Compiled {
     pub(crate) engine: Engine,
     pub(crate) rules: Vec<Rule>,
     pub(crate) index: Index,
+    control: Control,
     by_component: HashMap<String, Vec<usize>>,
     for_all: Vec<usize>,
 }
@@ -101,6 +103,21 @@ impl PolicySet {
         }
     }
 
+    /// May an operator do this to a host?
+    pub fn control(&self, question: &ControlQuestion) -> Result<ControlGrant, ControlDenial> {
+        let control = self.compiled.as_ref().map(|compiled| &compiled.control);
+        let decided = match control {
+            Ok(control) => control.decide(question, self.generation),
+            Err(why) => Err(Why::Unfit(why.to_string())),
+        };
+        decided.map_err(|why| ControlDenial::new(control.ok(), question, why, self.generation))
+    }
+
+    /// Who may control hosts.
+    pub fn operators(&self) -> &[OperatorEntry] {
+        self.compiled.as_ref().map_or(&[], |compiled| compiled.control.operators())
+    }
+
     /// The operator's grants.
     pub fn grants(&self) -> &[GrantEntry] {
         self.compiled.as_ref().map_or(&[], |compiled| compiled.index.grants())
@@ -126,7 +143,8 @@ impl Compiled {
         let engine = Engine::new().map_err(internal)?;
         let mut rules = lint::rules(&engine, &shipped(GUARDS_SOURCE, GUARDS), Kind::Guard)?;
         let baseline = lint::rules(&engine, &shipped(BASELINE_SOURCE, BASELINE), Kind::Baseline)?;
-        let (grants, raw) = read(&engine, sources)?;
+        let (grants, raw, operators) = read(&engine, sources)?;
+        let control = Control::new(&engine, operators, &raw)?;
         // With nothing granted, the baseline would be the one thing that is: then nothing at all is.
         if !grants.is_empty() || !raw.is_empty() {
             rules.extend(baseline);
@@ -145,7 +163,7 @@ impl Compiled {
                 None => for_all.push(n),
             }
         }
-        Ok(Self { engine, rules, index: Index::new(grants), by_component, for_all })
+        Ok(Self { engine, rules, index: Index::new(grants), control, by_component, for_all })
     }
 }
 
@@ -157,8 +175,10 @@ impl Compiled {
     }
 }
 
-fn read(engine: &Engine, sources: &[Source]) -> Result<(Vec<GrantEntry>, Vec<Rule>), Vec<LoadError>> {
-    let (mut grants, mut raw, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+type Read = (Vec<GrantEntry>, Vec<Rule>, Vec<OperatorEntry>);
+
+fn read(engine: &Engine, sources: &[Source]) -> Result<Read, Vec<LoadError>> {
+    let (mut grants, mut raw, mut operators, mut errors) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     if sources.len() > SOURCES {
         return Err(vec![LoadError::whole("policy", format!("more than {SOURCES} sources"), "join files")]);
     }
@@ -170,7 +190,9 @@ fn read(engine: &Engine, sources: &[Source]) -> Result<(Vec<GrantEntry>, Vec<Rul
         }
         match source.kind {
             SourceKind::Grants => {
-                grants::parse(source).map_or_else(|problems| errors.extend(problems), |read| grants.extend(read))
+                grants::parse(source).map_or_else(|problems| errors.extend(problems), |read| grants.extend(read));
+                grants::operators(source)
+                    .map_or_else(|problems| errors.extend(problems), |read| operators.extend(read));
             }
             SourceKind::Cedar => {
                 lint::rules(engine, source, Kind::Raw)
@@ -178,13 +200,14 @@ fn read(engine: &Engine, sources: &[Source]) -> Result<(Vec<GrantEntry>, Vec<Rul
             }
         }
     }
-    errors.extend(duplicates(&grants, &raw));
+    errors.extend(duplicates(&grants, &raw, &operators));
     errors.extend(contradictions(&grants));
-    if errors.is_empty() { Ok((grants, raw)) } else { Err(errors) }
+    if errors.is_empty() { Ok((grants, raw, operators)) } else { Err(errors) }
 }
 
-fn duplicates(grants: &[GrantEntry], raw: &[Rule]) -> Vec<LoadError> {
+fn duplicates(grants: &[GrantEntry], raw: &[Rule], operators: &[OperatorEntry]) -> Vec<LoadError> {
     let ids = grants.iter().map(|grant| (&grant.id, &grant.source, grant.line));
+    let ids = ids.chain(operators.iter().map(|operator| (&operator.id, &operator.source, operator.line)));
     let ids = ids.chain(raw.iter().map(|rule| (&rule.meta.id, &rule.meta.source, rule.meta.line)));
     let mut seen: HashMap<&String, (&String, usize)> = HashMap::new();
     let mut errors = Vec::new();

@@ -43,7 +43,11 @@ use crate::subject::{SubjectError, SubjectPattern};
 use crate::workload::WorkloadId;
 
 pub(crate) mod cedar;
+mod operator;
 mod reader;
+
+pub use self::operator::{ControlAction, OperatorEntry, is_host_name};
+pub(crate) use self::operator::{is_nkey, parse as operators};
 
 use self::reader::Reader;
 
@@ -184,7 +188,9 @@ fn document_grants(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<Grant
                     "begin each grant with [[grant]]",
                 ),
             },
-            other => reader.unknown(key.span(), other, "version, grant"),
+            // Read by a reader of their own.
+            "operator" => {}
+            other => reader.unknown(key.span(), other, "version, grant, operator"),
         }
     }
     match version {
