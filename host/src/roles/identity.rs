@@ -78,6 +78,8 @@ pub struct Boot {
     /// The host's name in its cluster.
     #[serde(default)]
     pub host_name: Option<portcullis_cluster::HostId>,
+    /// What connections to NATS show.
+    pub nats: Option<crate::config::Nats>,
 }
 
 /// Runs the process until its supervisor is gone.
