@@ -149,7 +149,7 @@ pub const WORKLOAD_RECORD_USERS: usize = 256;
 #[cfg(feature = "host")]
 pub const BUNDLE_UPDATE_BYTES: usize = (portcullis_identity::limits::MAX_TRUST_DOMAINS + 1)
     * (portcullis_identity::limits::MAX_BUNDLE_BYTES + 4096)
-    + 2 * REVOKED * 4096;
+    + 4 * REVOKED * 4096;
 /// How long one call to a registry may take, its answer included; blobs have none but [`REGISTRY_IDLE`].
 pub const REGISTRY_CALL: Duration = Duration::from_secs(30);
 /// How long a connection to a registry may take.
@@ -174,3 +174,69 @@ pub const PUSH_CHUNK: usize = 64 << 10;
 pub const SIGNER_DEADLINE: Duration = Duration::from_secs(60);
 /// Largest answer of a signing command.
 pub const SIGNER_ANSWER: u64 = 16 << 10;
+/// NATS servers in the configuration.
+pub const NATS_SERVERS: usize = 16;
+/// Largest file with a secret of a NATS connection, or with the authorities of its servers.
+pub const NATS_FILE_BYTES: usize = 64 << 10;
+/// How often the files of a NATS connection are looked at.
+pub const NATS_POLL: Duration = Duration::from_secs(1);
+/// How long one attempt to reach a NATS server may take, up to its first answer.
+pub const NATS_CONNECT: Duration = Duration::from_secs(5);
+/// How long the server may take to say whom it takes us for.
+pub const NATS_VERIFY: Duration = Duration::from_secs(3);
+/// How often that is asked again.
+pub const NATS_VERIFY_AGAIN: Duration = Duration::from_secs(20);
+/// First and longest pause between two attempts.
+pub const NATS_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
+/// Pause after the server refused us, first and longest.
+pub const NATS_REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// Hosts of a cluster whose signer is pinned.
+pub const CLUSTER_MEMBERS: usize = 1_024;
+/// Bundle documents of a cluster's trust domains.
+pub const CLUSTER_TRUST_FILES: usize = 64;
+/// Shortest and longest time after which the last look at a cluster's revocations is too old.
+pub const CLUSTER_STALE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+/// Values that are asked of a bucket at once.
+pub const CLUSTER_BATCH: u32 = 256;
+/// How long a bucket may take for the next value.
+pub const CLUSTER_BUCKET: Duration = Duration::from_secs(5);
+/// How long a heartbeat or an event holds.
+pub const CLUSTER_EVENT_LIFE: Duration = Duration::from_secs(30);
+/// Pause before a component that did not start is tried again: first and longest.
+pub const CLUSTER_RETRY: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(600));
+/// Values that are not believed and are remembered, to be shown.
+pub const CLUSTER_REFUSED: usize = 64;
+/// Events that wait to be sent; further ones are dropped and counted, the audit log has all of them.
+pub const CLUSTER_EVENTS: usize = 1_024;
+/// How long a start waits for the first look at the revocations.
+pub const CLUSTER_FIRST_LOOK: Duration = Duration::from_secs(10);
+/// Messages of one subscription that wait to be handled; further ones are dropped and counted.
+pub const MESSAGES_WAITING: usize = 1_024;
+/// Bytes of them.
+pub const MESSAGES_WAITING_BYTES: usize = 16 << 20;
+/// Lines of one instance that are kept to be asked for.
+pub const LOG_RING_LINES: usize = 256;
+/// Instances whose lines are kept.
+pub const LOG_RING_INSTANCES: usize = 256;
+/// What the host has to say about starts, kept to be asked for.
+pub const CONTROL_NOTICES: usize = 256;
+/// Failed starts that `list` shows.
+pub const CONTROL_REFUSED: usize = 32;
+/// Largest request over NATS or HTTPS.
+pub const CONTROL_REQUEST_BYTES: usize = 4 << 20;
+/// Lines of one answer.
+pub const CONTROL_LINES: u32 = 2_000;
+/// Requests over NATS and HTTPS at work; further ones are refused at once.
+pub const CONTROL_CALLS: usize = 64;
+/// Connections to the HTTPS address.
+pub const CONTROL_CONNECTIONS: usize = 128;
+/// How long a client may take for its handshake, and for the head of a request.
+pub const CONTROL_HEAD: Duration = Duration::from_secs(10);
+/// How long a connection to the HTTPS address may live.
+pub const CONTROL_LIFE: Duration = Duration::from_secs(600);
+/// How long a request of the command line holds.
+pub const CONTROL_REQUEST_LIFE: Duration = Duration::from_secs(30);
+/// How long the command line waits for the answer to a start, and to anything else.
+pub const CONTROL_WAIT: (Duration, Duration) = (Duration::from_secs(150), Duration::from_secs(10));
+/// Pieces of evidence in one request.
+pub const CONTROL_EVIDENCE: usize = 8;

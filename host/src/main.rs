@@ -17,6 +17,8 @@ mod limits;
 mod logging;
 #[cfg(feature = "host")]
 mod metrics;
+#[cfg(feature = "host")]
+mod nats;
 mod oci;
 #[cfg(feature = "host")]
 mod policy;

@@ -8,6 +8,7 @@ pub mod audit_mode;
 pub mod audit_sink;
 pub mod broker;
 pub mod children;
+pub mod cluster;
 pub mod code;
 pub mod control;
 pub mod dials;
@@ -16,6 +17,8 @@ pub mod high_water;
 pub mod identity;
 pub mod identity_operations;
 pub mod metrics;
+pub mod nats;
+pub mod own;
 pub mod policy;
 pub mod refused;
 pub mod revocations;
@@ -75,6 +78,12 @@ pub struct Host {
     /// One tells the identity process what is revoked at a time, so that no older list follows a newer one.
     telling: tokio::sync::Mutex<()>,
     identity: Identity,
+    /// Who the host is and whom it trusts, as the identity process says.
+    own: Arc<own::Own>,
+    /// The connection to NATS.
+    nats: nats::Link,
+    /// The host's part in its cluster, where it has one.
+    cluster: Option<Arc<cluster::Cluster>>,
     identity_process: Kept<IdentityUp>,
     runtime_process: Kept<RuntimeUp>,
     code: CodeStore,
@@ -109,7 +118,7 @@ pub struct Component {
 }
 
 /// What is to be started.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct StartSpec {
     /// The `.wasm` file.
     pub path: PathBuf,
@@ -117,6 +126,17 @@ pub struct StartSpec {
     pub evidence: Vec<PathBuf>,
     /// A route for it (host, path prefix).
     pub route: Option<(Option<String>, String)>,
+    /// What it must turn out to be.
+    pub expect: Option<Expect>,
+}
+
+/// What a component must turn out to be: whoever asks for it names these, and where its bytes lie proves neither.
+#[derive(Debug, Clone)]
+pub struct Expect {
+    /// Its claimed name.
+    pub name: String,
+    /// The digest of its bytes.
+    pub digest: String,
 }
 
 /// Why a host could not be started at all.
@@ -185,7 +205,9 @@ impl Host {
         let high_water = HighWater::open(&state.high_water()).map_err(Refused::internal);
         let revocations = Mutex::new(Revocations::open(&state.revoked())?);
         let metrics = config.listen.metrics.map(listen).transpose()?.map(metrics::bind).transpose()?;
-        let policy = match Policy::read(&config.policy, FIRST_GENERATION) {
+        let cluster = cluster::Cluster::open(&config)?;
+        let more = cluster.as_ref().map(|cluster| cluster.policy_sources()).unwrap_or_default();
+        let policy = match Policy::read_with(&config.policy, more, FIRST_GENERATION) {
             Ok(policy) => policy,
             Err(problems) => Policy::deny_all(FIRST_GENERATION, problems),
         };
@@ -199,6 +221,9 @@ impl Host {
             revocations,
             telling: tokio::sync::Mutex::new(()),
             identity: Identity::default(),
+            own: Arc::default(),
+            nats: nats::Link::default(),
+            cluster,
             identity_process: Kept::new(Role::Identity),
             runtime_process: Kept::new(Role::Runtime),
             components: RwLock::new(Vec::new()),
@@ -224,6 +249,8 @@ impl Host {
         tokio::spawn(children::keep_runtime(Arc::clone(&host)));
         tokio::spawn(trust_watch::watch(Arc::clone(&host)));
         tokio::spawn(watch::keep_watching(Arc::clone(&host)));
+        tokio::spawn(nats::keep(Arc::clone(&host)));
+        cluster::start(&host);
         if let Some(listener) = metrics {
             if let Ok(address) = listener.local_addr() {
                 tracing::info!(%address, "metrics");
@@ -238,9 +265,12 @@ impl Host {
 
     /// Starts every configured component; what is refused is remembered and shown by `status`.
     pub async fn start_configured(self: &Arc<Self>, progress: &(dyn Fn(&Path) + Sync)) {
+        if let Some(cluster) = self.cluster.as_ref().filter(|_| !self.config.components.is_empty()) {
+            cluster.first_look().await;
+        }
         for component in self.config.components.clone() {
             progress(&component.path);
-            let spec = StartSpec { path: component.path.clone(), evidence: component.evidence, route: None };
+            let spec = StartSpec { path: component.path.clone(), evidence: component.evidence, ..StartSpec::default() };
             if let Err(refused) = self.start_component(spec).await {
                 tracing::error!(code = refused.code, "{} was refused: {}", component.path.display(), refused.message);
                 if let Ok(mut list) = self.refused.lock() {
@@ -258,9 +288,12 @@ impl Host {
         self.read_trust();
         let bytes =
             files::read_component(&spec.path).map_err(|error| self.refuse(&spec, Refused::from_file(&error)))?;
+        check_expected_bytes(&spec, &bytes).map_err(|refused| self.refuse(&spec, refused))?;
         let admitted = self.admit(&spec, &bytes).map_err(|refused| self.refuse(&spec, refused))?;
+        check_expected_name(&spec, &admitted).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_free(&spec, &admitted.facts().name).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_revoked(admitted.spiffe_id()).map_err(|refused| self.refuse(&spec, refused))?;
+        self.check_cluster(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
         self.mark_revision(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
         // At the start of the host, and while it is started again, the identity process is not up for a moment.
         if self.identity_process.wait().await.is_none() {
@@ -468,9 +501,22 @@ impl Host {
 
     /// Reads the policy files again and puts them in force everywhere, or keeps the old ones and says why.
     pub async fn reload_policy(self: &Arc<Self>) -> Result<u64, Vec<String>> {
+        self.reload_policy_with(self.cluster_policy()).await
+    }
+
+    /// What the cluster adds to the policy files.
+    fn cluster_policy(&self) -> Vec<portcullis_policies::Source> {
+        self.cluster.as_ref().map(|cluster| cluster.policy_sources()).unwrap_or_default()
+    }
+
+    /// The same with these sources besides.
+    async fn reload_policy_with(
+        self: &Arc<Self>,
+        more: Vec<portcullis_policies::Source>,
+    ) -> Result<u64, Vec<String>> {
         let _one_at_a_time = self.starting.lock().await;
         let old = self.policy();
-        let new = match Policy::read(&self.config.policy, old.generation() + 1) {
+        let new = match Policy::read_with(&self.config.policy, more, old.generation() + 1) {
             Ok(new) => new,
             Err(problems) => {
                 self.set_policy(old.with_problems(problems.clone()));
@@ -492,7 +538,7 @@ impl Host {
     /// reloaded.
     pub async fn policy_files_changed(self: &Arc<Self>) {
         let in_force = self.policy();
-        let read = Policy::read(&self.config.policy, in_force.generation());
+        let read = Policy::read_with(&self.config.policy, self.cluster_policy(), in_force.generation());
         if read.is_ok_and(|read| read.sources() == in_force.sources() && read.problems() == in_force.problems()) {
             return;
         }
@@ -515,6 +561,7 @@ impl Host {
 
     /// Stops accepting, lets requests finish, ends everything.
     pub async fn shut_down(self: &Arc<Self>) {
+        cluster::leave(self).await;
         self.listeners.close();
         workload_api::stop(self).await;
         if let Some(up) = self.runtime_process.now() {
@@ -531,6 +578,7 @@ impl Host {
         for component in self.running() {
             self.end_instance(&component, "shutdown").await;
         }
+        nats::stop(self).await;
         let _ = self.record(Record::new("stop").field("by", "host"));
         let _ = std::fs::remove_file(self.config.control_socket());
         if let Some(up) = self.runtime_process.now() {
@@ -563,6 +611,8 @@ impl Host {
             problems.push(format!("the {role} process has policy generation {has}, not {generation} yet"));
         }
         problems.extend(self.identity.problems().await);
+        problems.extend(self.nats_problems());
+        problems.extend(self.cluster.iter().flat_map(|cluster| cluster.problems()));
         problems.extend(self.trust_problem());
         problems.extend(self.policy().problems().iter().cloned());
         // A host for other processes' identities alone needs no grant; one that is to run something does.
@@ -654,7 +704,7 @@ impl Host {
             why,
             "a component could not be taken back after a restart and is ended"
         );
-        let spec = StartSpec { path: PathBuf::from(&facts.name), evidence: Vec::new(), route: None };
+        let spec = StartSpec { path: PathBuf::from(&facts.name), ..StartSpec::default() };
         let refused = self.refuse(&spec, Refused { code: "host.not-taken-back".to_owned(), ..Refused::internal(why) });
         if let Ok(mut list) = self.refused.lock() {
             list.push((spec.path, refused));
@@ -678,7 +728,12 @@ impl Host {
     /// Refuses a route that is somebody else's.
     fn check_free(&self, spec: &StartSpec, name: &str) -> Result<(), Refused> {
         let Some((host, path)) = &spec.route else { return Ok(()) };
-        let same = |route: &Route| (&route.host, &route.path) == (host, path) && route.component != name;
+        self.check_route_free(&Route { host: host.clone(), path: path.clone(), component: name.to_owned() })
+    }
+
+    fn check_route_free(&self, wanted: &Route) -> Result<(), Refused> {
+        let Route { host, path, component: name } = wanted;
+        let same = |route: &Route| (&route.host, &route.path) == (host, path) && route.component != *name;
         let taken = self.routes().into_iter().find(same);
         let running = self.running();
         match taken.filter(|route| running.iter().any(|component| component.admitted.facts().name == route.component)) {
@@ -701,6 +756,14 @@ impl Host {
         if let Ok(mut routes) = self.extra_routes.lock() {
             routes.retain(|old| (&old.host, &old.path) != (&route.host, &route.path));
             routes.push(route);
+        }
+    }
+
+    /// Replaces the routes of a component that are not of the configuration.
+    fn replace_routes(&self, name: &str, new: Vec<Route>) {
+        if let Ok(mut routes) = self.extra_routes.lock() {
+            routes.retain(|old| old.component != name);
+            routes.extend(new);
         }
     }
 
@@ -756,6 +819,37 @@ impl Host {
         }
         Refused { reference, ..refused }
     }
+}
+
+/// Whatever lies at the path: what was asked for is named by its digest.
+fn check_expected_bytes(spec: &StartSpec, bytes: &ComponentBytes) -> Result<(), Refused> {
+    let Some(expect) = &spec.expect else { return Ok(()) };
+    let found = bytes.digest().to_string();
+    if found == expect.digest {
+        return Ok(());
+    }
+    Err(Refused {
+        exit: crate::cli::error::exit::CLAIMS,
+        code: "digest.other".to_owned(),
+        message: format!("{} is {found}, {} was asked for", spec.path.display(), expect.digest),
+        hint: "put the component with that digest there, or ask for this one".to_owned(),
+        ..Refused::internal("")
+    })
+}
+
+fn check_expected_name(spec: &StartSpec, admitted: &Admitted) -> Result<(), Refused> {
+    let Some(expect) = &spec.expect else { return Ok(()) };
+    let found = &admitted.facts().name;
+    if *found == expect.name {
+        return Ok(());
+    }
+    Err(Refused {
+        exit: crate::cli::error::exit::CLAIMS,
+        code: "component.other-name".to_owned(),
+        message: format!("its claims name it {found}, {} was asked for", expect.name),
+        hint: "ask for it by the name in its claims".to_owned(),
+        ..Refused::internal("")
+    })
 }
 
 fn with_fields(record: Record, admitted: &Admitted) -> Record {

@@ -17,6 +17,13 @@ pub(crate) fn check_certificate_verify(message: &[u8]) -> Result<(), ShapeError>
     }
 }
 
+/// The same, of a client alone.
+pub(crate) fn check_client_certificate_verify(message: &[u8]) -> Result<(), ShapeError> {
+    check_certificate_verify(message)?;
+    let [client, _] = CONTEXTS;
+    message.strip_prefix(&[0x20; 64]).filter(|rest| rest.starts_with(client)).map(|_| ()).ok_or(ShapeError)
+}
+
 const CONTEXTS: [&[u8]; 2] = [b"TLS 1.3, client CertificateVerify\0", b"TLS 1.3, server CertificateVerify\0"];
 
 #[cfg(test)]

@@ -37,6 +37,9 @@ mod leaf;
 mod lifetimes;
 pub mod limits;
 pub mod mtls;
+mod nats_credentials;
+mod nats_key;
+pub mod nats_tls;
 mod p256_key;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
@@ -51,6 +54,7 @@ mod secret;
 pub mod source;
 mod spiffe_id;
 pub mod spire;
+pub mod statement;
 mod stored_key;
 #[cfg(feature = "pkcs11")]
 mod token_key;
@@ -86,6 +90,8 @@ pub use jwt_svid::{JwtClaims, JwtSvid};
 pub use key_scan::KeyScan;
 pub use leaf::LeafError;
 pub use lifetimes::Lifetimes;
+pub use nats_credentials::{NatsCredentialError, NatsCredentials, NatsSeed};
+pub use nats_key::{NatsKey, NatsKeyError, is_client_handshake};
 pub use pkcs8::{Pkcs8Error, p256_scalar};
 pub use rotation_error::RotationError;
 pub use schedule::{NextAction, RotationAction};

@@ -176,3 +176,24 @@ pub const BROKER_KEEPALIVE: Duration = Duration::from_secs(30);
 pub const BROKER_LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// How soon a stream looks again at most.
 pub const BROKER_SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
+/// Largest signed statement that is looked at.
+pub const MAX_STATEMENT_BYTES: usize = 16 * 1024;
+/// Largest statement with its payload in one object.
+pub const MAX_ENVELOPE_BYTES: usize = 1024 * 1024;
+/// Longest audience of a statement: a SPIFFE ID.
+pub const MAX_AUDIENCE_TEXT_BYTES: usize = MAX_SPIFFE_ID_BYTES;
+/// Longest place of a statement.
+pub const MAX_PLACE_BYTES: usize = 256;
+/// How far the clocks of a statement's signer and reader may be apart.
+pub const STATEMENT_CLOCK_SKEW: Duration = Duration::from_secs(5);
+/// Longest life of a request, a reply or an event.
+pub const LONGEST_REQUEST: Duration = Duration::from_secs(60);
+/// Longest life of what is kept in a bucket.
+pub const LONGEST_KEPT_STATEMENT: Duration = Duration::from_secs(10 * 366 * 24 * 60 * 60);
+/// Statements that are remembered at one time, so that none is used twice.
+pub const MAX_REPLAY: usize = 65_536;
+/// Of one signer.
+pub const MAX_REPLAY_PER_SIGNER: usize = 8_192;
+/// Signers of those.
+pub const MAX_REPLAY_SIGNERS: usize = 1_024;

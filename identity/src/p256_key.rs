@@ -67,6 +67,16 @@ impl P256Key {
         Ok(signature.as_ref().to_vec())
     }
 
+    /// Signs the SHA-256 of the message in the form of JWS, whatever the form of this key is.
+    pub(crate) fn sign_fixed(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+        match self.form {
+            SignatureForm::Fixed => self.sign(message),
+            SignatureForm::Asn1 => {
+                Self::from_parts(SignatureForm::Fixed, self.scalar.expose(), &self.public)?.sign(message)
+            }
+        }
+    }
+
     fn pair(&self) -> Result<&EcdsaKeyPair, KeyError> {
         if self.pair.get().is_none() {
             let made = key_pair(self.form, self.scalar.expose(), &self.public)?;

@@ -27,6 +27,16 @@ use std::fmt;
 
 include!("generated/portcullis.identity.v1.rs");
 
+/// What the identity process does for the host itself. Generated from `proto/portcullis/own/v1/own.proto`.
+pub mod own {
+    include!("generated/portcullis.own.v1.rs");
+}
+
+/// What connections to NATS need. Generated from `proto/portcullis/nats/v1/nats.proto`.
+pub mod nats {
+    include!("generated/portcullis.nats.v1.rs");
+}
+
 impl fmt::Debug for JwtSvid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JwtSvid")
@@ -54,5 +64,11 @@ impl fmt::Debug for ExportedX509 {
             .field("spiffe_id", &self.spiffe_id)
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for nats::Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credential").field("nkey", &self.nkey).field("user", &self.user).finish_non_exhaustive()
     }
 }

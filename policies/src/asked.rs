@@ -22,6 +22,9 @@ pub(crate) enum Asked {
     SvidSign { purpose: String },
     Identity(IdentityAction),
     Call { caller: String },
+    Publish { subject: String },
+    Request { subject: String },
+    Subscribe { subject: String, queue: String },
 }
 
 impl Asked {
@@ -40,6 +43,9 @@ impl Asked {
             Self::Identity(IdentityAction::Validate) => Action::SvidValidate,
             Self::Identity(IdentityAction::Export) => Action::SvidExport,
             Self::Call { .. } => Action::Call,
+            Self::Publish { .. } => Action::Publish,
+            Self::Request { .. } => Action::Request,
+            Self::Subscribe { .. } => Action::Subscribe,
         }
     }
 
@@ -57,7 +63,10 @@ impl Asked {
             | Action::SvidSign
             | Action::BundleRead
             | Action::PeerRead
-            | Action::Call => true,
+            | Action::Call
+            | Action::Publish
+            | Action::Request
+            | Action::Subscribe => true,
         }
     }
 
@@ -76,15 +85,18 @@ impl Asked {
             | Action::BundleRead
             | Action::PeerRead => 'I',
             Action::Call => 'C',
+            Action::Publish | Action::Request | Action::Subscribe => 'M',
         }
     }
 
     /// The number of "no grant" for this action.
     pub(crate) fn no_grant(&self) -> u16 {
         match self.action() {
-            Action::Load | Action::Link | Action::HttpSend | Action::SvidJwt | Action::Call => 201,
-            Action::HttpConnect | Action::SvidX509 => 202,
-            Action::SvidValidate | Action::IdentityRead | Action::BundleRead | Action::PeerRead => 203,
+            Action::Load | Action::Link | Action::HttpSend | Action::SvidJwt | Action::Call | Action::Publish => 201,
+            Action::HttpConnect | Action::SvidX509 | Action::Request => 202,
+            Action::SvidValidate | Action::IdentityRead | Action::BundleRead | Action::PeerRead | Action::Subscribe => {
+                203
+            }
             Action::SvidSign => 204,
             Action::SvidExport => 205,
         }
@@ -102,6 +114,9 @@ impl Asked {
             Self::SvidSign { purpose } => shown::outside(purpose, 128),
             Self::SvidX509 { .. } | Self::Identity(_) => String::new(),
             Self::Call { caller } => shown::outside(caller, 256),
+            Self::Publish { subject } | Self::Request { subject } | Self::Subscribe { subject, .. } => {
+                shown::outside(subject, 256)
+            }
         }
     }
 
@@ -123,6 +138,9 @@ impl Asked {
             Self::Identity(IdentityAction::Export) => "have the private key of its X.509-SVID".to_owned(),
             Self::Identity(IdentityAction::X509Chain) => "read its certificate chain".to_owned(),
             Self::Call { .. } => format!("be called by {resource}"),
+            Self::Publish { .. } => format!("publish to {resource}"),
+            Self::Request { .. } => format!("request from {resource}"),
+            Self::Subscribe { .. } => format!("subscribe to {resource}"),
         }
     }
 
@@ -149,6 +167,10 @@ impl Asked {
             Self::SvidSign { .. } => "svid.sign".to_owned(),
             Self::Identity(action) => action.name().to_owned(),
             Self::Call { .. } => "call over the gateway".to_owned(),
+            Self::Publish { .. } => "publish".to_owned(),
+            Self::Request { .. } => "request, one answer to an inbox of its own".to_owned(),
+            Self::Subscribe { queue, .. } if queue.is_empty() => "subscribe".to_owned(),
+            Self::Subscribe { queue, .. } => format!("subscribe, queue group {}", shown::outside(queue, 256)),
         }
     }
 
@@ -183,6 +205,9 @@ impl Asked {
             Self::Identity(IdentityAction::Export) => edit.identity = vec!["export".to_owned()],
             Self::Identity(IdentityAction::Validate) => edit.identity = vec!["validate".to_owned()],
             Self::Call { caller } => edit.callers = vec![caller.clone()],
+            Self::Publish { subject } => edit.publish = vec![subject.clone()],
+            Self::Request { subject } => edit.request = vec![subject.clone()],
+            Self::Subscribe { subject, .. } => edit.subscribe = vec![subject.clone()],
         }
         Some(edit)
     }

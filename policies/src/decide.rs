@@ -27,6 +27,9 @@ pub(crate) enum Action {
     BundleRead,
     PeerRead,
     Call,
+    Publish,
+    Request,
+    Subscribe,
 }
 
 /// The entity types of the schema that requests are made of.
@@ -44,6 +47,7 @@ pub(crate) enum Type {
     Destination,
     Audience,
     Purpose,
+    Subject,
 }
 
 /// Where a policy comes from.
@@ -102,7 +106,7 @@ pub(crate) struct Engine {
 }
 
 impl Action {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 16] = [
         Self::Load,
         Self::Link,
         Self::HttpSend,
@@ -116,6 +120,9 @@ impl Action {
         Self::BundleRead,
         Self::PeerRead,
         Self::Call,
+        Self::Publish,
+        Self::Request,
+        Self::Subscribe,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -133,6 +140,9 @@ impl Action {
             Self::BundleRead => "bundle.read",
             Self::PeerRead => "peer.read",
             Self::Call => "call",
+            Self::Publish => "publish",
+            Self::Request => "request",
+            Self::Subscribe => "subscribe",
         }
     }
 
@@ -147,13 +157,14 @@ impl Action {
             | Self::SvidExport
             | Self::BundleRead
             | Self::PeerRead => Some("identity"),
+            Self::Publish | Self::Request | Self::Subscribe => Some("messaging"),
             Self::Load | Self::Link | Self::Call => None,
         }
     }
 }
 
 impl Type {
-    const ALL: [(Self, &'static str); 12] = [
+    const ALL: [(Self, &'static str); 13] = [
         (Self::TrustDomain, "Host::TrustDomain"),
         (Self::SignerGroup, "Host::SignerGroup"),
         (Self::Component, "Host::Component"),
@@ -166,6 +177,7 @@ impl Type {
         (Self::Destination, "Host::Destination"),
         (Self::Audience, "Host::Audience"),
         (Self::Purpose, "Host::Purpose"),
+        (Self::Subject, "Host::Subject"),
     ];
 }
 
@@ -214,6 +226,11 @@ impl Engine {
     pub(crate) fn named(&self, kind: &str, id: &str) -> Option<EntityUid> {
         let (kind, _) = Type::ALL.iter().find(|(_, name)| name.strip_prefix("Host::") == Some(kind))?;
         self.uid(*kind, id)
+    }
+
+    /// Whether a uid is of a type.
+    pub(crate) fn is(&self, kind: Type, uid: &EntityUid) -> bool {
+        self.types.get(kind as usize) == Some(uid.type_name())
     }
 
     /// A uid. `None` only if the table of types were broken.
@@ -291,6 +308,8 @@ mod tests {
         }
         let in_schema: HashSet<String> = engine.schema.actions().map(|uid| uid.id().unescaped().to_owned()).collect();
         let ours = Action::ALL.iter().flat_map(|one| std::iter::once(one.name()).chain(one.group()));
+        // Those of control are asked of no component's slice.
+        let ours = ours.chain(crate::grants::ControlAction::ALL.map(|one| one.name())).chain([crate::control::GROUP]);
         assert_eq!(in_schema, ours.map(ToOwned::to_owned).collect());
         for (n, action) in Action::ALL.into_iter().enumerate() {
             assert_eq!(action as usize, n);

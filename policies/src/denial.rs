@@ -1,6 +1,6 @@
 //! A refusal: who, what, why, the nearest grant, the fix. A value; its text is made here and nowhere else.
 //!
-//! Codes are a letter (A admission, L link, N network, I identity, C call) and four digits: 01xx could not be decided (an
+//! Codes are a letter (A admission, L link, N network, I identity, C call, M messaging) and four digits: 01xx could not be decided (an
 //! operator should look), 02xx nobody granted it (the fix grants exactly this), 03xx a guard forbids it (there is no fix).
 
 use std::fmt;
@@ -16,6 +16,8 @@ use crate::nearest::Nearest;
 use crate::question::Question;
 
 mod render;
+
+pub(crate) use self::render::shell_line;
 
 /// A refusal. Cheap to clone.
 #[derive(Debug, Clone, Serialize)]
@@ -264,6 +266,9 @@ const OPERATORS_FORBID: u16 = 390;
 /// What is asked for is malformed.
 const MALFORMED: u16 = 309;
 
+/// The guard of subjects that are nobody's.
+pub(crate) const RESERVED_SUBJECT: &str = "guard.reserved-subject";
+
 /// The number of a guard.
 pub(crate) fn guard_number(id: &str) -> u16 {
     match id {
@@ -276,6 +281,7 @@ pub(crate) fn guard_number(id: &str) -> u16 {
         "guard.ttl" => 307,
         "guard.expired-claims" => 308,
         "guard.malformed" => MALFORMED,
+        RESERVED_SUBJECT => 320,
         _ => OPERATORS_FORBID,
     }
 }

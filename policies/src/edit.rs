@@ -12,6 +12,7 @@ use crate::destination::Destination;
 use crate::grants::{self, GrantEntry};
 use crate::interface::InterfaceName;
 use crate::source::{LoadErrors, Source, SourceKind};
+use crate::subject::SubjectPattern;
 
 /// What to add for one component.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,6 +37,12 @@ pub struct GrantEdit {
     pub purposes: Vec<String>,
     /// Who may call it: `anonymous` or a SPIFFE ID.
     pub callers: Vec<String>,
+    /// Subjects that it may publish to.
+    pub publish: Vec<String>,
+    /// Subjects that it may send requests to.
+    pub request: Vec<String>,
+    /// Subjects whose messages it gets.
+    pub subscribe: Vec<String>,
     /// Why, for the file.
     pub reason: String,
     /// Who answers for it, for the file.
@@ -115,6 +122,9 @@ impl GrantEdit {
             ("--audience", &self.audiences),
             ("--purpose", &self.purposes),
             ("--caller", &self.callers),
+            ("--publish", &self.publish),
+            ("--request", &self.request),
+            ("--subscribe", &self.subscribe),
         ];
         for (flag, values) in lists {
             for value in values {
@@ -143,6 +153,13 @@ impl GrantEdit {
         missing.audiences.retain(|audience| !own.iter().any(|grant| grant.audiences.contains(audience)));
         missing.purposes.retain(|purpose| !own.iter().any(|grant| grant.purposes.contains(purpose)));
         missing.callers.retain(|caller| !own.iter().any(|grant| grant.callers.iter().any(|own| own.name() == caller)));
+        for (wanted, granted) in [
+            (&mut missing.publish, (|grant| &grant.publish) as fn(&GrantEntry) -> &Vec<SubjectPattern>),
+            (&mut missing.request, |grant| &grant.request),
+            (&mut missing.subscribe, |grant| &grant.subscribe),
+        ] {
+            wanted.retain(|text| !own.iter().any(|grant| granted(grant).iter().any(|own| covers(own, text))));
+        }
         if let Some(destination) = &self.http {
             let same: Vec<&&GrantEntry> = own.iter().filter(|grant| grant.http.contains(destination)).collect();
             let pinned = |grant: &GrantEntry| grant.peer.as_ref().map(|peer| peer.as_str()) == self.peer.as_deref();
@@ -187,6 +204,9 @@ impl GrantEdit {
             ("audiences", self.audiences.as_slice()),
             ("purposes", self.purposes.as_slice()),
             ("callers", self.callers.as_slice()),
+            ("publish", self.publish.as_slice()),
+            ("request", self.request.as_slice()),
+            ("subscribe", self.subscribe.as_slice()),
         ] {
             if !values.is_empty() {
                 set(key, value(Array::from_iter(values)));
@@ -205,6 +225,11 @@ fn links(grant: &GrantEntry, link: &str) -> bool {
     by_interface || implied.iter().any(|own| own.to_string() == link)
 }
 
+/// Whether a granted pattern covers a subject or another pattern.
+fn covers(own: &SubjectPattern, text: &str) -> bool {
+    text.parse::<SubjectPattern>().is_ok_and(|wanted| own.covers_all_of(&wanted))
+}
+
 /// `demo-greeter-http`, or the first of `demo-greeter-http-2`, `-3`, .. that no grant has.
 fn free_id(existing: &[GrantEntry], edit: &GrantEdit) -> String {
     let what = match edit {
@@ -212,6 +237,7 @@ fn free_id(existing: &[GrantEntry], edit: &GrantEdit) -> String {
         _ if edit.load => "load",
         _ if !edit.link.is_empty() => "link",
         _ if !edit.callers.is_empty() => "callers",
+        _ if [&edit.publish, &edit.request, &edit.subscribe].iter().any(|list| !list.is_empty()) => "messages",
         _ => "identity",
     };
     // Names of components may be longer than ids.

@@ -6,13 +6,14 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use cedar_policy::{EntityUid, PolicyId, PolicySet as CedarSet};
+use cedar_policy::{EntityUid, PolicyId, PolicySet as CedarSet, ResourceConstraint};
 use serde::Serialize;
 
 use crate::allowed::Allowed;
 use crate::component::ComponentFacts;
-use crate::decide::{Action, Engine, Kind, Meta, Rule};
-use crate::grants::{self, GrantEntry};
+use crate::control::{Control, ControlDenial, ControlGrant, ControlQuestion, Why};
+use crate::decide::{Action, Engine, Kind, Meta, Rule, Type};
+use crate::grants::{self, GrantEntry, OperatorEntry};
 use crate::limits::{SOURCE_BYTES, SOURCES};
 use crate::lint;
 use crate::nearest::Index;
@@ -21,6 +22,7 @@ use crate::permits::{Builder, Permits};
 use crate::shipped::{BASELINE, BASELINE_SOURCE, GUARDS, GUARDS_SOURCE};
 use crate::slice::Slice;
 use crate::source::{LoadError, LoadErrors, Source, SourceKind};
+use crate::subject::SubjectPattern;
 
 /// A compiled set of policies. Cheap to clone; slices keep what they need of it alive.
 #[derive(Clone)]
@@ -50,6 +52,7 @@ pub struct Summary {
 pub(crate) struct Compiled {
     pub(crate) engine: &'static Engine,
     pub(crate) index: Index,
+    control: Control,
     /// Policies that somebody wrote out.
     rules: Vec<Rule>,
     /// What grants permit.
@@ -118,6 +121,21 @@ impl PolicySet {
         }
     }
 
+    /// May an operator do this to a host?
+    pub fn control(&self, question: &ControlQuestion) -> Result<ControlGrant, ControlDenial> {
+        let control = self.compiled.as_ref().map(|compiled| &compiled.control);
+        let decided = match control {
+            Ok(control) => control.decide(question, self.generation),
+            Err(why) => Err(Why::Unfit(why.to_string())),
+        };
+        decided.map_err(|why| ControlDenial::new(control.ok(), question, why, self.generation))
+    }
+
+    /// Who may control hosts.
+    pub fn operators(&self) -> &[OperatorEntry] {
+        self.compiled.as_ref().map_or(&[], |compiled| compiled.control.operators())
+    }
+
     /// The operator's grants.
     pub fn grants(&self) -> &[GrantEntry] {
         self.compiled.as_ref().map_or(&[], |compiled| compiled.index.grants())
@@ -140,7 +158,8 @@ impl fmt::Debug for PolicySet {
 impl Compiled {
     fn new(sources: &[Source]) -> Result<Self, Vec<LoadError>> {
         let Shipped { engine, guards, baseline } = Shipped::get()?;
-        let (grants, raw) = read(engine, sources)?;
+        let (grants, raw, operators) = read(engine, sources)?;
+        let control = Control::new(engine, operators, &raw)?;
         let mut rules = guards.clone();
         // With nothing granted, the baseline would be the one thing that is: then nothing at all is.
         if !grants.is_empty() || !raw.is_empty() {
@@ -169,7 +188,7 @@ impl Compiled {
             }
         }
         let by_id = rules.iter().enumerate().map(|(n, rule)| (rule.meta.id.clone(), n)).collect();
-        Ok(Self { engine, index: Index::new(grants), rules, permits, by_id, for_all, of_component })
+        Ok(Self { engine, index: Index::new(grants), control, rules, permits, by_id, for_all, of_component })
     }
 
     /// The sets of policies that can match a component's action on a resource.
@@ -186,6 +205,18 @@ impl Compiled {
     /// How many policies can match a component, guards included.
     pub(crate) fn policies_of(&self, component: &str) -> usize {
         self.for_all.policies() + self.of_component.get(component).map_or(0, Part::policies)
+    }
+
+    /// The subject patterns that scopes of a component's policies name.
+    pub(crate) fn subjects_of(&self, component: &str) -> Vec<SubjectPattern> {
+        let of_component = |rule: &&Rule| rule.component.as_deref().is_none_or(|name| name == component);
+        let written = self.rules.iter().filter(of_component).filter_map(|rule| named_subject(self.engine, rule));
+        let grants = self.index.of_component(component);
+        let granted = grants.flat_map(|grant| grant.publish.iter().chain(&grant.request).chain(&grant.subscribe));
+        let mut subjects: Vec<SubjectPattern> = written.chain(granted.cloned()).collect();
+        subjects.sort_unstable();
+        subjects.dedup();
+        subjects
     }
 
     /// Whether nothing was granted to anybody, so that the baseline was left out.
@@ -242,12 +273,24 @@ impl Shipped {
     }
 }
 
+/// The pattern in the scope of a rule, where it names one.
+fn named_subject(engine: &Engine, rule: &Rule) -> Option<SubjectPattern> {
+    let (ResourceConstraint::Eq(uid) | ResourceConstraint::In(uid) | ResourceConstraint::IsIn(_, uid)) =
+        rule.policy.resource_constraint()
+    else {
+        return None;
+    };
+    engine.is(Type::Subject, &uid).then(|| uid.id().unescaped().parse().ok()).flatten()
+}
+
 fn internal(why: String) -> Vec<LoadError> {
     vec![LoadError::whole("shipped", why, "this is a defect of the host")]
 }
 
-fn read(engine: &Engine, sources: &[Source]) -> Result<(Vec<GrantEntry>, Vec<Rule>), Vec<LoadError>> {
-    let (mut grants, mut raw, mut errors) = (Vec::new(), Vec::new(), Vec::new());
+type Read = (Vec<GrantEntry>, Vec<Rule>, Vec<OperatorEntry>);
+
+fn read(engine: &Engine, sources: &[Source]) -> Result<Read, Vec<LoadError>> {
+    let (mut grants, mut raw, mut operators, mut errors) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     if sources.len() > SOURCES {
         return Err(vec![LoadError::whole("policy", format!("more than {SOURCES} sources"), "join files")]);
     }
@@ -259,7 +302,9 @@ fn read(engine: &Engine, sources: &[Source]) -> Result<(Vec<GrantEntry>, Vec<Rul
         }
         match source.kind {
             SourceKind::Grants => {
-                grants::parse(source).map_or_else(|problems| errors.extend(problems), |read| grants.extend(read))
+                grants::parse(source).map_or_else(|problems| errors.extend(problems), |read| grants.extend(read));
+                grants::operators(source)
+                    .map_or_else(|problems| errors.extend(problems), |read| operators.extend(read));
             }
             SourceKind::Cedar => {
                 lint::rules(engine, source, Kind::Raw)
@@ -267,13 +312,14 @@ fn read(engine: &Engine, sources: &[Source]) -> Result<(Vec<GrantEntry>, Vec<Rul
             }
         }
     }
-    errors.extend(duplicates(&grants, &raw));
+    errors.extend(duplicates(&grants, &raw, &operators));
     errors.extend(contradictions(&grants));
-    if errors.is_empty() { Ok((grants, raw)) } else { Err(errors) }
+    if errors.is_empty() { Ok((grants, raw, operators)) } else { Err(errors) }
 }
 
-fn duplicates(grants: &[GrantEntry], raw: &[Rule]) -> Vec<LoadError> {
+fn duplicates(grants: &[GrantEntry], raw: &[Rule], operators: &[OperatorEntry]) -> Vec<LoadError> {
     let ids = grants.iter().map(|grant| (&grant.id, &grant.source, grant.line));
+    let ids = ids.chain(operators.iter().map(|operator| (&operator.id, &operator.source, operator.line)));
     let ids = ids.chain(raw.iter().map(|rule| (&rule.meta.id, &rule.meta.source, rule.meta.line)));
     let mut seen: HashMap<&String, (&String, usize)> = HashMap::new();
     let mut errors = Vec::new();

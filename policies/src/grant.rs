@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::allowed::Allowed;
 use crate::denial::Denial;
 use crate::destination::Destination;
+use crate::subject::{Subject, SubjectPattern};
 
 /// An action was allowed: by which policies, in which generation, with which limits. `A` says what.
 #[derive(Debug)]
@@ -79,6 +80,25 @@ pub struct Identity {
 #[derive(Debug, Clone)]
 pub struct Call {
     pub(crate) caller: String,
+}
+
+/// A message may be published.
+#[derive(Debug, Clone)]
+pub struct Publish {
+    pub(crate) subject: Subject,
+}
+
+/// A message may be published, and one answer to it received.
+#[derive(Debug, Clone)]
+pub struct AskFor {
+    pub(crate) subject: Subject,
+}
+
+/// Messages may be received, in a queue group where one is named.
+#[derive(Debug, Clone)]
+pub struct Subscribe {
+    pub(crate) pattern: SubjectPattern,
+    pub(crate) queue: String,
 }
 
 /// Identity actions without an argument of their own.
@@ -258,6 +278,32 @@ impl Grant<Identity> {
     /// The action.
     pub fn action(&self) -> IdentityAction {
         self.what.action
+    }
+}
+
+impl Grant<Publish> {
+    /// The subject that was decided on.
+    pub fn subject(&self) -> &Subject {
+        &self.what.subject
+    }
+}
+
+impl Grant<AskFor> {
+    /// The subject that was decided on.
+    pub fn subject(&self) -> &Subject {
+        &self.what.subject
+    }
+}
+
+impl Grant<Subscribe> {
+    /// The subjects that were decided on.
+    pub fn pattern(&self) -> &SubjectPattern {
+        &self.what.pattern
+    }
+
+    /// The queue group; empty: none.
+    pub fn queue(&self) -> &str {
+        &self.what.queue
     }
 }
 

@@ -21,6 +21,9 @@
 //! max_ttl = "5m"                                    # of JWT-SVIDs
 //! purposes = ["receipts"]                           # of signatures with the key of its X.509-SVID
 //! callers = ["anonymous"]                           # who may call it over the gateway
+//! publish = ["orders.eu.*"]                         # NATS subjects that it may send messages to
+//! request = ["stock.ask"]                           # .. and have one answer to
+//! subscribe = ["orders.>"]                          # whose messages it gets, shared among its replicas
 //! ```
 //!
 //! `peer` and `callers` may name workloads of federated trust domains. Signatures (`purposes`) and the private key (`export`) are
@@ -36,10 +39,15 @@ use crate::destination::Destination;
 use crate::interface::{LinkPattern, is_component_name};
 use crate::limits::{GRANTS, ID_BYTES, JWT_TTL_MOST, LIST_ENTRIES, OWNER_BYTES, PROBLEMS, REASON_BYTES};
 use crate::source::{LoadError, Source};
+use crate::subject::{SubjectError, SubjectPattern};
 use crate::workload::WorkloadId;
 
 pub(crate) mod cedar;
+mod operator;
 mod reader;
+
+pub use self::operator::{ControlAction, OperatorEntry, is_host_name};
+pub(crate) use self::operator::{is_nkey, parse as operators};
 
 use self::reader::Reader;
 
@@ -60,6 +68,9 @@ pub struct GrantEntry {
     pub(crate) max_ttl: Option<u64>,
     pub(crate) purposes: Vec<String>,
     pub(crate) callers: Vec<CallerPattern>,
+    pub(crate) publish: Vec<SubjectPattern>,
+    pub(crate) request: Vec<SubjectPattern>,
+    pub(crate) subscribe: Vec<SubjectPattern>,
     pub(crate) source: String,
     pub(crate) line: usize,
 }
@@ -128,6 +139,7 @@ impl GrantEntry {
             || !self.audiences.is_empty()
             || !self.purposes.is_empty()
             || !self.callers.is_empty()
+            || [&self.publish, &self.request, &self.subscribe].iter().any(|list| !list.is_empty())
     }
 }
 
@@ -176,7 +188,9 @@ fn document_grants(reader: &mut Reader<'_>, document: &DeTable<'_>) -> Vec<Grant
                     "begin each grant with [[grant]]",
                 ),
             },
-            other => reader.unknown(key.span(), other, "version, grant"),
+            // Read by a reader of their own.
+            "operator" => {}
+            other => reader.unknown(key.span(), other, "version, grant, operator"),
         }
     }
     match version {
@@ -210,6 +224,9 @@ fn entry(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> Option<GrantE
         max_ttl: None,
         purposes: Vec::new(),
         callers: Vec::new(),
+        publish: Vec::new(),
+        request: Vec::new(),
+        subscribe: Vec::new(),
         source: reader.places().source().name.clone(),
         line: reader.places().line(value.span().start),
     };
@@ -240,6 +257,9 @@ fn entry(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>) -> Option<GrantE
             "max_ttl" => grant.max_ttl = reader.parsed(value, ttl),
             "purposes" => grant.purposes = list(reader, value, purpose),
             "callers" => grant.callers = list(reader, value, caller),
+            "publish" => grant.publish = list(reader, value, subject),
+            "request" => grant.request = list(reader, value, subject),
+            "subscribe" => grant.subscribe = list(reader, value, subject),
             other => reader.unknown(key.span(), other, KEYS),
         }
     }
@@ -277,11 +297,12 @@ fn complete(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>, table: &DeTab
     );
     demand(!has("max_ttl") || has("audiences"), "`max_ttl` without `audiences` means nothing", "name the audiences");
     // Where a value was refused, the list is short for that reason.
-    let lists = ["load", "link", "http", "identity", "audiences", "purposes", "callers"];
+    let lists =
+        ["load", "link", "http", "identity", "audiences", "purposes", "callers", "publish", "request", "subscribe"];
     demand(
         grant.grants_something() || lists.iter().any(|key| has(key) && *key != "load"),
         "this grant grants nothing",
-        "add one of load, link, http, identity, audiences, purposes, callers",
+        "add one of load, link, http, identity, audiences, purposes, callers, publish, request, subscribe",
     );
 }
 
@@ -334,6 +355,18 @@ fn caller(text: &str) -> Result<CallerPattern, (String, String)> {
     match text {
         ANONYMOUS => Ok(CallerPattern::Anonymous),
         id => id.parse().map(CallerPattern::Workload).map_err(explain("or the word anonymous")),
+    }
+}
+
+fn subject(text: &str) -> Result<SubjectPattern, (String, String)> {
+    let pattern: SubjectPattern =
+        text.parse().map_err(|error: SubjectError| (error.to_string(), error.hint().to_owned()))?;
+    match pattern.reaches_reserved() {
+        true => Err((
+            "a subject that is nobody's: of the server, of JetStream, an inbox, or the host's own".to_owned(),
+            "answers to requests need no grant; name subjects of your own, such as orders.>".to_owned(),
+        )),
+        false => Ok(pattern),
     }
 }
 
@@ -394,8 +427,8 @@ pub(crate) fn is_purpose(text: &str) -> bool {
     (1..=crate::limits::PURPOSE_BYTES).contains(&text.len()) && text.bytes().all(byte)
 }
 
-const KEYS: &str =
-    "id, reason, owner, component, load, link, http, peer, addresses, identity, audiences, max_ttl, purposes, callers";
+const KEYS: &str = "id, reason, owner, component, load, link, http, peer, addresses, identity, audiences, max_ttl, purposes, callers, publish, request, \
+     subscribe";
 
 #[cfg(test)]
 mod tests;

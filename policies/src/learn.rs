@@ -202,6 +202,9 @@ fn text(additions: &[Addition]) -> String {
             ("audiences", &edit.audiences),
             ("purposes", &edit.purposes),
             ("callers", &edit.callers),
+            ("publish", &edit.publish),
+            ("request", &edit.request),
+            ("subscribe", &edit.subscribe),
         ];
         for (key, values) in lists.into_iter().filter(|(_, values)| !values.is_empty()) {
             let _ = writeln!(text, "{key} = [{}]", list(values));

@@ -14,6 +14,7 @@
 //! | [`shipped`] | schema, guards and baseline, as Cedar text |
 //! | [`engine`], [`mod@slice`] | the compiled set, and one component's part of it |
 //! | [`grant`], [`denial`] | the two outcomes |
+//! | [`control`] | what operators may do to hosts |
 //! | [`question`] | a question as a value, to be asked again |
 //! | [`matrix`], [`mod@compare`], [`cases`] | everybody's questions; what a change changes; expected answers |
 //! | [`mod@learn`] | the grants that were missing |
@@ -24,6 +25,7 @@ mod asked;
 pub mod cases;
 pub mod compare;
 pub mod component;
+pub mod control;
 mod decide;
 pub mod denial;
 pub mod destination;
@@ -58,13 +60,16 @@ pub use address::{AddressClass, AddressRange, classify};
 pub use cases::{Cases, CasesError, Checked};
 pub use compare::{Change, Comparison, Recorded, compare};
 pub use component::{Caller, ComponentFacts, ImageFacts};
+pub use control::{ControlDenial, ControlGrant, ControlQuestion, Operator, OperatorEdit, add_operator};
 pub use denial::{Code, Denial, DenialKind, FixContext};
 pub use destination::{Destination, DestinationError, DnsName, Host, Scheme};
 pub use edit::{EditError, GrantEdit, add_grant};
 pub use engine::{PolicySet, Summary};
 pub use grant::{
-    Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, SvidJwt, SvidSign, SvidX509,
+    AskFor, Call, Grant, HttpConnect, HttpSend, Identity, IdentityAction, Link, Load, Publish, Subscribe, SvidJwt,
+    SvidSign, SvidX509,
 };
+pub use grants::{ControlAction, OperatorEntry, is_host_name};
 pub use interface::{InterfaceName, is_component_name};
 pub use learn::{Addition, LearnError, Learned, Left, Observed, learn};
 pub use matrix::Matrix;

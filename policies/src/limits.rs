@@ -79,6 +79,8 @@ pub const LEARNED: usize = 256;
 /// Bytes of text in a question that a refusal keeps.
 pub const QUESTION_BYTES: usize = 2 << 10;
 
+/// Bytes of the name of a host.
+pub const HOST_NAME_BYTES: usize = 63;
 /// Bytes of a NATS subject.
 pub const SUBJECT_BYTES: usize = 255;
 /// Tokens of a NATS subject.

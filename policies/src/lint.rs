@@ -61,7 +61,11 @@ pub(crate) fn rules(engine: &Engine, source: &Source, kind: Kind) -> Result<Vec<
 }
 
 /// Strict validation; warnings count as errors.
-fn validate(engine: &Engine, rules: &[Rule], problem: impl Fn(&Meta, String) -> LoadError) -> Vec<LoadError> {
+pub(crate) fn validate(
+    engine: &Engine,
+    rules: &[Rule],
+    problem: impl Fn(&Meta, String) -> LoadError,
+) -> Vec<LoadError> {
     let nameless = |why: String| vec![LoadError::whole("policies", why, "")];
     let set = match PolicySet::from_policies(rules.iter().map(|rule| rule.policy.clone())) {
         Ok(set) => set,

@@ -14,6 +14,7 @@ use crate::engine::PolicySet;
 use crate::grants::{CallerPattern, IdentityRight, cedar};
 use crate::interface::LinkPattern;
 use crate::question::{Answer, Outcome, Question};
+use crate::subject::SubjectPattern;
 
 /// Rows of questions, columns of components.
 #[derive(Debug, Clone, Serialize)]
@@ -83,6 +84,15 @@ pub fn questions(set: &PolicySet) -> BTreeSet<Asking> {
         for audience in &grant.audiences {
             add(Question::SvidJwt { audience: audience.clone(), ttl: 1 });
         }
+        for pattern in &grant.publish {
+            add(Question::Publish { subject: within(pattern) });
+        }
+        for pattern in &grant.request {
+            add(Question::Request { subject: within(pattern) });
+        }
+        for pattern in &grant.subscribe {
+            add(Question::Subscribe { subject: pattern.to_string(), queue: String::new() });
+        }
         for caller in &grant.callers {
             if let CallerPattern::Workload(id) = caller {
                 add(Question::Call { caller: id.to_string() });
@@ -90,6 +100,12 @@ pub fn questions(set: &PolicySet) -> BTreeSet<Asking> {
         }
     }
     all
+}
+
+/// A subject that stands for a pattern: messages have no wildcards.
+fn within(pattern: &SubjectPattern) -> String {
+    let literal = |token| if matches!(token, "*" | ">") { "any" } else { token };
+    pattern.as_str().split('.').map(literal).collect::<Vec<_>>().join(".")
 }
 
 /// A question in the order of a table: by action, then by resource.

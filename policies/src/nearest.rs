@@ -8,6 +8,7 @@ use crate::asked::Asked;
 use crate::destination::{Destination, Host};
 use crate::grants::GrantEntry;
 use crate::shown;
+use crate::subject::SubjectPattern;
 
 /// A grant that nearly matches.
 #[derive(Debug, Clone, Serialize)]
@@ -24,6 +25,7 @@ pub(crate) struct Index {
     by_component: HashMap<String, Vec<usize>>,
     by_host: HashMap<Host, Vec<usize>>,
     by_audience: HashMap<String, Vec<usize>>,
+    by_subject: HashMap<String, Vec<usize>>,
 }
 
 impl Index {
@@ -36,6 +38,11 @@ impl Index {
             }
             for audience in &grant.audiences {
                 index.by_audience.entry(audience.clone()).or_default().push(n);
+            }
+            for (_, patterns) in subjects(grant) {
+                for pattern in patterns {
+                    index.by_subject.entry(pattern.to_string()).or_default().push(n);
+                }
             }
         }
         Self { grants, ..index }
@@ -57,6 +64,9 @@ impl Index {
                 self.by_host.get(destination.host())
             }
             Asked::SvidJwt { audience, .. } => self.by_audience.get(audience),
+            Asked::Publish { subject } | Asked::Request { subject } | Asked::Subscribe { subject, .. } => {
+                self.by_subject.get(subject)
+            }
             _ => None,
         };
         let others = others.into_iter().flatten().map(|n| (false, *n));
@@ -127,6 +137,9 @@ fn near(grant: &GrantEntry, asked: &Asked) -> Option<(u32, String)> {
             let caller = grant.callers.first()?;
             Some((1, format!("all matches but the caller (grant: {})", shown::outside(caller.name(), 200))))
         }
+        Asked::Publish { subject } | Asked::Request { subject } | Asked::Subscribe { subject, .. } => {
+            near_subject(grant, asked.action().name(), subject)
+        }
     }
 }
 
@@ -137,6 +150,11 @@ fn foreign(grant: &GrantEntry, asked: &Asked) -> Option<(u32, String)> {
             grant.http.contains(destination)
         }
         Asked::SvidJwt { audience, .. } => grant.audiences.contains(audience),
+        Asked::Publish { subject } | Asked::Request { subject } | Asked::Subscribe { subject, .. } => {
+            let action = asked.action().name();
+            let of_action = subjects(grant).into_iter().filter(|(own, _)| *own == action);
+            of_action.flat_map(|(_, patterns)| patterns).any(|own| own.as_str() == subject)
+        }
         Asked::Load { .. }
         | Asked::Link { .. }
         | Asked::SvidX509 { .. }
@@ -145,6 +163,40 @@ fn foreign(grant: &GrantEntry, asked: &Asked) -> Option<(u32, String)> {
         | Asked::Call { .. } => false,
     };
     same.then(|| (FOREIGN, format!("all matches but the component (grant: {})", shown::outside(&grant.component, 128))))
+}
+
+/// The subjects of a grant, by action.
+fn subjects(grant: &GrantEntry) -> [(&'static str, &[SubjectPattern]); 3] {
+    [("publish", &grant.publish), ("request", &grant.request), ("subscribe", &grant.subscribe)]
+}
+
+/// The same subject for another action, then subjects of this action that begin alike.
+fn near_subject(grant: &GrantEntry, action: &str, subject: &str) -> Option<(u32, String)> {
+    let asked = subject.parse::<SubjectPattern>().ok()?;
+    let alike = |own: &SubjectPattern| {
+        own.as_str().split('.').zip(subject.split('.')).take_while(|(one, two)| one == two).count()
+    };
+    let mut best: Option<(u32, String)> = None;
+    for (own_action, patterns) in subjects(grant) {
+        for own in patterns {
+            let shown = shown::outside(own.as_str(), 128);
+            let found = match own_action == action {
+                true => {
+                    let score = 1 + u32::try_from(alike(own)).unwrap_or(0).min(15);
+                    let what = if own.overlaps(&asked) { "covers only a part of it" } else { "another subject" };
+                    (score, format!("{what} (grant: {action} {shown})"))
+                }
+                false if own.covers_all_of(&asked) => {
+                    (20, format!("all matches but the action (grant: {own_action} {shown})"))
+                }
+                false => continue,
+            };
+            if best.as_ref().is_none_or(|(score, _)| found.0 > *score) {
+                best = Some(found);
+            }
+        }
+    }
+    best
 }
 
 fn rank(own: &Destination, asked: &Destination) -> u32 {

@@ -98,6 +98,27 @@ pub enum Question {
         /// `anonymous`, or a SPIFFE ID.
         caller: String,
     },
+    /// To publish a message.
+    #[serde(rename = "publish")]
+    Publish {
+        /// A NATS subject.
+        subject: String,
+    },
+    /// To publish a message and receive one answer.
+    #[serde(rename = "request")]
+    Request {
+        /// A NATS subject.
+        subject: String,
+    },
+    /// To receive messages.
+    #[serde(rename = "subscribe")]
+    Subscribe {
+        /// A NATS subject, or a pattern.
+        subject: String,
+        /// The queue group; empty: none.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        queue: String,
+    },
 }
 
 /// How a question came out.
@@ -140,6 +161,9 @@ impl Question {
             Self::SvidSign { .. } => "svid.sign",
             Self::SvidExport {} => "svid.export",
             Self::Call { .. } => "call",
+            Self::Publish { .. } => "publish",
+            Self::Request { .. } => "request",
+            Self::Subscribe { .. } => "subscribe",
         }
     }
 
@@ -159,6 +183,7 @@ impl Question {
             Self::HttpConnect { destination, address, .. } => format!("{destination} at {address}"),
             Self::SvidJwt { audience, .. } => audience.clone(),
             Self::Call { caller } => caller.clone(),
+            Self::Publish { subject } | Self::Request { subject } | Self::Subscribe { subject, .. } => subject.clone(),
         }
     }
 
@@ -191,6 +216,9 @@ impl Question {
                 };
                 Answer::of(slice.call(&caller))
             }
+            Self::Publish { subject } => Answer::of(slice.publish(subject)),
+            Self::Request { subject } => Answer::of(slice.request(subject)),
+            Self::Subscribe { subject, queue } => Answer::of(slice.subscribe(subject, queue)),
         })
     }
 
@@ -204,7 +232,10 @@ impl Question {
             Self::Link { interface: text }
             | Self::SvidJwt { audience: text, .. }
             | Self::SvidSign { purpose: text }
-            | Self::Call { caller: text } => text.len(),
+            | Self::Call { caller: text }
+            | Self::Publish { subject: text }
+            | Self::Request { subject: text } => text.len(),
+            Self::Subscribe { subject, queue } => subject.len() + queue.len(),
             Self::SvidX509 { .. }
             | Self::SvidValidate {}
             | Self::IdentityRead {}
@@ -237,6 +268,9 @@ impl Question {
             Asked::Identity(IdentityAction::Validate) => Self::SvidValidate {},
             Asked::Identity(IdentityAction::X509Chain) => Self::SvidX509 { ttl: X509_TTL_MOST },
             Asked::Call { caller } => Self::Call { caller: caller.clone() },
+            Asked::Publish { subject } => Self::Publish { subject: subject.clone() },
+            Asked::Request { subject } => Self::Request { subject: subject.clone() },
+            Asked::Subscribe { subject, queue } => Self::Subscribe { subject: subject.clone(), queue: queue.clone() },
         }
     }
 }
@@ -318,7 +352,10 @@ mod tests {
             {"action": "peer.read"},
             {"action": "svid.sign", "purpose": "receipts"},
             {"action": "svid.export"},
-            {"action": "call", "caller": "anonymous"}
+            {"action": "call", "caller": "anonymous"},
+            {"action": "publish", "subject": "orders.new"},
+            {"action": "request", "subject": "stock.ask"},
+            {"action": "subscribe", "subject": "orders.eu.*", "queue": "shop"}
         ]"#;
         serde_json::from_str(text).unwrap()
     }
@@ -344,7 +381,8 @@ mod tests {
     #[test]
     fn what_is_granted_is_allowed_by_the_grants_that_say_so() {
         let all = "load = true\nlink = [\"wasi:keyvalue/store\"]\nhttp = [\"https://api.example\"]\naudiences = [\"vault\"]\n\
-                   identity = [\"read\", \"bundles\", \"peer\", \"x509\", \"validate\", \"export\"]\npurposes = [\"receipts\"]\ncallers = [\"anonymous\"]\naddresses = [\"192.0.2.0/24\"]";
+                   identity = [\"read\", \"bundles\", \"peer\", \"x509\", \"validate\", \"export\"]\npurposes = [\"receipts\"]\ncallers = [\"anonymous\"]\naddresses = [\"192.0.2.0/24\"]\n\
+                   publish = [\"orders.*\"]\nrequest = [\"stock.ask\"]\nsubscribe = [\"orders.>\"]";
         let slice = slice(&[("a", all)], "", "a");
         for question in questions() {
             let answer = question.ask(&slice).unwrap();

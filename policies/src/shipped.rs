@@ -7,6 +7,9 @@ pub const GUARDS: &str = include_str!("../cedar/guards.cedar");
 /// What every component may link.
 pub const BASELINE: &str = include_str!("../cedar/baseline.cedar");
 
+/// Who controls a host without an entry.
+pub const CONTROL: &str = include_str!("../cedar/control.cedar");
+
 /// Ids of guards begin so; no other policy's may.
 pub const GUARD_PREFIX: &str = "guard.";
 /// The id of the baseline.
@@ -14,5 +17,7 @@ pub const BASELINE_ID: &str = "baseline";
 
 /// Name of the guards as a source.
 pub(crate) const GUARDS_SOURCE: &str = "shipped/guards.cedar";
+/// Name of the policies about control as a source.
+pub(crate) const CONTROL_SOURCE: &str = "shipped/control.cedar";
 /// Name of the baseline as a source.
 pub(crate) const BASELINE_SOURCE: &str = "shipped/baseline.cedar";

@@ -26,6 +26,7 @@ use crate::limits::{IMAGE_IMPORTS, JWT_TTL_DEFAULT, METHOD_BYTES, X509_TTL_MOST}
 use crate::workload::WorkloadId;
 
 mod callers;
+mod messaging;
 mod ready;
 mod sends;
 

@@ -51,8 +51,12 @@ impl Subject {
 
     /// The patterns ending in `>` that cover it, the narrowest first: what it is a member of.
     pub fn parents(&self) -> impl Iterator<Item = String> {
-        let ends = self.0.match_indices('.').map(|(at, _)| at).rev();
-        ends.filter_map(|at| self.0.get(..at)).map(|prefix| format!("{prefix}.>"))
+        parents(&self.0)
+    }
+
+    /// Whether it is an inbox: a subject for one answer, made by whoever asks.
+    pub fn is_inbox(&self) -> bool {
+        is_inbox(first(&self.0))
     }
 
     /// Whether it is of the server, of JetStream, an inbox or the host's own: nobody's to be granted.
@@ -87,6 +91,11 @@ impl SubjectPattern {
     /// Whether there is a subject that both cover.
     pub fn overlaps(&self, other: &Self) -> bool {
         overlaps(&self.0, &other.0)
+    }
+
+    /// The patterns ending in `>` that cover all of it, the narrowest first; not itself.
+    pub fn parents(&self) -> impl Iterator<Item = String> {
+        parents(&self.0).filter(|parent| *parent != self.0)
     }
 
     /// Whether it covers, or could cover, a reserved subject by its first token.
@@ -194,6 +203,11 @@ fn overlaps(one: &str, two: &str) -> bool {
     }
 }
 
+fn parents(text: &str) -> impl Iterator<Item = String> {
+    let ends = text.match_indices('.').map(|(at, _)| at).rev();
+    ends.filter_map(|at| text.get(..at)).map(|prefix| format!("{prefix}.>"))
+}
+
 fn first(text: &str) -> &str {
     text.split('.').next().unwrap_or(text)
 }
@@ -204,7 +218,11 @@ fn is_wildcard(token: &str) -> bool {
 
 /// First tokens that are nobody's: the server's and JetStream's, inboxes, ours.
 fn is_reserved(first: &str) -> bool {
-    first.starts_with('$') || first.to_ascii_uppercase().starts_with("_INBOX") || first == CONTROL
+    first.starts_with('$') || is_inbox(first) || first == CONTROL
+}
+
+fn is_inbox(first: &str) -> bool {
+    first.to_ascii_uppercase().starts_with("_INBOX")
 }
 
 /// The first token of the host's own subjects.

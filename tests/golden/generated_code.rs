@@ -17,6 +17,8 @@ const PARTS: &[(&str, &[&str])] = &[
         ],
     ),
     ("identity", &["spiffe/workload.proto"]),
+    ("identity", &["portcullis/nats/v1/nats.proto"]),
+    ("identity", &["portcullis/own/v1/own.proto"]),
     (
         "host",
         &[
@@ -90,6 +92,7 @@ fn generate(include: &Path, protos: &[&str], out: &Path) {
         ".spiffe.broker.X509SVID",
         ".spire.api.agent.delegatedidentity.v1.X509SVIDWithKey",
         ".spire.api.types.JWTSVID",
+        ".portcullis.nats.v1.Credential",
     ];
     let config = tonic_prost_build::configure().build_transport(false).skip_debug(by_hand).out_dir(out);
     config.compile_fds(files).expect("code is generated");

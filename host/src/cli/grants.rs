@@ -49,6 +49,15 @@ pub struct AddArgs {
     /// Who may call it: `anonymous`, or a SPIFFE ID.
     #[arg(long)]
     caller: Vec<String>,
+    /// A NATS subject that it may publish to; `*` is one token, `>` the rest.
+    #[arg(long)]
+    publish: Vec<String>,
+    /// A NATS subject that it may send requests to.
+    #[arg(long)]
+    request: Vec<String>,
+    /// A NATS subject whose messages it gets.
+    #[arg(long)]
+    subscribe: Vec<String>,
     /// Why; kept in the file.
     #[arg(long, default_value = "added by `portcullis grants add`")]
     reason: String,
@@ -106,10 +115,11 @@ pub fn run(command: GrantsCommand, out: &mut Output) -> Result<(), CliError> {
 }
 
 fn edit(args: AddArgs) -> Result<GrantEdit, CliError> {
-    let lists = [&args.link, &args.audience, &args.purpose, &args.identity, &args.caller];
-    if !args.load && args.http.is_none() && lists.iter().all(|list| list.is_empty()) {
+    let messages = [&args.publish, &args.request, &args.subscribe];
+    let lists = [&args.link, &args.audience, &args.purpose, &args.identity, &args.caller].into_iter().chain(messages);
+    if !args.load && args.http.is_none() && lists.into_iter().all(|list| list.is_empty()) {
         return Err(CliError::usage("there is nothing to grant")
-            .with_hint("name what: --load, --link, --http, --audience, --purpose, --identity or --caller"));
+            .with_hint("name what: --load, --link, --http, --audience, --purpose, --identity, --caller, --publish, --request or --subscribe"));
     }
     let http = args.http.as_deref().map(Destination::parse_url).transpose();
     let http = http.map_err(|error| CliError::usage(format!("--http: {error}")).with_hint(error.hint()))?;
@@ -135,6 +145,9 @@ fn edit(args: AddArgs) -> Result<GrantEdit, CliError> {
         purposes: args.purpose,
         identity: args.identity,
         callers: args.caller,
+        publish: args.publish,
+        request: args.request,
+        subscribe: args.subscribe,
         reason: args.reason,
         owner: args.owner,
     })

@@ -169,7 +169,7 @@ pub struct Event {
     /// Decisions that did not fit the ring since the last event.
     #[prost(uint64, tag = "15")]
     pub lost: u64,
-    #[prost(oneof = "event::What", tags = "5, 6, 7, 8, 9, 12")]
+    #[prost(oneof = "event::What", tags = "5, 6, 7, 8, 9, 12, 13")]
     pub what: ::core::option::Option<event::What>,
 }
 /// Nested message and enum types in `Event`.
@@ -188,6 +188,8 @@ pub mod event {
         Failure(super::Failure),
         #[prost(message, tag = "12")]
         Link(super::Link),
+        #[prost(message, tag = "13")]
+        Messaging(super::Messaging),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -222,6 +224,18 @@ pub struct IdentityUse {
 pub struct Link {
     #[prost(string, tag = "1")]
     pub interface: ::prost::alloc::string::String,
+}
+/// A message that a component wanted to send, or a subscription that it wanted.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Messaging {
+    /// "publish", "request" or "subscribe".
+    #[prost(string, tag = "1")]
+    pub action: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub subject: ::prost::alloc::string::String,
+    /// Queue group of a subscription; empty: none.
+    #[prost(string, tag = "3")]
+    pub queue: ::prost::alloc::string::String,
 }
 /// A request that the guest or the peer spoilt: trap, time-out, a peer with another identity.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

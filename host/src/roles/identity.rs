@@ -12,8 +12,10 @@ mod counts;
 mod dials;
 pub mod endpoint;
 mod federation;
+mod for_host;
 mod keeper;
 mod minting;
+mod nats;
 mod own;
 mod publishing;
 mod rate;
@@ -31,13 +33,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_identity::rpc::authority_server::AuthorityServer;
+use portcullis_identity::rpc::nats::nats_secrets_server::NatsSecretsServer;
+use portcullis_identity::rpc::own::own_server::OwnServer;
 use portcullis_identity::rpc::workloads_server::WorkloadsServer;
 use portcullis_identity::{Issuer, JwtIssuer, TrustDomain};
 use portcullis_policies::FixContext;
 use serde::{Deserialize, Serialize};
 
 use self::authority::ForSupervisor;
+use self::for_host::ForHost;
 use self::keeper::Keeper;
+use self::nats::ForNats;
 pub use self::workload_api::Caller;
 use self::workload_api::WorkloadApi;
 use self::workloads::ForRuntime;
@@ -69,6 +75,11 @@ pub struct Boot {
     pub oidc: Option<Oidc>,
     /// Which brokers may ask for which components, where the Broker API is served.
     pub broker: Option<crate::config::Broker>,
+    /// The host's name in its cluster.
+    #[serde(default)]
+    pub host_name: Option<portcullis_cluster::HostId>,
+    /// What connections to NATS show.
+    pub nats: Option<crate::config::Nats>,
 }
 
 /// Runs the process until its supervisor is gone.
@@ -86,6 +97,8 @@ pub fn run(handover: Handover) -> io::Result<()> {
     }
     let public = federation::readable(&boot.federation, boot.oidc.as_ref());
     read.extend(public.iter().map(PathBuf::as_path));
+    let secrets = boot.nats.iter().flat_map(crate::config::Nats::secret_folders).collect::<Vec<_>>();
+    read.extend(secrets.iter().map(PathBuf::as_path));
     let fence = sandbox::Fence { role: Role::Identity, parent, read: &read, write: &write, inspectable: false };
     let report = sandbox::enter(&fence)?;
     crate::logging::start(Role::Identity.name());
@@ -117,6 +130,7 @@ async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot
         let source = source::start(&outside, &boot.trust_domain, &keeper.dials).map_err(io::Error::other)?;
         keeper.take_from(source);
     }
+    keeper.host_name = boot.host_name.clone();
     let keeper = Arc::new(keeper);
     if keeper.issues_itself() {
         tokio::spawn(rotation::follow(Arc::clone(&keeper)));
@@ -128,6 +142,7 @@ async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot
     let workload_api = WorkloadApi::start(Arc::clone(&keeper), boot.wit_svid);
     federation::start(&keeper, &keeper.dials, &boot.federation, &boot.folder)?;
     let (gone, supervisor_gone) = tokio::sync::oneshot::channel();
+    let for_nats = NatsSecretsServer::new(ForNats::new(Arc::clone(&keeper), boot.nats.as_ref().map(|nats| &nats.host)));
     let mut handed = Handed { keeper: Arc::clone(&keeper), boot, runtime: None, workload_api };
     let handle = tokio::runtime::Handle::current();
     std::thread::Builder::new().name("handover".to_owned()).spawn(move || {
@@ -137,9 +152,10 @@ async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot
         }
         let _ = gone.send(());
     })?;
+    let for_host = OwnServer::new(ForHost::new(Arc::clone(&keeper))).max_decoding_message_size(MESSAGE_BYTES);
     let service = AuthorityServer::new(ForSupervisor(keeper)).max_decoding_message_size(MESSAGE_BYTES);
     tokio::select! {
-        served = crate::rpc::serve(supervisor, tonic::service::Routes::new(service)) => served,
+        served = crate::rpc::serve(supervisor, tonic::service::Routes::new(service).add_service(for_host).add_service(for_nats)) => served,
         _ = supervisor_gone => Ok(()),
     }
 }
@@ -171,7 +187,9 @@ impl Handed {
     fn serve_runtime(&mut self, packet: Packet) {
         let Some(fd) = packet.fds.into_iter().next() else { return };
         let service = WorkloadsServer::new(ForRuntime(Arc::clone(&self.keeper)));
-        let new = tokio::spawn(crate::rpc::serve(fd, tonic::service::Routes::new(service)));
+        let link = self.boot.nats.as_ref().and_then(|nats| nats.data.as_ref());
+        let for_nats = NatsSecretsServer::new(ForNats::new(Arc::clone(&self.keeper), link));
+        let new = tokio::spawn(crate::rpc::serve(fd, tonic::service::Routes::new(service).add_service(for_nats)));
         if let Some(old) = self.runtime.replace(new) {
             old.abort();
         }

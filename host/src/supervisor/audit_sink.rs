@@ -248,6 +248,12 @@ fn ask(slice: &Slice, asked: &What) -> Result<Option<Denial>, Denial> {
             None => Ok(None),
         },
         What::Link(link) => slice.link(&link.interface).map(|grant| instead(&grant)),
+        What::Messaging(used) => match used.action.as_str() {
+            "publish" => slice.publish(&used.subject).map(|grant| instead(&grant)),
+            "request" => slice.request(&used.subject).map(|grant| instead(&grant)),
+            "subscribe" => slice.subscribe(&used.subject, &used.queue).map(|grant| instead(&grant)),
+            _ => Ok(None),
+        },
         What::Failure(_) => Ok(None),
     }
 }

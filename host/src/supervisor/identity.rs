@@ -3,6 +3,7 @@
 use std::sync::RwLock;
 
 use portcullis_identity::rpc::authority_client::AuthorityClient;
+use portcullis_identity::rpc::own::own_client::OwnClient;
 use portcullis_identity::rpc::{
     self, AdmitRequest, CacheMacRequest, DialWanted, GetBundleRequest, MetricsRequest, OperationReply, PolicySource,
     PushPolicyRequest, RotateRequest, ScanChunk, SetRevokedRequest, ShowRequest, StatusRequest, StopRequest,
@@ -182,6 +183,19 @@ impl Identity {
             Ok(mut client) => client.status(StatusRequest {}).await.is_ok(),
             Err(_) => false,
         }
+    }
+
+    /// The channel to the process that is up now.
+    pub fn channel(&self) -> Option<Channel> {
+        self.channel.read().ok().and_then(|channel| channel.clone())
+    }
+
+    /// What the process does for the host itself.
+    pub fn own(&self) -> Result<OwnClient<Channel>, IdentityError> {
+        let channel = self.channel.read().ok().and_then(|channel| channel.clone());
+        let channel = channel.ok_or_else(|| IdentityError::internal("it is not up"))?;
+        let client = OwnClient::new(channel).max_encoding_message_size(MESSAGE_BYTES);
+        Ok(client.max_decoding_message_size(MESSAGE_BYTES))
     }
 
     fn client(&self) -> Result<AuthorityClient<Channel>, IdentityError> {

@@ -6,6 +6,7 @@
 use super::Issuer;
 use crate::handshake_message::check_certificate_verify;
 use crate::limits::MAX_PURPOSE_BYTES;
+use crate::statement::{Draft, Signer};
 use crate::workload::InstanceId;
 
 /// Why something was not signed.
@@ -55,6 +56,17 @@ impl Issuer {
         let registration = self.registry.get(instance).ok_or_else(|| SignError::UnknownInstance(instance.clone()))?;
         let held = registration.x509_key(key_id).ok_or(SignError::UnknownKey)?;
         held.key.sign(&signed_message(purpose, data)?).map_err(|_| SignError::Signing)
+    }
+
+    /// Signs a statement (ES256) with a key of the instance that the statement says it is by: its token.
+    pub fn sign_statement(&self, instance: &InstanceId, key_id: &str, draft: &Draft) -> Result<String, SignError> {
+        let registration = self.registry.get(instance).ok_or_else(|| SignError::UnknownInstance(instance.clone()))?;
+        let held = registration.x509_key(key_id).ok_or(SignError::UnknownKey)?;
+        if draft.signer() != &Signer::Svid(held.svid.spiffe_id.clone()) {
+            return Err(SignError::UnknownKey);
+        }
+        let signature = held.key.sign_fixed(draft.signing_input().as_bytes()).map_err(|_| SignError::Signing)?;
+        Ok(draft.token(&signature))
     }
 }
 

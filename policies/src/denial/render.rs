@@ -19,7 +19,7 @@ pub(super) fn render(denial: &Denial, context: &FixContext) -> String {
 }
 
 /// Words joined for a POSIX shell, quoted where needed. What no terminal should see is escaped in ANSI-C quotes.
-pub(super) fn shell_line(argv: &[String]) -> String {
+pub(crate) fn shell_line(argv: &[String]) -> String {
     argv.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(" ")
 }
 

@@ -323,7 +323,7 @@ fn the_summary_counts_what_is_there() {
     let summary = set(&[("a", "load = true\ncallers = [\"anonymous\"]"), ("b", "load = true")], raw).summary();
     assert_eq!(
         (summary.generation, summary.grants, summary.raw_policies, summary.guards, summary.policies),
-        (41, 2, 1, 7, 12)
+        (41, 2, 1, 8, 13)
     );
     assert_eq!(summary.components, ["demo:a", "demo:b"]);
 }

@@ -68,6 +68,17 @@ pub(crate) fn permits(grant: &GrantEntry, into: &mut Builder<'_>) -> Result<(), 
         };
         permits.add(Action::Call, principal, own(), None)?;
     }
+    let subjects =
+        [(Action::Publish, &grant.publish), (Action::Request, &grant.request), (Action::Subscribe, &grant.subscribe)];
+    for (action, patterns) in subjects {
+        for pattern in patterns {
+            let resource = match pattern.is_literal() {
+                true => equals("Subject", pattern.as_str()),
+                false => Scope::within("Subject", pattern.as_str()),
+            };
+            permits.add(action, own(), resource, None)?;
+        }
+    }
     Ok(())
 }
 
@@ -95,6 +106,10 @@ pub(crate) fn links(grant: &GrantEntry) -> Vec<LinkPattern> {
     }
     if !grant.audiences.is_empty() {
         implied.extend_from_slice(&["portcullis:identity/jwt", "wasmcloud:identity/store"]);
+    }
+    if [&grant.publish, &grant.request, &grant.subscribe].iter().any(|list| !list.is_empty()) {
+        // A handler answers by publishing, so it is linked with both.
+        implied.extend_from_slice(&["wasmcloud:messaging/types", "wasmcloud:messaging/consumer"]);
     }
     let mut links = grant.link.clone();
     for name in implied.into_iter().filter_map(|name| name.parse::<LinkPattern>().ok()) {

@@ -14,6 +14,7 @@ use crate::engine::Compiled;
 use crate::grants::CallerPattern;
 use crate::interface::InterfaceName;
 use crate::shipped;
+use crate::subject::SubjectPattern;
 use crate::workload::WorkloadId;
 
 /// A slice that can decide.
@@ -23,6 +24,8 @@ pub(super) struct Ready {
     pub(super) trust_domain: EntityUid,
     pub(super) callers: Callers,
     pub(super) sends: Sends,
+    /// The patterns that scopes name: of these a subject may be a member, besides of those that end in `>`.
+    subjects: Vec<SubjectPattern>,
     facts: Arc<ComponentFacts>,
     workload: WorkloadId,
     /// The component's own entities, made when something is first decided.
@@ -42,6 +45,7 @@ impl Ready {
             trust_domain: engine.uid(Type::TrustDomain, workload.trust_domain()).ok_or_else(missing)?,
             callers: Callers::new(named_workloads(&compiled, facts)),
             sends: Sends::new(compiled.index.of_component(&facts.name).map(|grant| grant.http.len()).sum()),
+            subjects: compiled.subjects_of(&facts.name),
             facts: Arc::clone(facts),
             workload,
             base: OnceLock::new(),
@@ -149,6 +153,32 @@ impl Ready {
         let entity = self.compiled.engine.entity(Type::Destination, &destination.to_string(), attributes, zones)?;
         let uid = entity.uid();
         Ok(self.decide(action, self.with(entity)?.as_ref(), uid, context))
+    }
+
+    /// Asks about an action on a subject, or on all that a pattern covers.
+    pub(super) fn decide_subject(
+        &self,
+        action: Action,
+        subject: &SubjectPattern,
+        context: impl IntoIterator<Item = (&'static str, RestrictedExpression)>,
+    ) -> Result<Verdict, String> {
+        let named = self.subjects.iter().filter(|own| *own != subject && own.covers_all_of(subject));
+        let covering = subject.parents().chain(named.map(ToString::to_string));
+        let parents: Vec<EntityUid> = covering.map(|id| self.uid(Type::Subject, &id)).collect::<Result<_, _>>()?;
+        let attributes = [("reserved", RestrictedExpression::new_bool(subject.reaches_reserved()))];
+        let entity = self.compiled.engine.entity(Type::Subject, subject.as_str(), attributes, parents)?;
+        let resource = entity.uid();
+        Ok(self.decide(action, self.with(entity)?.as_ref(), resource, context))
+    }
+
+    /// The subjects that grants of this component have it receive, without those that another one of them covers.
+    pub(super) fn subscriptions(&self) -> Vec<SubjectPattern> {
+        let granted = self.compiled.index.of_component(&self.facts.name).flat_map(|grant| &grant.subscribe);
+        let mut all: Vec<&SubjectPattern> = granted.collect();
+        all.sort_unstable();
+        all.dedup();
+        let covered = |one: &SubjectPattern| all.iter().any(|other| *other != one && other.covers_all_of(one));
+        all.iter().filter(|one| !covered(one)).map(|one| (*one).clone()).collect()
     }
 }
 

@@ -86,7 +86,7 @@ fn without_sources_everything_is_denied() {
         PolicySet::compile(&[empty(""), empty("version = 1")], 1).unwrap(),
     ] {
         let slice = set.slice(&facts("a"));
-        assert_eq!(slice.policies(), 7, "the guards");
+        assert_eq!(slice.policies(), 8, "the guards");
         assert_eq!(code(slice.load(&ImageFacts::default())), "A0201");
         assert_eq!(code(slice.http_send(&url("https://a.example"), "GET")), "N0201");
         assert_eq!(code(slice.svid_jwt("a", 60)), "I0201");

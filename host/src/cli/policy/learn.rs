@@ -98,6 +98,7 @@ fn file_name(path: &Path) -> String {
 
 /// Imports whose use needs more than the link, and what a file cannot tell of it.
 const UNKNOWN: &[(&str, &str)] = &[
+    ("wasmcloud:messaging/consumer", "which subjects it sends to (publish = [..], request = [..])"),
     ("wasi:http/outgoing-handler", "where it sends requests (http = [..])"),
     ("portcullis:identity/jwt", "for which audiences it fetches tokens (audiences = [..])"),
     ("wasmcloud:identity/store", "for which audiences it fetches tokens (audiences = [..])"),

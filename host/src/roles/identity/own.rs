@@ -7,13 +7,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use portcullis_identity::mtls::{HandshakeSigner, ServedIdentity, Svid};
-use portcullis_identity::{InstanceId, SpiffeId, Workload};
+use portcullis_identity::statement::Draft;
+use portcullis_identity::{Audience, AudienceError, InstanceId, JwtSvid, SpiffeId, Workload};
 use serde_json::json;
 
 use super::keeper::Keeper;
 use crate::clock;
 
-/// The path of the host's own SPIFFE ID.
+/// The path of the host's own SPIFFE ID; in a cluster the host's name follows.
 pub(super) const PATH: &str = "/portcullis/host";
 /// Paths below this are the host's own.
 pub(super) const RESERVED: &str = "/portcullis/";
@@ -40,7 +41,8 @@ impl OwnIdentity {
         let instance: InstanceId = INSTANCE.parse().map_err(|_| "the host's own instance id".to_owned())?;
         let workload = {
             let issuer = keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
-            let id = format!("spiffe://{}{PATH}", issuer.trust_domain());
+            let name = keeper.host_name.as_ref().map(|name| format!("/{name}")).unwrap_or_default();
+            let id = format!("spiffe://{}{PATH}{name}", issuer.trust_domain());
             let spiffe_id: SpiffeId = id.parse().map_err(|error| format!("the host's own ID: {error}"))?;
             let (digest, component) = (String::new(), INSTANCE.to_owned());
             Workload { instance: instance.clone(), spiffe_id, digest, component, exportable: false }
@@ -68,6 +70,37 @@ impl OwnIdentity {
         }
         let served = self.served.lock().ok()?.clone()?;
         (served.svid.not_after > clock::now()).then_some(served)
+    }
+
+    /// Signs a statement of the host with the key of this SVID: its token.
+    pub(super) fn sign_statement(&self, key_id: &str, draft: &Draft) -> Result<String, String> {
+        let issuer = self.keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
+        issuer.sign_statement(&self.instance, key_id, draft).map_err(|error| error.to_string())
+    }
+
+    /// A JWT-SVID of the host for an audience, on disk in the audit log before it leaves.
+    pub(super) async fn jwt_svid(&self, audience: &str) -> Result<JwtSvid, String> {
+        let audience: Audience = audience.parse().map_err(|error: AudienceError| error.to_string())?;
+        if self.keeper.now_published().revoked.hold(INSTANCE, &self.spiffe_id) {
+            return Err("the host's identity is revoked".to_owned());
+        }
+        let svid = {
+            let mut issuer = self.keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
+            let life = issuer.lifetimes().jwt();
+            let audiences = [audience.clone()];
+            issuer.jwt_svid(&self.instance, &audiences, life, clock::now()).map_err(|error| error.to_string())?.svid
+        };
+        let fields = json!({
+            "svid": "jwt",
+            "instance": INSTANCE,
+            "component": INSTANCE,
+            "spiffe_id": svid.spiffe_id().to_string(),
+            "audiences": [audience.as_str()],
+            "jti": svid.jti(),
+            "expires_at": svid.expires_at().unix_timestamp(),
+        });
+        self.keeper.append("issuance", &ulid::Ulid::generate().to_string(), &fields).await?;
+        Ok(svid)
     }
 
     /// Renews at half of each SVID's life and whenever those of before must not be used any more.

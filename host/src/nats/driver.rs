@@ -1,0 +1,451 @@
+//! Drives the client library: answers its callbacks, follows its events, asks the server whom it takes us for.
+//!
+//! The library calls before each attempt, also before the first; there it is decided how long to wait and which server comes
+//! next. What it tells of failures is taken from its list of servers, what servers say from its events.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, ReconnectToServer, ServerAddr, ServerError};
+use portcullis_identity::nats_tls::{CurrentCertificate, NatsRoots, client_config};
+use ring::rand::SecureRandom as _;
+use tokio::sync::{broadcast, watch};
+
+use super::cause::Cause;
+use super::credentials::Credentials;
+use super::pace::Pace;
+use super::settings::Settings;
+use super::standing::{Denied, Standing};
+use super::{Counts, NatsError, State};
+use crate::limits::{NATS_CONNECT, NATS_VERIFY, NATS_VERIFY_AGAIN};
+
+/// What is to be driven.
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    tls: Option<Box<dyn FnOnce(ConnectOptions) -> ConnectOptions + Send>>,
+}
+
+/// What the callbacks, the watching task and the handles share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    settings: Settings,
+    credentials: Arc<dyn Credentials>,
+    roots: Option<Arc<NatsRoots>>,
+    certificate: Arc<CurrentCertificate>,
+    state: watch::Sender<State>,
+    denied: broadcast::Sender<Denied>,
+    /// Grows with each connection that the library reports, so that an answer about an old one is not taken for the new one.
+    connected: watch::Sender<u64>,
+    /// Grows when somebody wants a connection at once.
+    wanted: watch::Sender<u64>,
+    closed: watch::Sender<bool>,
+    attempt: Mutex<Attempt>,
+    counts: [AtomicU64; 4],
+}
+
+/// What is known of the last attempt and the ones before.
+#[derive(Debug, Default)]
+struct Attempt {
+    pace: Pace,
+    next: usize,
+    tried: Option<String>,
+    /// What the server or we ourselves said of the connection that is ending, or of the attempt.
+    said: Option<Cause>,
+    verified_at: Option<Instant>,
+    /// It ended because we wanted it to.
+    ours: bool,
+}
+
+impl Driver {
+    pub(super) fn new(settings: Settings, credentials: Arc<dyn Credentials>) -> Result<Self, NatsError> {
+        let setup = |error: &dyn std::fmt::Display, hint: &str| NatsError::Setup(format!("{error}; hint: {hint}"));
+        let certificate = Arc::new(CurrentCertificate::default());
+        let (roots, tls) = match &settings.roots {
+            None => (None, None),
+            Some(roots) => {
+                let roots = Arc::new(roots.read().map_err(|error| setup(&error, error.hint()))?);
+                let config = client_config(Arc::clone(&roots), settings.server_id.clone(), Arc::clone(&certificate));
+                let config = config.map_err(|error| setup(&error, error.hint()))?;
+                let tls = move |options: ConnectOptions| options.require_tls(true).tls_client_config(config);
+                (Some(roots), Some(Box::new(tls) as Box<dyn FnOnce(ConnectOptions) -> ConnectOptions + Send>))
+            }
+        };
+        let shared = Arc::new(Shared {
+            state: watch::Sender::new(State::Down { cause: Cause::Connecting }),
+            denied: broadcast::Sender::new(DENIALS),
+            connected: watch::Sender::new(0),
+            wanted: watch::Sender::new(0),
+            closed: watch::Sender::new(false),
+            attempt: Mutex::default(),
+            counts: Default::default(),
+            settings,
+            credentials,
+            roots,
+            certificate,
+        });
+        Ok(Self { shared, tls })
+    }
+
+    pub(super) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.shared)
+    }
+
+    pub(super) async fn run(self) -> Result<Client, NatsError> {
+        let shared = self.shared;
+        let settings = shared.settings.clone();
+        let servers: Result<Vec<ServerAddr>, _> = settings.servers.iter().map(|server| server.parse()).collect();
+        let servers = servers.map_err(|error: std::io::Error| NatsError::Setup(error.to_string()))?;
+        // Callbacks must be `Sync`, which what they wait for need not be: it runs in tasks of its own.
+        let asked = Arc::clone(&shared);
+        let options = ConnectOptions::with_auth_callback(move |nonce| {
+            let running = tokio::spawn(Arc::clone(&asked).show(nonce));
+            async move { running.await.unwrap_or_else(|_| Err(AuthError::new("stopped"))) }
+        });
+        let asked = Arc::clone(&shared);
+        let options = options.reconnect_to_server_callback(move |servers, _| {
+            let running = tokio::spawn(Arc::clone(&asked).next(servers));
+            async move { running.await.ok() }
+        });
+        let asked = Arc::clone(&shared);
+        let options = options.event_callback(move |event| {
+            asked.happened(event);
+            std::future::ready(())
+        });
+        let options = options
+            .name(&settings.name)
+            .custom_inbox_prefix(&settings.inbox_prefix)
+            .connection_timeout(NATS_CONNECT)
+            .request_timeout(Some(NATS_CONNECT))
+            .ping_interval(PING)
+            .ignore_discovered_servers()
+            .retain_servers_order()
+            .retry_on_initial_connect();
+        let options = if settings.tls_first { options.tls_first() } else { options };
+        let options = match self.tls {
+            Some(tls) => tls(options),
+            None => options,
+        };
+        let client = options.connect(servers).await.map_err(|error| NatsError::Setup(error.to_string()))?;
+        tokio::spawn(Arc::clone(&shared).watch(client.clone()));
+        Ok(client)
+    }
+}
+
+impl Shared {
+    pub(super) fn state(&self) -> watch::Receiver<State> {
+        self.state.subscribe()
+    }
+
+    pub(super) fn denied(&self) -> broadcast::Receiver<Denied> {
+        self.denied.subscribe()
+    }
+
+    pub(super) fn problem(&self) -> Option<String> {
+        self.credentials.problem()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let [attempts, verified, refused, denied] = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        Counts { attempts, verified, refused, denied }
+    }
+
+    pub(super) fn replace_roots(&self, pem: &[u8]) -> Result<(), NatsError> {
+        let Some(roots) = &self.roots else { return Ok(()) };
+        roots.replace(pem).map_err(|error| NatsError::Setup(format!("{error}; hint: {}", error.hint())))
+    }
+
+    /// Asks the server whom it takes us for.
+    pub(super) async fn ask(&self, client: &Client, within: Duration) -> Result<Standing, Cause> {
+        let mut denied = self.denied.subscribe();
+        let request = async_nats::Request::new().payload(bytes::Bytes::new()).timeout(Some(within));
+        let refused = async {
+            while let Ok(what) = denied.recv().await {
+                match what {
+                    Denied::Publish { subject } if subject == USER_INFO => return,
+                    Denied::Subscribe { subject, .. } if subject.starts_with(&self.settings.inbox_prefix) => return,
+                    _ => {}
+                }
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            () = refused => Err(Cause::MayNotAsk),
+            answer = client.send_request(USER_INFO, request) => match answer {
+                Ok(answer) => Standing::check(&answer.payload, &self.settings.account, self.settings.user.as_deref()),
+                Err(_) => Err(Cause::Unverified),
+            },
+        }
+    }
+
+    pub(super) fn reconnect(&self, client: &Client) {
+        self.attempt().pace.begin_anew();
+        self.wanted.send_modify(|count| *count = count.wrapping_add(1));
+        self.end(client);
+    }
+
+    pub(super) fn close(&self) {
+        self.closed.send_replace(true);
+        self.state.send_replace(State::Down { cause: Cause::Closed });
+    }
+
+    /// Ends the connection that stands, so that another one is made.
+    fn end(&self, client: &Client) {
+        if client.connection_state() == async_nats::connection::State::Connected {
+            self.attempt().ours = true;
+            let client = client.clone();
+            tokio::spawn(async move { client.force_reconnect().await });
+        }
+    }
+
+    fn attempt(&self) -> MutexGuard<'_, Attempt> {
+        self.attempt.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count(&self, which: usize) {
+        if let Some(count) = self.counts.get(which) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn down(&self, cause: Cause) {
+        self.state.send_if_modified(|state| {
+            let new = State::Down { cause };
+            let changed = *state != new && !matches!(state, State::Down { cause: Cause::Closed });
+            if changed {
+                *state = new;
+            }
+            changed
+        });
+    }
+
+    /// What the library tells, in order. Must not wait.
+    fn happened(&self, event: Event) {
+        match event {
+            Event::Connected => {
+                self.connected.send_modify(|count| *count = count.wrapping_add(1));
+            }
+            Event::Disconnected => {
+                let said = self.attempt().said.clone();
+                self.down(said.unwrap_or(Cause::Lost));
+            }
+            Event::ServerError(ServerError::AuthorizationViolation) => self.ended_by(Cause::Refused),
+            Event::ServerError(ServerError::Other(text)) => match (Denied::parse(&text), Cause::of_server(&text)) {
+                (Some(denied), _) => {
+                    self.count(DENIED);
+                    tracing::warn!(denied = format!("{denied:?}"), "the NATS server denied something");
+                    let _ = self.denied.send(denied);
+                }
+                (None, Some(cause)) => self.ended_by(cause),
+                (None, None) => {}
+            },
+            Event::SlowConsumer(subscription) => {
+                tracing::warn!(subscription, "messages of NATS were dropped: a subscription does not keep up");
+            }
+            // Told before, or told again by what follows.
+            _ => {}
+        }
+    }
+
+    /// A server says why it ends this connection.
+    fn ended_by(&self, cause: Cause) {
+        let mut attempt = self.attempt();
+        attempt.said.get_or_insert_with(|| cause.clone());
+        drop(attempt);
+        self.down(cause);
+    }
+
+    /// Before each attempt: learns from the last one, waits, and says which server is next.
+    async fn next(self: Arc<Self>, servers: Vec<async_nats::Server>) -> ReconnectToServer {
+        // What a server said before it hung up comes by way of another task.
+        tokio::time::sleep(BEHIND).await;
+        let mut wanted = self.wanted.subscribe();
+        self.learn(&servers);
+        loop {
+            let pause = self.attempt().pace.pause(servers.len(), random());
+            tokio::select! {
+                biased;
+                () = closed(&self.closed) => std::future::pending().await,
+                _ = wanted.changed() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            if !self.settings.certificate {
+                break;
+            }
+            match self.credentials.certificate().await {
+                Ok(certificate) => {
+                    self.certificate.set(Some(certificate));
+                    break;
+                }
+                Err(why) => {
+                    // Without it the server would refuse: it is not even asked.
+                    self.certificate.set(None);
+                    self.down(Cause::Credential(why));
+                    self.attempt().pace.failed(false);
+                }
+            }
+        }
+        self.count(ATTEMPTS);
+        match self.choose(&servers) {
+            Some(addr) => ReconnectToServer { addr, delay: Some(Duration::ZERO) },
+            // There is always one: the configuration says so.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The next server in turn.
+    fn choose(&self, servers: &[async_nats::Server]) -> Option<ServerAddr> {
+        let mut attempt = self.attempt();
+        let addr = servers.get(attempt.next % servers.len().max(1)).map(|server| server.addr.clone());
+        attempt.next = attempt.next.wrapping_add(1);
+        attempt.tried = addr.as_ref().map(|addr| addr.as_url_str().to_owned());
+        attempt.ours = false;
+        addr
+    }
+
+    /// Finds out how the last attempt, or the connection that came of it, ended.
+    fn learn(&self, servers: &[async_nats::Server]) {
+        let mut attempt = self.attempt();
+        let Some(tried) = attempt.tried.take() else {
+            attempt.next = usize::from(random());
+            return;
+        };
+        let ours = std::mem::take(&mut attempt.ours);
+        let said = attempt.said.take();
+        let stood = attempt.verified_at.take().map(|at| at.elapsed());
+        let error = servers.iter().find(|server| server.addr.as_url_str() == tried && server.failed_attempts > 0);
+        let error = error.and_then(|server| server.last_error.as_deref()).map(Cause::of_attempt);
+        let cause = match (said, error) {
+            // Ours is more exact than "failed signing nonce".
+            (Some(cause), _) | (None, Some(cause)) => cause,
+            (None, None) => Cause::Lost,
+        };
+        if stood.is_some_and(|stood| stood >= STOOD) {
+            attempt.pace.begin_anew();
+        } else if !ours || cause.is_refusal() {
+            attempt.pace.failed(cause.is_refusal());
+        }
+        let refusals = attempt.pace.refusals();
+        drop(attempt);
+        if cause.is_refusal() {
+            self.count(REFUSED);
+        }
+        let shown = if ours && cause == Cause::Lost { Cause::Connecting } else { cause };
+        match shown {
+            Cause::Connecting => {}
+            _ => tracing::warn!(server = tried, refusals, "no connection to NATS: {shown}; hint: {}", shown.hint()),
+        }
+        self.down(shown);
+    }
+
+    /// What CONNECT says, over the nonce of the server.
+    async fn show(self: Arc<Self>, nonce: Vec<u8>) -> Result<Auth, AuthError> {
+        match self.credentials.for_connect(&nonce).await {
+            Ok(mut secrets) => {
+                let mut auth = Auth::new();
+                auth.jwt = secrets.jwt.take().map(|mut text| std::mem::take(&mut *text));
+                auth.nkey = secrets.nkey.take();
+                auth.signature = secrets.signature.take();
+                auth.username = secrets.user.take();
+                auth.password = secrets.password.take().map(|mut text| std::mem::take(&mut *text));
+                auth.token = secrets.token.take().map(|mut text| std::mem::take(&mut *text));
+                Ok(auth)
+            }
+            Err(why) => {
+                let cause = Cause::Credential(why);
+                self.attempt().said = Some(cause.clone());
+                self.down(cause);
+                Err(AuthError::new("nothing to show"))
+            }
+        }
+    }
+
+    /// Verifies each connection, again and again, and connects anew when there is something new to show.
+    async fn watch(self: Arc<Self>, client: Client) {
+        let (mut connected, mut changes) = (self.connected.subscribe(), self.credentials.changes());
+        loop {
+            tokio::select! {
+                biased;
+                () = closed(&self.closed) => return,
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    tracing::info!("there is something new to show to NATS: connecting again");
+                    self.reconnect(&client);
+                }
+                changed = connected.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.verify(&client, &mut connected).await;
+                }
+                () = tokio::time::sleep(NATS_VERIFY_AGAIN) => {
+                    if matches!(&*self.state.borrow(), State::Verified { .. }) {
+                        self.verify(&client, &mut connected).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn verify(&self, client: &Client, connected: &mut watch::Receiver<u64>) {
+        let of = *connected.borrow_and_update();
+        let answer = self.ask(client, NATS_VERIFY).await;
+        if *self.connected.borrow() != of {
+            // It is about a connection that is gone; the next one is verified in turn.
+            return;
+        }
+        match answer {
+            Ok(standing) => {
+                let first = !matches!(&*self.state.borrow(), State::Verified { standing: of, .. } if *of == standing);
+                if first && client.connection_state() == async_nats::connection::State::Connected {
+                    self.attempt().verified_at = Some(Instant::now());
+                    self.count(VERIFIED);
+                    let Standing { server, version, account, user } = &standing;
+                    tracing::info!(server, version, account, user, "connected to NATS");
+                    self.state.send_if_modified(|state| {
+                        let open = !matches!(state, State::Down { cause: Cause::Closed });
+                        if open {
+                            *state = State::Verified { standing: standing.clone(), since: SystemTime::now() };
+                        }
+                        open
+                    });
+                }
+            }
+            Err(cause) => {
+                self.attempt().said.get_or_insert(cause.clone());
+                self.down(cause);
+                self.end(client);
+            }
+        }
+    }
+}
+
+/// Until it is closed.
+async fn closed(closed: &watch::Sender<bool>) {
+    let _ = closed.subscribe().wait_for(|closed| *closed).await;
+}
+
+fn random() -> u8 {
+    let mut byte = [0];
+    let _ = ring::rand::SystemRandom::new().fill(&mut byte);
+    let [byte] = byte;
+    byte
+}
+
+/// Whom the server takes us for.
+const USER_INFO: &str = "$SYS.REQ.USER.INFO";
+/// How long a connection must have counted before an end of it counts as a new beginning.
+const STOOD: Duration = Duration::from_secs(10);
+/// How often the client library asks whether the server is there.
+const PING: Duration = Duration::from_secs(10);
+/// How far an event of the client library may be behind.
+const BEHIND: Duration = Duration::from_millis(10);
+/// Denials that may wait for whoever follows them.
+const DENIALS: usize = 256;
+const ATTEMPTS: usize = 0;
+const VERIFIED: usize = 1;
+const REFUSED: usize = 2;
+const DENIED: usize = 3;

@@ -1,0 +1,235 @@
+//! What one connection to NATS shows: certificates, signatures over nonces, secrets of the moment.
+//!
+//! One of these serves the supervisor, for the connection of the host itself; another serves the runtime, for the runtime's. Each
+//! knows its own part of the configuration and nothing of the other's, so neither can be asked for what is the other's. Files are
+//! read anew each time. Of what is asked for here only client handshakes and nonces are signed.
+
+use std::collections::VecDeque;
+use std::hash::{Hash as _, Hasher as _};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use portcullis_identity::rpc::nats::nats_secrets_server::NatsSecrets;
+use portcullis_identity::rpc::nats::{
+    Certificate, CertificateReply, CertificateRequest, Changed, Credential, CredentialReply, CredentialRequest,
+    SignHandshakeReply, SignHandshakeRequest, WatchRequest, certificate_reply, credential_reply, sign_handshake_reply,
+};
+use portcullis_identity::{NatsKey, is_client_handshake};
+use time::OffsetDateTime;
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+use zeroize::Zeroizing;
+
+use super::keeper::Keeper;
+use super::own::OwnIdentity;
+use crate::clock;
+use crate::config::nats::NatsLink;
+use crate::limits::NATS_POLL;
+use crate::nats::ConnectSecrets;
+use crate::nats::secrets::Secrets;
+
+/// The service for one connection.
+#[derive(Clone)]
+pub(super) struct ForNats(Arc<Inner>);
+
+struct Inner {
+    keeper: Arc<Keeper>,
+    /// `None`: there is no such connection.
+    secrets: Option<Secrets>,
+    /// Begins when it is asked for.
+    own: OnceLock<Result<Arc<OwnIdentity>, String>>,
+    /// Keys of the certificates that were shown last, for the handshakes that are under way.
+    shown: Mutex<VecDeque<Arc<NatsKey>>>,
+    /// When the JWT-SVID that was shown is to be replaced, and how often that was.
+    token: Mutex<(Option<OffsetDateTime>, u64)>,
+}
+
+impl ForNats {
+    /// For this part of the configuration.
+    pub(super) fn new(keeper: Arc<Keeper>, link: Option<&NatsLink>) -> Self {
+        let secrets = link.map(|link| Secrets::new(link.auth.clone()));
+        Self(Arc::new(Inner {
+            keeper,
+            secrets,
+            own: OnceLock::new(),
+            shown: Mutex::default(),
+            token: Mutex::default(),
+        }))
+    }
+}
+
+impl Inner {
+    fn secrets(&self) -> Result<&Secrets, String> {
+        self.secrets.as_ref().ok_or_else(|| "there is no such connection in the configuration".to_owned())
+    }
+
+    fn own(&self) -> Result<&Arc<OwnIdentity>, String> {
+        self.own.get_or_init(|| OwnIdentity::start(&self.keeper)).as_ref().map_err(Clone::clone)
+    }
+
+    async fn credential(&self, nonce: &[u8]) -> Result<ConnectSecrets, String> {
+        let secrets = self.secrets()?;
+        let token = match &secrets.auth().jwt_audience {
+            Some(audience) => Some(self.jwt_svid(audience).await?),
+            None => None,
+        };
+        secrets.credential(nonce, token, clock::now())
+    }
+
+    async fn jwt_svid(&self, audience: &str) -> Result<Zeroizing<String>, String> {
+        let now = clock::now();
+        let svid = self.own()?.jwt_svid(audience).await?;
+        let left = svid.expires_at() - now;
+        if let Ok(mut token) = self.token.lock() {
+            token.0 = Some(now + left * 2 / 3);
+        }
+        Ok(Zeroizing::new(svid.token().to_owned()))
+    }
+
+    fn certificate(&self) -> Result<Certificate, String> {
+        let secrets = self.secrets()?;
+        if secrets.auth().svid {
+            let served = self.own()?.served().ok_or(NO_SVID)?;
+            return Ok(Certificate {
+                chain: served.svid.chain.clone(),
+                key_id: served.svid.key_id.clone(),
+                scheme: ECDSA_P256_SHA256,
+                not_after: served.svid.not_after.unix_timestamp(),
+            });
+        }
+        let key = Arc::new(secrets.certificate(clock::now())?);
+        let certificate = Certificate {
+            chain: key.chain().to_vec(),
+            key_id: key.key_id().to_owned(),
+            scheme: u32::from(key.scheme()),
+            not_after: key.not_after().unix_timestamp(),
+        };
+        let mut shown = self.shown.lock().map_err(|_| "poisoned")?;
+        shown.retain(|old| old.key_id() != key.key_id());
+        shown.push_back(key);
+        while shown.len() > KEYS {
+            shown.pop_front();
+        }
+        Ok(certificate)
+    }
+
+    fn sign(&self, request: &SignHandshakeRequest) -> Result<Vec<u8>, String> {
+        if !is_client_handshake(&request.message) {
+            return Err("only a client's handshakes are signed".to_owned());
+        }
+        if self.secrets()?.auth().svid {
+            return self.own()?.served().ok_or(NO_SVID)?.signer.sign(&request.key_id, &request.message);
+        }
+        let shown = self.shown.lock().map_err(|_| "poisoned")?;
+        let key = shown.iter().find(|key| key.key_id() == request.key_id).ok_or("no such certificate was shown")?;
+        key.sign(&request.message).map_err(|error| error.to_string())
+    }
+
+    /// Tells what would be shown now from what was before, and says why it cannot be shown.
+    fn look(&self) -> (u64, Option<String>) {
+        let Some(secrets) = &self.secrets else { return (0, None) };
+        let now = clock::now();
+        let mut hasher = std::hash::DefaultHasher::new();
+        secrets.fingerprint().hash(&mut hasher);
+        let mut problem = secrets.usable(now).err();
+        if secrets.auth().svid {
+            match self.own().map(|own| own.served()) {
+                Ok(Some(served)) => served.svid.key_id.hash(&mut hasher),
+                Ok(None) => problem = Some(NO_SVID.to_owned()),
+                Err(why) => problem = Some(why),
+            }
+        }
+        if let Ok(mut token) = self.token.lock() {
+            if token.0.is_some_and(|due| due <= now) {
+                *token = (None, token.1.wrapping_add(1));
+            }
+            token.1.hash(&mut hasher);
+        }
+        (hasher.finish(), problem)
+    }
+}
+
+#[tonic::async_trait]
+impl NatsSecrets for ForNats {
+    async fn credential(&self, request: Request<CredentialRequest>) -> Result<Response<CredentialReply>, Status> {
+        let result = match self.0.credential(&request.into_inner().nonce).await {
+            Ok(mut shown) => credential_reply::Result::Ok(Credential {
+                jwt: taken(shown.jwt.take()),
+                nkey: shown.nkey.take().unwrap_or_default(),
+                signature: shown.signature.take().unwrap_or_default(),
+                user: shown.user.take().unwrap_or_default(),
+                password: taken(shown.password.take()),
+                token: taken(shown.token.take()),
+            }),
+            Err(why) => credential_reply::Result::Failed(why),
+        };
+        Ok(Response::new(CredentialReply { result: Some(result) }))
+    }
+
+    async fn certificate(&self, _: Request<CertificateRequest>) -> Result<Response<CertificateReply>, Status> {
+        // The first SVID is made when it is first asked for.
+        let mut certificate = self.0.certificate();
+        for _ in 0..FIRST_SVID_LOOKS {
+            if certificate.as_ref().is_err_and(|why| why == NO_SVID) {
+                tokio::time::sleep(NATS_POLL / 10).await;
+                certificate = self.0.certificate();
+            }
+        }
+        let result = match certificate {
+            Ok(certificate) => certificate_reply::Result::Ok(certificate),
+            Err(why) => certificate_reply::Result::Failed(why),
+        };
+        Ok(Response::new(CertificateReply { result: Some(result) }))
+    }
+
+    async fn sign_handshake(
+        &self,
+        request: Request<SignHandshakeRequest>,
+    ) -> Result<Response<SignHandshakeReply>, Status> {
+        let result = match self.0.sign(&request.into_inner()) {
+            Ok(signature) => sign_handshake_reply::Result::Signature(signature),
+            Err(why) => sign_handshake_reply::Result::Failed(why),
+        };
+        Ok(Response::new(SignHandshakeReply { result: Some(result) }))
+    }
+
+    type WatchStream = Pin<Box<dyn Stream<Item = Result<Changed, Status>> + Send>>;
+
+    async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
+        let inner = Arc::clone(&self.0);
+        let stream = futures::stream::unfold(None::<Changed>, move |last| {
+            let inner = Arc::clone(&inner);
+            async move {
+                loop {
+                    let (fingerprint, problem) = inner.look();
+                    // What cannot be used is no reason to connect again: what was shown before stands.
+                    let fingerprint = match (&problem, &last) {
+                        (Some(_), Some(last)) => last.fingerprint,
+                        _ => fingerprint,
+                    };
+                    let now = Changed { fingerprint, problem: problem.unwrap_or_default() };
+                    if last.as_ref() != Some(&now) {
+                        if !now.problem.is_empty() {
+                            tracing::error!(why = now.problem, "what NATS is shown cannot be used");
+                        }
+                        return Some((Ok(now.clone()), Some(now)));
+                    }
+                    tokio::time::sleep(NATS_POLL).await;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+fn taken(secret: Option<Zeroizing<String>>) -> String {
+    secret.map(|mut text| std::mem::take(&mut *text)).unwrap_or_default()
+}
+
+/// What SVIDs are signed with (RFC 8446 section 4.2.3).
+const ECDSA_P256_SHA256: u32 = 0x0403;
+/// Keys of certificates that are kept for handshakes under way.
+const KEYS: usize = 4;
+/// How often the host's first SVID is looked for.
+const FIRST_SVID_LOOKS: usize = 20;
+const NO_SVID: &str = "the host has no X.509-SVID at the moment";

@@ -1,0 +1,158 @@
+//! The host's own connection to NATS: begun with the host, ended with it, and no readiness without it where it is configured.
+//!
+//! The supervisor reads the authorities of the servers, which are public, and again when they change. What is secret stays with
+//! the identity process.
+
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use portcullis_identity::SpiffeId;
+use tokio::sync::watch;
+
+use super::Host;
+use crate::config::cluster::Cluster;
+use crate::config::{Config, Nats as NatsConfig};
+use crate::limits::{NATS_FILE_BYTES, NATS_POLL};
+use crate::nats::{FromIdentity, Nats, Settings, State};
+
+/// The connection, once it is set up.
+#[derive(Debug)]
+pub struct Link {
+    nats: watch::Sender<Option<Nats>>,
+    problem: Mutex<Option<String>>,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Self { nats: watch::Sender::new(None), problem: Mutex::default() }
+    }
+}
+
+impl Link {
+    /// The connection, once it is set up: whether it counts is another matter.
+    pub fn now(&self) -> Option<Nats> {
+        self.nats.borrow().clone()
+    }
+
+    /// Follows that.
+    pub fn subscribe(&self) -> watch::Receiver<Option<Nats>> {
+        self.nats.subscribe()
+    }
+
+    fn set_problem(&self, why: Option<String>) {
+        if let Ok(mut problem) = self.problem.lock() {
+            *problem = why;
+        }
+    }
+}
+
+impl Host {
+    /// The connection to NATS, once it is set up: whether it counts is another matter.
+    pub fn nats(&self) -> Option<Nats> {
+        self.nats.now()
+    }
+
+    /// Why the host is not ready because of NATS.
+    pub fn nats_problems(&self) -> Vec<String> {
+        if self.config.nats.is_none() {
+            return Vec::new();
+        }
+        let problem = self.nats.problem.lock().ok().and_then(|problem| problem.clone());
+        let Some(nats) = self.nats.now() else {
+            return vec![format!("nats: {}", problem.unwrap_or_else(|| "it is being set up".to_owned()))];
+        };
+        let state = match &*nats.state().borrow() {
+            State::Verified { .. } => None,
+            State::Down { cause } => Some(format!("nats: {cause}; hint: {}", cause.hint())),
+        };
+        let secret = nats.problem().map(|why| format!("nats: a secret that was replaced cannot be used: {why}"));
+        state.into_iter().chain(secret).chain(problem.map(|why| format!("nats: {why}"))).collect()
+    }
+
+    /// The SPIFFE ID that this host has as its own.
+    pub fn own_id(&self) -> Option<SpiffeId> {
+        own_id(&self.config)
+    }
+}
+
+/// Sets the connection up, and keeps its authorities current, until the host stops.
+pub async fn keep(host: Arc<Host>) {
+    let Some(config) = host.config.nats.clone() else { return };
+    let mut stamp = None;
+    while !host.is_stopping() {
+        match look(&host, &config, &mut stamp).await {
+            Ok(()) => host.nats.set_problem(None),
+            Err(why) => {
+                if host.nats.problem.lock().is_ok_and(|old| old.as_deref() != Some(&why)) {
+                    tracing::error!(why, "the connection to NATS cannot be set up as configured");
+                }
+                host.nats.set_problem(Some(why));
+            }
+        }
+        tokio::time::sleep(NATS_POLL).await;
+    }
+}
+
+/// Ends it.
+pub async fn stop(host: &Host) {
+    if let Some(nats) = host.nats.now() {
+        nats.close().await;
+    }
+}
+
+/// The host's name in its cluster.
+fn name(config: &Config) -> Option<String> {
+    config.membership.as_ref().and_then(Cluster::host_id).map(|name| name.to_string())
+}
+
+fn own_id(config: &Config) -> Option<SpiffeId> {
+    let name = name(config).map(|name| format!("/{name}")).unwrap_or_default();
+    format!("spiffe://{}/portcullis/host{name}", config.trust_domain).parse().ok()
+}
+
+async fn look(host: &Arc<Host>, config: &NatsConfig, stamp: &mut Option<Stamp>) -> Result<(), String> {
+    let new = config.tls.ca.as_deref().map(stamp_of).transpose()?;
+    let nats = host.nats.now();
+    if nats.is_some() && new == *stamp {
+        return Ok(());
+    }
+    let ca = config.tls.ca.as_deref().map(read).transpose()?;
+    match (nats, &ca) {
+        (Some(nats), Some(pem)) => {
+            nats.replace_roots(pem.as_bytes()).map_err(|error| error.to_string())?;
+            tracing::info!("the authorities of NATS servers were read again");
+        }
+        (Some(_), None) => {}
+        (None, _) => {
+            let own = own_id(&host.config).ok_or("the host has no SPIFFE ID")?;
+            let name = name(&host.config).unwrap_or_else(|| "portcullis".to_owned());
+            let settings = Settings::of(config, &config.host, &own, &name, ca);
+            let weak = Arc::downgrade(host);
+            let channel = Arc::new(move || weak.upgrade().and_then(|host| host.identity.channel()));
+            let credentials = FromIdentity::new(channel);
+            let nats = Nats::start(settings, credentials).await.map_err(|error| error.to_string())?;
+            host.nats.nats.send_replace(Some(nats));
+        }
+    }
+    *stamp = new;
+    Ok(())
+}
+
+/// Tells one content of a file from another without reading it.
+type Stamp = (u64, u64, i64, i64);
+
+fn stamp_of(path: &Path) -> Result<Stamp, String> {
+    let meta = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok((meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+}
+
+/// A file of authorities.
+pub fn read(path: &Path) -> Result<String, String> {
+    let most = u64::try_from(NATS_FILE_BYTES).unwrap_or(u64::MAX);
+    let size = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?.len();
+    if size > most {
+        return Err(format!("{}: it is larger than {most} bytes", path.display()));
+    }
+    std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+}
