@@ -37,6 +37,7 @@ mod leaf;
 mod lifetimes;
 pub mod limits;
 pub mod mtls;
+pub mod nats_jwt;
 mod p256_key;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
