@@ -14,6 +14,7 @@ pub mod broker;
 mod bundle;
 mod bundle_document;
 mod bundle_set;
+pub mod callout;
 mod checked_file;
 mod endpoint;
 mod excerpt;
@@ -64,6 +65,7 @@ mod wit_svid;
 mod workload;
 pub mod workload_api;
 mod x509_authority;
+mod xkey;
 
 pub use audience::{Audience, AudienceError};
 pub use authority::{
@@ -96,3 +98,4 @@ pub use trust_domain::{TrustDomain, TrustDomainError};
 pub use upstream::{Clock, Upstream};
 pub use wit_svid::{WitClaims, WitSvid, check_wit};
 pub use workload::{InstanceId, InstanceIdError, Workload};
+pub use xkey::{XKey, XKeyError};
