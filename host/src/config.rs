@@ -4,6 +4,7 @@
 //! are never in it, only paths. Paths are relative to the file.
 
 pub mod broker;
+pub mod callout;
 pub mod environment;
 pub mod federation;
 pub mod identity;

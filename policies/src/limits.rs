@@ -105,3 +105,12 @@ pub const CAPTURES: usize = 4;
 pub const CAPTURE_BYTES: usize = 63;
 /// Bytes of an account's name.
 pub const ACCOUNT_BYTES: usize = 64;
+
+/// Bytes of a NATS server's configuration with what it includes.
+pub const SERVER_BYTES: usize = 4 << 20;
+/// Files of such a configuration.
+pub const SERVER_FILES: usize = 64;
+/// Values within values of such a configuration.
+pub const SERVER_DEPTH: usize = 16;
+/// Values of such a configuration.
+pub const SERVER_VALUES: usize = 100_000;

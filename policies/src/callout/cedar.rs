@@ -179,8 +179,13 @@ fn conditions(role: &Role) -> Vec<Value> {
         Demand::Both => all.extend([shows("x509"), shows("jwt")]),
         Demand::Either => all.push(binary("||", &shows("x509"), &shows("jwt"))),
     }
-    if !role.dangers.bearer {
+    if !role.dangers.bearer && role.nkeys.is_empty() {
         all.push(context("proof"));
+    } else if !role.dangers.bearer {
+        let keys: Vec<&str> = role.nkeys.iter().map(String::as_str).collect();
+        let has = json!({ "has": { "left": { "Var": "context" }, "attr": "nkey" } });
+        let one_of = binary("&&", &has, &binary("contains", &set(&keys), &context("nkey")));
+        all.push(binary("||", &context("proof"), &one_of));
     }
     let nets = role
         .sources

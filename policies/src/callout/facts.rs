@@ -57,6 +57,8 @@ pub struct ConnectFacts {
     pub credentials: BTreeSet<CredentialKind>,
     /// The user nkey that it signed the server's nonce with.
     pub nkey: Option<String>,
+    /// Whether its JWT-SVID names that key. If not, it may be anybody's who got hold of the token.
+    pub nkey_is_bound: bool,
 }
 
 /// The name of an account.
@@ -133,9 +135,9 @@ impl CredentialKind {
 }
 
 impl ConnectFacts {
-    /// Whether it has shown that it holds a key, not just a token.
+    /// Whether it has shown that it holds a key that a credential names, not just a token.
     pub fn proof(&self) -> bool {
-        self.nkey.is_some() || self.credentials.contains(&CredentialKind::X509)
+        (self.nkey.is_some() && self.nkey_is_bound) || self.credentials.contains(&CredentialKind::X509)
     }
 }
 

@@ -17,8 +17,12 @@
 //! sources = ["10.0.0.0/8"]                              # absent: from anywhere
 //! kinds = ["client"]                                    # or leafnode
 //! types = ["nats"]                                      # or websocket, mqtt
-//! credential = "x509"                                   # or jwt (with a signature of an nkey), both, either
+//! credential = "x509"                                   # or jwt, both, either
+//! nkeys = ["U.."]                                       # a JWT-SVID that names no nkey itself comes with one of these
 //! ```
+//!
+//! A JWT-SVID is good for whoever has it. So it must name the client's nkey, in an audience `nkey:U..`, or the role must; the
+//! client signs the server's nonce with it. `danger_bearer = true` does without.
 
 use std::collections::BTreeSet;
 
@@ -54,6 +58,7 @@ pub struct Role {
     pub(super) kinds: BTreeSet<ConnectionKind>,
     pub(super) types: BTreeSet<ConnectionType>,
     pub(super) credential: Demand,
+    pub(super) nkeys: BTreeSet<String>,
     pub(super) dangers: Dangers,
     pub(super) source: String,
     pub(super) line: usize,
@@ -118,6 +123,8 @@ struct Raw {
     types: BTreeSet<ConnectionType>,
     #[serde(default = "x509")]
     credential: Demand,
+    #[serde(default)]
+    nkeys: BTreeSet<String>,
     #[serde(default)]
     danger_bearer: bool,
     #[serde(default)]
@@ -290,6 +297,12 @@ impl RoleReader<'_> {
             None => text.parse().map(|subject| (subject, None)),
             Some((subject, queue)) => Ok((subject.parse()?, Some(queue.parse()?))),
         });
+        let is_nkey = |text: &str| {
+            text.len() == 56 && text.starts_with('U') && text.bytes().all(|b| matches!(b, b'A'..=b'Z' | b'2'..=b'7'))
+        };
+        if raw.nkeys.len() > ROLE_SOURCES || !raw.nkeys.iter().all(|text| is_nkey(text)) {
+            self.problem("`nkeys` has something that is no public user nkey", "write U.. with 55 more characters");
+        }
         if raw.kinds.is_empty() || raw.types.is_empty() {
             self.problem("`kinds` and `types` are not empty", "leave them out for [\"client\"] and [\"nats\"]");
         }
@@ -307,6 +320,7 @@ impl RoleReader<'_> {
             kinds: raw.kinds,
             types: raw.types,
             credential: raw.credential,
+            nkeys: raw.nkeys,
             dangers: Dangers {
                 bearer: raw.danger_bearer,
                 any_subject: raw.danger_any_subject,

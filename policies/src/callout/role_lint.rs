@@ -50,6 +50,9 @@ pub(super) fn problems(role: &Role) -> Vec<(String, &'static str)> {
             ));
         }
     }
+    if role.dangers.bearer && !role.nkeys.is_empty() {
+        found.push(("`danger_bearer` beside `nkeys` makes them mean nothing".to_owned(), "drop one of the two"));
+    }
     if role.dangers.bearer && matches!(role.credential, Demand::X509 | Demand::Both) {
         found.push((
             "`danger_bearer` means nothing where an X.509-SVID is demanded".to_owned(),

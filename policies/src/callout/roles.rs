@@ -246,8 +246,9 @@ impl Roles {
             (format!("credential: it demands {demand}"), format!("show what `credential = \"{demand}\"` demands"))
         } else {
             (
-                "proof: the token came without a signature over the server's nonce".to_owned(),
-                "have the client sign the nonce with an nkey (any user nkey of its own)".to_owned(),
+                "proof: no key that the token or the role names has signed the server's nonce".to_owned(),
+                "request the token with the audience nkey:U.. of the client's nkey, or name that key in `nkeys`"
+                    .to_owned(),
             )
         };
         ConnectDenial::new(ConnectCode::Condition, facts, self.generation, "a role names it, but not so")

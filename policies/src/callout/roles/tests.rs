@@ -57,6 +57,7 @@ fn facts(id: &str) -> ConnectFacts {
         ip: "127.0.0.1".parse().unwrap(),
         credentials: BTreeSet::from([CredentialKind::X509]),
         nkey: None,
+        nkey_is_bound: false,
     }
 }
 
@@ -110,6 +111,7 @@ fn each_condition_of_a_role_is_demanded_and_named() {
     let bot = ConnectFacts {
         credentials: BTreeSet::from([CredentialKind::Jwt]),
         nkey: Some("U1".to_owned()),
+        nkey_is_bound: true,
         ..facts("spiffe://td-a.test/bot")
     };
     assert!(roles.decide(&host).is_ok() && roles.decide(&bot).is_ok());
@@ -121,6 +123,7 @@ fn each_condition_of_a_role_is_demanded_and_named() {
         (ConnectFacts { ip: "::1".parse().unwrap(), ..host.clone() }, "source"),
         (ConnectFacts { credentials: jwt, nkey: Some("U1".to_owned()), ..host.clone() }, "credential"),
         (ConnectFacts { nkey: None, ..bot.clone() }, "proof"),
+        (ConnectFacts { nkey_is_bound: false, ..bot.clone() }, "proof"),
     ] {
         let denial = roles.decide(&facts).unwrap_err();
         assert_eq!(denial.code(), ConnectCode::Condition, "{denial}");
@@ -130,6 +133,26 @@ fn each_condition_of_a_role_is_demanded_and_named() {
     assert_eq!(code(&roles, &ConnectFacts { credentials: BTreeSet::new(), ..host.clone() }), "Q0301");
     // An address of IPv4 within IPv6 is that address.
     assert!(roles.decide(&ConnectFacts { ip: "::ffff:10.1.2.3".parse().unwrap(), ..host }).is_ok());
+}
+
+#[test]
+fn a_token_that_names_no_key_needs_one_that_the_role_names() {
+    let (own, other) = (format!("U{}", "A".repeat(55)), format!("U{}", "B".repeat(55)));
+    let text = TOKENS.replace("types =", &format!("nkeys = [\"{own}\"]\ntypes ="));
+    let roles = compile(&[&text], &[]).unwrap();
+    let bot = |nkey: Option<&str>, nkey_is_bound| ConnectFacts {
+        credentials: BTreeSet::from([CredentialKind::Jwt]),
+        nkey: nkey.map(str::to_owned),
+        nkey_is_bound,
+        ..facts("spiffe://td-a.test/bot")
+    };
+    assert!(roles.decide(&bot(Some(&own), false)).is_ok());
+    assert!(roles.decide(&bot(Some(&other), true)).is_ok(), "bound by its issuer");
+    assert_eq!(code(&roles, &bot(Some(&other), false)), "Q0202");
+    assert_eq!(code(&roles, &bot(None, false)), "Q0202");
+    let bearer = compile(&[&TOKENS.replace("types =", "danger_bearer = true\ntypes =")], &[]).unwrap();
+    assert!(bearer.decide(&bot(None, false)).is_ok());
+    assert!(compile(&[&text.replace(&own, "UA")], &[]).is_err());
 }
 
 #[test]
