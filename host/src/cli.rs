@@ -4,6 +4,8 @@
 pub mod as_host;
 #[cfg(feature = "host")]
 pub mod audit;
+#[cfg(feature = "host")]
+pub mod callout;
 pub mod claims;
 #[cfg(feature = "host")]
 pub mod config;
@@ -90,6 +92,9 @@ enum Command {
     /// Run the host.
     Host(host::HostArgs),
     #[cfg(feature = "host")]
+    /// Answer the auth callout of NATS servers: SPIFFE identity in, account and least permissions out.
+    Callout(callout::CalloutArgs),
+    #[cfg(feature = "host")]
     /// What a running host is doing.
     Status(remote::StatusArgs),
     #[cfg(feature = "host")]
@@ -174,6 +179,8 @@ fn run(command: Command, out: &mut Output) -> Result<(), CliError> {
         Command::Run(args) => host::run_one(args, out),
         #[cfg(feature = "host")]
         Command::Host(args) => host::run(args, out),
+        #[cfg(feature = "host")]
+        Command::Callout(args) => callout::run(args, out),
         #[cfg(feature = "host")]
         Command::Status(args) => remote::status(args, out),
         #[cfg(feature = "host")]

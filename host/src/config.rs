@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod broker;
+pub mod callout;
 pub mod environment;
 pub mod federation;
 pub mod identity;

@@ -240,3 +240,27 @@ pub const CONTROL_REQUEST_LIFE: Duration = Duration::from_secs(30);
 pub const CONTROL_WAIT: (Duration, Duration) = (Duration::from_secs(150), Duration::from_secs(10));
 /// Pieces of evidence in one request.
 pub const CONTROL_EVIDENCE: usize = 8;
+/// Most requests that a callout may work on at once; how many it does is configuration.
+pub const CALLOUT_CONCURRENCY_MOST: usize = 1024;
+/// Longest time that a callout may take for an answer: servers wait less than 2 s.
+pub const CALLOUT_DEADLINE_MOST: Duration = Duration::from_millis(1_500);
+/// How long a callout that ends waits for the requests at work.
+pub const CALLOUT_DRAIN: Duration = Duration::from_secs(3);
+/// Records that wait for the audit log of a callout.
+pub const CALLOUT_JOURNAL: usize = 8_192;
+/// SPIFFE IDs in the list of the revoked.
+pub const CALLOUT_REVOCATIONS: usize = 10_000;
+/// How often a callout looks at its files: a revocation takes two looks and a question to the servers, together under a second.
+pub const CALLOUT_WATCH: Duration = Duration::from_millis(100);
+/// Servers that a callout knows.
+pub const CALLOUT_SERVERS: usize = 4_096;
+/// How long a server is known after its last answer.
+pub const CALLOUT_SERVER_LIFE: Duration = Duration::from_secs(60);
+/// How often servers are asked who they are.
+pub const CALLOUT_SERVER_LOOK: Duration = Duration::from_secs(10);
+/// Connections that a callout remembers having let in.
+pub const CALLOUT_ADMITTED: usize = 262_144;
+/// Connections of one page of a server's list.
+pub const CALLOUT_PAGE: u64 = 1_024;
+/// How often every server is asked for connections that should not be.
+pub const CALLOUT_SWEEP: Duration = Duration::from_secs(30);

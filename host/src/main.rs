@@ -6,6 +6,8 @@
 
 #[cfg(feature = "host")]
 mod audit;
+#[cfg(feature = "host")]
+mod callout;
 mod cli;
 mod clock;
 #[cfg(feature = "host")]

@@ -14,6 +14,7 @@ pub mod broker;
 mod bundle;
 mod bundle_document;
 mod bundle_set;
+pub mod callout;
 mod checked_file;
 mod endpoint;
 mod excerpt;
@@ -40,6 +41,7 @@ pub mod mtls;
 mod nats_credentials;
 mod nats_key;
 pub mod nats_tls;
+pub mod nats_jwt;
 mod p256_key;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;
@@ -67,6 +69,7 @@ mod wit_svid;
 mod workload;
 pub mod workload_api;
 mod x509_authority;
+mod xkey;
 
 pub use audience::{Audience, AudienceError};
 pub use authority::{
@@ -101,3 +104,4 @@ pub use trust_domain::{TrustDomain, TrustDomainError};
 pub use upstream::{Clock, Upstream};
 pub use wit_svid::{WitClaims, WitSvid, check_wit};
 pub use workload::{InstanceId, InstanceIdError, Workload};
+pub use xkey::{XKey, XKeyError};

@@ -197,3 +197,34 @@ pub const MAX_REPLAY: usize = 65_536;
 pub const MAX_REPLAY_PER_SIGNER: usize = 8_192;
 /// Signers of those.
 pub const MAX_REPLAY_SIGNERS: usize = 1_024;
+/// Largest NATS JWT that is looked at: a request of an auth callout carries certificate chains.
+pub const MAX_NATS_JWT_BYTES: usize = 128 * 1024;
+/// How deep the JSON of a NATS JWT may be nested.
+pub const MAX_NATS_JSON_DEPTH: usize = 16;
+/// Values in the JSON of a NATS JWT.
+pub const MAX_NATS_JSON_VALUES: usize = 4096;
+/// Longest subject in a NATS JWT that we make.
+pub const MAX_NATS_SUBJECT_BYTES: usize = 255;
+/// Subjects that may be published to, and subjects that may be subscribed to, in one NATS JWT that we make.
+pub const MAX_NATS_RIGHTS: usize = 256;
+/// Longest name of an account, role or queue group in a NATS JWT that we make.
+pub const MAX_NATS_NAME_BYTES: usize = 128;
+/// Tags in one NATS JWT that we make.
+pub const MAX_NATS_TAGS: usize = 16;
+/// Longest key and longest value of a tag.
+pub const MAX_NATS_TAG_BYTES: usize = 64;
+/// Signing keys of one account or operator.
+pub const MAX_NATS_SIGNING_KEYS: usize = 64;
+/// Largest credentials file.
+pub const MAX_CREDS_BYTES: usize = 32 * 1024;
+
+/// How far a NATS server's clock may differ from ours when its requests are checked.
+pub const CALLOUT_CLOCK_SKEW: Duration = Duration::from_secs(5);
+/// How long a request of an auth callout may be good for. A server sets the time-out of its authorization.
+pub const MAX_CALLOUT_REQUEST_LIFE: Duration = Duration::from_secs(60);
+/// Requests of an auth callout that are remembered until they end; one more is refused.
+pub const MAX_CALLOUT_REPLAYS: usize = 65_536;
+/// Verified chains of one request that are looked at.
+pub const MAX_CALLOUT_CHAINS: usize = 4;
+/// Servers whose shared secret is kept.
+pub const MAX_XKEY_PEERS: usize = 256;

@@ -26,6 +26,7 @@ pub use tokio_rustls::TlsStream;
 pub use acceptor::{Acceptor, Resolve, ServedIdentity, acceptor};
 pub use connector::{Connector, connector};
 pub use peer::Peer;
+pub(crate) use peer::check_client;
 pub use peer_check::PeerError;
 pub(crate) use peer_check::PinnedServer;
 pub(crate) use remote_key::certified;

@@ -18,10 +18,12 @@
 //! | [`question`] | a question as a value, to be asked again |
 //! | [`matrix`], [`mod@compare`], [`cases`] | everybody's questions; what a change changes; expected answers |
 //! | [`mod@learn`] | the grants that were missing |
+//! | [`callout`] | who may connect to NATS, into which account, with which subjects |
 
 pub mod address;
 mod allowed;
 mod asked;
+pub mod callout;
 pub mod cases;
 pub mod compare;
 pub mod component;

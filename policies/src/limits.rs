@@ -93,3 +93,31 @@ pub const PATH_SEGMENTS: usize = 32;
 pub const BUCKET_BYTES: usize = 128;
 /// Bytes of a secret's name.
 pub const SECRET_BYTES: usize = 256;
+
+/// Roles of a callout.
+pub const ROLES: usize = 1_000;
+/// Subjects of one list of a role.
+pub const ROLE_SUBJECTS: usize = 64;
+/// Ranges of addresses of a role.
+pub const ROLE_SOURCES: usize = 64;
+/// Answers to one request that a role may allow.
+pub const ROLE_RESPONSES: u32 = 1_000;
+/// Shortest life of a connection, in seconds.
+pub const ROLE_LIFETIME_LEAST: u64 = 30;
+/// Longest life of a connection, in seconds.
+pub const ROLE_LIFETIME_MOST: u64 = 86_400;
+/// Parts in braces of a template.
+pub const CAPTURES: usize = 4;
+/// Bytes of what such a part may stand for.
+pub const CAPTURE_BYTES: usize = 63;
+/// Bytes of an account's name.
+pub const ACCOUNT_BYTES: usize = 64;
+
+/// Bytes of a NATS server's configuration with what it includes.
+pub const SERVER_BYTES: usize = 4 << 20;
+/// Files of such a configuration.
+pub const SERVER_FILES: usize = 64;
+/// Values within values of such a configuration.
+pub const SERVER_DEPTH: usize = 16;
+/// Values of such a configuration.
+pub const SERVER_VALUES: usize = 100_000;

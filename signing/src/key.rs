@@ -6,12 +6,12 @@
 use std::fmt;
 use std::str::FromStr;
 
+use portcullis_nkey::{self as nkey, KEY_BYTES, Kind};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use zeroize::Zeroizing;
 
 use crate::excerpt::{Excerpt, serde_as_text};
-use crate::nkey::{self, KEY_BYTES, Prefix};
 
 /// Bytes of a signature.
 pub const SIGNATURE_BYTES: usize = 64;
@@ -92,15 +92,15 @@ impl KeyError {
 }
 
 impl KeyKind {
-    fn prefix(self) -> Prefix {
+    fn nkey(self) -> Kind {
         match self {
-            KeyKind::Signer => nkey::ACCOUNT,
-            KeyKind::Root => nkey::OPERATOR,
+            KeyKind::Signer => Kind::Account,
+            KeyKind::Root => Kind::Operator,
         }
     }
 
-    fn of(prefix: Prefix) -> Option<Self> {
-        [KeyKind::Signer, KeyKind::Root].into_iter().find(|kind| kind.prefix() == prefix)
+    fn of(nkey: Kind) -> Option<Self> {
+        [KeyKind::Signer, KeyKind::Root].into_iter().find(|kind| kind.nkey() == nkey)
     }
 
     /// `signer` or `root`.
@@ -150,15 +150,15 @@ impl SecretKey {
 
     /// Reads `SA...` or `SO...`.
     pub fn from_seed(text: &str) -> Result<Self, KeyError> {
-        let Some((prefix, seed)) = nkey::decode_seed(text) else {
+        let Some((kind, seed)) = nkey::decode_seed(text) else {
             return Err(if nkey::decode_public(text).is_some() { KeyError::PublicGiven } else { KeyError::NotSeed });
         };
-        Self::new(KeyKind::of(prefix).ok_or(KeyError::NotSeed)?, seed)
+        Self::new(KeyKind::of(kind).ok_or(KeyError::NotSeed)?, seed)
     }
 
     /// The seed as text, to be stored.
     pub fn seed(&self) -> Zeroizing<String> {
-        nkey::encode_seed(self.kind.prefix(), &self.seed)
+        nkey::encode_seed(self.kind.nkey(), &self.seed)
     }
 
     /// What it is for.
@@ -198,7 +198,7 @@ impl fmt::Display for KeyKind {
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&nkey::encode_public(self.kind.prefix(), &self.bytes))
+        f.write_str(&nkey::encode_public(self.kind.nkey(), &self.bytes))
     }
 }
 
@@ -218,8 +218,7 @@ impl FromStr for PublicKey {
     type Err = KeyError;
 
     fn from_str(text: &str) -> Result<Self, KeyError> {
-        let found =
-            nkey::decode_public(text).and_then(|(prefix, bytes)| Some(Self { kind: KeyKind::of(prefix)?, bytes }));
+        let found = nkey::decode_public(text).and_then(|(kind, bytes)| Some(Self { kind: KeyKind::of(kind)?, bytes }));
         match found {
             Some(key) => Ok(key),
             // Even a mistyped seed is not repeated.

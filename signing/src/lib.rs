@@ -27,7 +27,6 @@ mod key;
 mod lifetime;
 mod malformed;
 mod metadata;
-mod nkey;
 mod record;
 mod refusal;
 mod sign;

@@ -7,6 +7,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use portcullis_nkey as nkey;
 use serde_json::Value;
 use time::OffsetDateTime;
 
@@ -15,7 +16,6 @@ use crate::excerpt::Excerpt;
 use crate::json;
 use crate::key::PublicKey;
 use crate::limits::{SECTIONS, TOKEN_BYTES};
-use crate::nkey;
 
 /// A token that was found. Nothing in it has been verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,7 +88,7 @@ pub fn find(file: &[u8]) -> Result<Token, TokenError> {
     check_header(&decode("header", header)?)?;
     let claims = decode("claims", claims)?;
     let issuer = object(&claims)?.get("iss").and_then(Value::as_str).map(ToOwned::to_owned).unwrap_or_default();
-    let key = nkey::decode_public(&issuer).filter(|(prefix, _)| *prefix == nkey::ACCOUNT);
+    let key = nkey::decode_public(&issuer).filter(|(kind, _)| *kind == nkey::Kind::Account);
     let (_, key) = key.ok_or_else(|| TokenError::Issuer(Excerpt(&issuer).to_string()))?;
     Ok(Token {
         signed: signed.to_owned(),
@@ -141,7 +141,7 @@ impl Token {
 
 /// Whether a text is a module key (`M...`).
 pub fn is_subject(text: &str) -> bool {
-    nkey::decode_public(text).is_some_and(|(prefix, _)| prefix == nkey::MODULE)
+    nkey::decode_public(text).is_some_and(|(kind, _)| kind == nkey::Kind::Module)
 }
 
 fn malformed(what: &str) -> TokenError {

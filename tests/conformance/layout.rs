@@ -15,6 +15,9 @@ fn signing_identity_and_policies_do_not_depend_on_one_another() {
             assert!(!named.iter().any(|name| name == other), "{part} depends on {other}");
         }
     }
+    // What two of them share is a leaf: it depends on none of ours.
+    let leaf = dependencies("portcullis-nkey");
+    assert!(!leaf.iter().any(|name| name.starts_with("portcullis")), "portcullis-nkey depends on {leaf:?}");
     let host = dependencies("portcullis");
     assert!(parts.iter().all(|part| host.iter().any(|name| name == part)), "the host uses all three: {host:?}");
 }
@@ -67,7 +70,7 @@ fn only_the_host_names_wasmtime() {
 #[test]
 fn deciding_parts_know_no_sockets_and_no_executor() {
     let io = ["tokio", "hyper", "hyper-util", "tonic", "async-nats", "reqwest", "mio", "rustix", "libc"];
-    for part in ["portcullis-signing", "portcullis-policies"] {
+    for part in ["portcullis-signing", "portcullis-policies", "portcullis-nkey"] {
         let named = dependencies(part);
         assert!(!named.iter().any(|name| io.contains(&name.as_str())), "{part} depends on {named:?}");
     }

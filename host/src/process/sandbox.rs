@@ -61,6 +61,21 @@ pub fn enter(fence: &Fence<'_>) -> io::Result<Report> {
     Ok(Report { landlock, seccomp: count })
 }
 
+/// The same for a process that nobody of ours started: it lives for as long as whoever started it wants, keeps the network, and
+/// reaches no Unix socket.
+pub fn enter_alone(read: &[&Path], write: &[&Path]) -> io::Result<Report> {
+    rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) })?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)?;
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    rustix::thread::set_no_new_privs(true)?;
+    let fence = Fence { role: Role::Runtime, parent: 0, read, write, inspectable: false };
+    let landlock = restrict_paths(&fence).map_err(io::Error::other)?;
+    let refused = refused_calls(fence.role)?;
+    let count = refused.len();
+    refuse_calls(refused)?;
+    Ok(Report { landlock, seccomp: count })
+}
+
 /// Limits of a compile process: processor time, address space, no files beyond those it has, hence no sockets either.
 pub fn limit_compile_job() -> io::Result<()> {
     let set =

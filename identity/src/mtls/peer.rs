@@ -91,6 +91,17 @@ impl Svid {
     }
 }
 
+/// Who showed these certificates to another server, and when its SVID ends: verified as a client of ours would be.
+pub(crate) fn check_client(
+    chain: &[CertificateDer<'_>],
+    bundle: &TrustBundle,
+    now: OffsetDateTime,
+) -> Result<(SpiffeId, OffsetDateTime), PeerError> {
+    check(chain, Side::Client, bundle, now)?;
+    let leaf = Leaf::parse(chain.first().ok_or(PeerError::NoChain)?)?;
+    Ok((leaf.spiffe_id, leaf.not_after))
+}
+
 fn check(chain: &[CertificateDer<'_>], side: Side, bundle: &TrustBundle, now: OffsetDateTime) -> Result<(), PeerError> {
     let (leaf, rest) = chain.split_first().ok_or(PeerError::NoChain)?;
     let found = peer_check::shape(leaf, rest)?;

@@ -1,0 +1,156 @@
+//! Ends connections of whoever may not be connected any more: revoked, of a trust domain that is not trusted any more, named by no
+//! role any more. Servers do not ask again while a connection lives.
+//!
+//! Those that this callout let in itself are known by server and number and are ended at once; what others let in, or what came
+//! before this process, is found by asking every server for its connections.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_nats::Client;
+use futures::StreamExt;
+use portcullis_nkey::{Kind, PublicKey};
+use portcullis_policies::WorkloadId;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use super::files::Standing;
+use super::journal::Journal;
+use super::servers::Servers;
+use crate::audit::Record;
+use crate::limits::{CALLOUT_ADMITTED, CALLOUT_PAGE};
+use crate::metrics::Counter;
+
+/// Who was let in by this process: by server and number of the connection.
+#[derive(Debug, Default)]
+pub struct Admitted(Mutex<HashMap<(PublicKey, u64), Entry>>);
+
+#[derive(Debug)]
+struct Entry {
+    workload: WorkloadId,
+    until: OffsetDateTime,
+}
+
+/// Ends connections.
+#[derive(Debug)]
+pub struct Revoker {
+    client: Client,
+    servers: Arc<Servers>,
+    journal: Journal,
+}
+
+impl Admitted {
+    /// Remembers a connection until it ends by itself. Whether there was room.
+    pub fn remember(&self, server: PublicKey, number: u64, workload: WorkloadId, until: OffsetDateTime) -> bool {
+        let Ok(mut all) = self.0.lock() else { return false };
+        if all.len() >= CALLOUT_ADMITTED {
+            let now = crate::clock::now();
+            all.retain(|_, entry| entry.until > now);
+        }
+        let fits = all.len() < CALLOUT_ADMITTED;
+        if fits {
+            all.insert((server, number), Entry { workload, until });
+        }
+        fits
+    }
+
+    /// Takes out those that do not stand any more.
+    fn fallen(&self, standing: &Standing) -> Vec<(PublicKey, u64, WorkloadId)> {
+        let Ok(mut all) = self.0.lock() else { return Vec::new() };
+        let fallen = all.extract_if(|_, entry| !standing.still_stands(&entry.workload));
+        fallen.map(|((server, number), entry)| (server, number, entry.workload)).collect()
+    }
+}
+
+impl Revoker {
+    /// One that acts through the system account.
+    pub fn new(client: Client, servers: Arc<Servers>, journal: Journal) -> Self {
+        Self { client, servers, journal }
+    }
+
+    /// Ends what does not stand any more. `newly` are the IDs that were revoked just now: they are asked for by name first.
+    pub async fn sweep(&self, standing: &Standing, admitted: &Admitted, newly: &[String], kicked: &Counter) {
+        for (server, number, workload) in admitted.fallen(standing) {
+            self.kick(server, number, &workload, kicked).await;
+        }
+        for id in newly {
+            let question = json!({ "auth": true, "user": id, "limit": CALLOUT_PAGE });
+            for (server, page) in self.ask_all(&question).await {
+                self.end_fallen(server, &page, standing, kicked).await;
+            }
+        }
+        for server in self.servers.all() {
+            let mut offset = 0_u64;
+            loop {
+                let question = json!({ "auth": true, "limit": CALLOUT_PAGE, "offset": offset });
+                let Some(page) = self.ask(server, &question).await else { break };
+                self.end_fallen(server, &page, standing, kicked).await;
+                let count = page.get("num_connections").and_then(Value::as_u64).unwrap_or_default();
+                let total = page.get("total").and_then(Value::as_u64).unwrap_or_default();
+                offset = offset.saturating_add(count.max(1));
+                if count == 0 || offset >= total {
+                    break;
+                }
+            }
+        }
+    }
+
+    async fn end_fallen(&self, server: PublicKey, page: &Value, standing: &Standing, kicked: &Counter) {
+        for connection in page.get("connections").and_then(Value::as_array).into_iter().flatten() {
+            let Some(number) = connection.get("cid").and_then(Value::as_u64) else { continue };
+            let user = connection.get("authorized_user").and_then(Value::as_str).unwrap_or_default();
+            // Users that are no SPIFFE IDs are not ours to end: the callout itself, break-glass users.
+            if let Ok(workload) = user.parse::<WorkloadId>()
+                && !standing.still_stands(&workload)
+            {
+                self.kick(server, number, &workload, kicked).await;
+            }
+        }
+    }
+
+    async fn kick(&self, server: PublicKey, number: u64, workload: &WorkloadId, kicked: &Counter) {
+        let payload = json!({ "cid": number }).to_string();
+        let sent = self.client.publish(format!("$SYS.REQ.SERVER.{server}.KICK"), payload.into()).await;
+        let _ = self.client.flush().await;
+        kicked.up();
+        tracing::warn!(%workload, %server, number, "its connection is ended");
+        let record = Record::new("callout-kick")
+            .field("workload", workload.as_str())
+            .field("server", server.to_string())
+            .field("connection", number)
+            .field("sent", sent.is_ok());
+        self.journal.note(record);
+    }
+
+    async fn ask(&self, server: PublicKey, question: &Value) -> Option<Value> {
+        let subject = format!("$SYS.REQ.SERVER.{server}.CONNZ");
+        let answer = tokio::time::timeout(ANSWER, self.client.request(subject, question.to_string().into())).await;
+        let answer: Value = serde_json::from_slice(&answer.ok()?.ok()?.payload).ok()?;
+        answer.get("data").cloned()
+    }
+
+    /// Asks every server at once; takes what comes until all that are known have answered.
+    async fn ask_all(&self, question: &Value) -> Vec<(PublicKey, Value)> {
+        let inbox = self.client.new_inbox();
+        let Ok(mut answers) = self.client.subscribe(inbox.clone()).await else { return Vec::new() };
+        let asked = self.client.publish_with_reply("$SYS.REQ.SERVER.PING.CONNZ", inbox, question.to_string().into());
+        if asked.await.is_err() {
+            return Vec::new();
+        }
+        let (mut pages, expected) = (Vec::new(), self.servers.all().len().max(1));
+        let until = tokio::time::Instant::now() + ANSWER;
+        while pages.len() < expected {
+            let Ok(Some(answer)) = tokio::time::timeout_at(until, answers.next()).await else { break };
+            let answer: Value = serde_json::from_slice(&answer.payload).unwrap_or_default();
+            let server = answer.pointer("/server/id").and_then(Value::as_str).unwrap_or_default();
+            if let (Ok(server), Some(data)) = (PublicKey::parse(server, Kind::Server), answer.get("data")) {
+                pages.push((server, data.clone()));
+            }
+        }
+        pages
+    }
+}
+
+/// How long a server may take to list its connections.
+const ANSWER: Duration = Duration::from_millis(500);

@@ -1,0 +1,351 @@
+//! The service: from its configuration to the end of its process. Each request is a task of its own, up to a bound; beyond it the
+//! answer is an empty one, which servers take for a no at once. Nothing is locked while one is decided.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use async_nats::{Client, Message};
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::answering::{Answering, Verdict};
+use super::connection::{Connection, Secret};
+use super::counts::Counts;
+use super::files::{Standing, Watched};
+use super::journal::Journal;
+use super::revoking::{Admitted, Revoker};
+use super::servers::Servers;
+use super::standing::Problems;
+use super::{fence, listener};
+use crate::audit::Record;
+use crate::config::callout::CalloutConfig;
+use crate::limits::{CALLOUT_DRAIN, CALLOUT_SWEEP, CALLOUT_WATCH};
+
+/// Why a callout does not run. Says who erred, and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum CalloutError {
+    /// A file, or the configuration, is not as it must be.
+    #[error("{message}")]
+    Config {
+        /// What is wrong.
+        message: String,
+        /// What to do about it.
+        hint: String,
+    },
+    /// The machine.
+    #[error("{0}")]
+    Machine(String),
+}
+
+impl CalloutError {
+    /// The configuration is wrong.
+    pub fn config(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Config { message: message.into(), hint: hint.into() }
+    }
+
+    /// A file is wrong.
+    pub fn file(path: &Path, why: impl std::fmt::Display, hint: &str) -> Self {
+        Self::config(format!("{}: {why}", path.display()), hint)
+    }
+}
+
+/// What the tasks of a callout share.
+#[derive(Debug)]
+pub struct Shared {
+    /// Its configuration.
+    pub config: CalloutConfig,
+    /// What decisions are made with.
+    pub standing: arc_swap::ArcSwap<Standing>,
+    /// What it counts.
+    pub counts: Counts,
+    /// Why it is not ready.
+    pub problems: Arc<Problems>,
+    /// Its audit log.
+    pub journal: Journal,
+    /// Whom it let in.
+    pub admitted: Admitted,
+    /// Which servers there are; absent where it was told to do without.
+    pub servers: Option<Arc<Servers>>,
+    answering: Answering,
+}
+
+impl Shared {
+    /// The page of metrics.
+    pub fn page(&self) -> String {
+        self.counts.page(self.standing.load().roles.generation(), &self.problems)
+    }
+}
+
+/// Runs until SIGTERM or SIGINT. `ready` is told where metrics are served.
+pub fn run(config: CalloutConfig, ready: impl FnOnce(Option<std::net::SocketAddr>)) -> Result<(), CalloutError> {
+    let machine = |error: std::io::Error| CalloutError::Machine(error.to_string());
+    portcullis_tls::install_provider();
+    // Secrets and files first, then the fence, then threads.
+    let answering = Answering::new(&config)?;
+    let login = Secret::read(&config.login)?;
+    let system = config.system.as_ref().map(Secret::read).transpose()?;
+    let standing = Standing::load(&config, 1)?;
+    answering.fits(&standing.roles)?;
+    let watched = Watched::of(&config);
+    std::fs::create_dir_all(&config.state_dir).map_err(|error| CalloutError::file(&config.state_dir, error, ""))?;
+    let listening = match config.metrics {
+        None => None,
+        Some(address) => {
+            let listener = std::net::TcpListener::bind(address)
+                .map_err(|error| CalloutError::config(format!("listen.metrics {address}: {error}"), "is it taken?"))?;
+            listener.set_nonblocking(true).map_err(machine)?;
+            Some(listener)
+        }
+    };
+    let report = fence::enter(&config).map_err(machine)?;
+    tracing::info!(landlock = %report.landlock, seccomp = report.seccomp, "the fence is up");
+    for danger in config.dangers.on() {
+        tracing::warn!("{danger} is on and weakens this callout");
+    }
+    let journal = Journal::open(&config.state_dir.join("audit.jsonl")).map_err(|error| {
+        CalloutError::file(&config.state_dir, format!("the audit log: {error}"), "see `audit verify`")
+    })?;
+    ready(listening.as_ref().and_then(|listener| listener.local_addr().ok()));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(machine)?;
+    runtime.block_on(serve(config, answering, login, system, standing, watched, listening, journal))
+}
+
+#[expect(clippy::too_many_arguments, reason = "everything that was made before the fence went up")]
+async fn serve(
+    config: CalloutConfig,
+    answering: Answering,
+    login: Secret,
+    system: Option<Secret>,
+    standing: Standing,
+    watched: Watched,
+    listening: Option<std::net::TcpListener>,
+    journal: Journal,
+) -> Result<(), CalloutError> {
+    let machine = |error: std::io::Error| CalloutError::Machine(error.to_string());
+    let problems = Arc::new(Problems::default());
+    let own = Connection::open(&config, &config.login, login, "callout", Arc::clone(&problems)).await?;
+    let mut revoker = None;
+    let mut servers = None;
+    if let (Some(login), Some(secret)) = (&config.system, system) {
+        let connection = Connection::open(&config, login, secret, "system", Arc::clone(&problems)).await?;
+        let all = Servers::new(connection.client.clone());
+        tokio::spawn(Arc::clone(&all).keep_looking());
+        revoker = Some(Revoker::new(connection.client.clone(), Arc::clone(&all), journal.clone()));
+        let account = answering.system_account(&config);
+        tokio::spawn(connection.keep_verified(account, Arc::clone(&problems), || {}));
+        servers = Some(all);
+    }
+    let shared = Arc::new(Shared {
+        standing: arc_swap::ArcSwap::from_pointee(standing),
+        counts: Counts::default(),
+        problems: Arc::clone(&problems),
+        journal: journal.clone(),
+        admitted: Admitted::default(),
+        servers,
+        answering,
+        config,
+    });
+    let started =
+        Record::new("callout-start").field("version", env!("CARGO_PKG_VERSION")).field("id", shared.config.id.as_str());
+    if !journal.durable(started).await {
+        return Err(CalloutError::Machine("the audit log cannot be written".to_owned()));
+    }
+    if let Some(listener) = listening {
+        let listener = TcpListener::from_std(listener).map_err(machine)?;
+        tokio::spawn(listener::serve(Arc::clone(&shared), listener));
+    }
+    tokio::spawn(keep_watching(Arc::clone(&shared), watched, revoker));
+    let queue = own.client.queue_subscribe(SUBJECT, QUEUE.to_owned()).await;
+    let mut requests = queue.map_err(|error| CalloutError::Machine(format!("cannot subscribe: {error}")))?;
+    let account = shared.config.account.clone();
+    tokio::spawn(own.clone().keep_verified(account, Arc::clone(&problems), || {}));
+    let listen = |kind| tokio::signal::unix::signal(kind).map_err(machine);
+    let (mut term, mut int) =
+        (listen(tokio::signal::unix::SignalKind::terminate())?, listen(tokio::signal::unix::SignalKind::interrupt())?);
+    let places = Arc::new(Semaphore::new(shared.config.concurrency));
+    loop {
+        let message = tokio::select! {
+            biased;
+            _ = term.recv() => break,
+            _ = int.recv() => break,
+            message = requests.next() => message,
+        };
+        let Some(message) = message else { break };
+        take(&shared, &own.client, &places, message).await;
+    }
+    // No new ones from here on; servers give them to the other callouts.
+    shared.problems.set("stopping", "it was told to stop");
+    let _ = requests.unsubscribe().await;
+    let _ = own.client.flush().await;
+    let all = u32::try_from(shared.config.concurrency).unwrap_or(u32::MAX);
+    let drained = async {
+        while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(100), requests.next()).await {
+            take(&shared, &own.client, &places, message).await;
+        }
+        let _ = places.acquire_many(all).await;
+    };
+    if tokio::time::timeout(CALLOUT_DRAIN, drained).await.is_err() {
+        tracing::warn!("requests were still at work when time was up");
+    }
+    let _ = own.client.flush().await;
+    let _ = journal.durable(Record::new("callout-stop")).await;
+    Ok(())
+}
+
+/// Begins to work on a request, or says no at once where there is no place for it.
+async fn take(shared: &Arc<Shared>, client: &Client, places: &Arc<Semaphore>, message: Message) {
+    let arrived = Instant::now();
+    let Some(reply) = message.reply.clone() else {
+        shared.counts.rejected.up();
+        return;
+    };
+    let Ok(place) = Arc::clone(places).try_acquire_owned() else {
+        shared.counts.busy.up();
+        let _ = client.publish(reply, Bytes::new()).await;
+        return;
+    };
+    let (shared, client) = (Arc::clone(shared), client.clone());
+    tokio::spawn(async move {
+        let _place = place;
+        shared.counts.at_work.fetch_add(1, Ordering::Relaxed);
+        let until = arrived + shared.config.deadline;
+        // An answer that comes too late is none: the server has said no by then, and an empty one costs nothing.
+        let answer = match tokio::time::timeout_at(until, decide(&shared, &message, until)).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                shared.counts.late.up();
+                Bytes::new()
+            }
+        };
+        let _ = client.publish(reply, answer).await;
+        shared.counts.at_work.fetch_sub(1, Ordering::Relaxed);
+        shared.counts.took.took(arrived.elapsed());
+    });
+}
+
+/// Decides one request; gives the bytes of the answer. Empty: a no, without a word.
+async fn decide(shared: &Shared, message: &Message, until: Instant) -> Bytes {
+    let now = crate::clock::now();
+    let keys = message.headers.as_ref().into_iter().flat_map(|headers| headers.get_all("Nats-Server-Xkey"));
+    let keys: Vec<&str> = keys.map(|key| key.as_str()).collect();
+    let asked = match shared.answering.open(&message.payload, &keys, now) {
+        Ok(asked) => asked,
+        Err(error) => return reject(shared, "request", &error.to_string()),
+    };
+    if let Some(servers) = &shared.servers
+        && !servers.knows(asked.server(), until).await
+    {
+        return reject(shared, "server", "the key of the request is no server's that the system account knows");
+    }
+    if shared.journal.is_broken() {
+        shared.problems.set("audit", "the audit log cannot be written");
+        return shared.answering.unavailable(&asked, now);
+    }
+    let standing = shared.standing.load_full();
+    let verdict = shared.answering.decide(&asked, &standing, now);
+    let reference = ulid::Ulid::generate().to_string();
+    match verdict {
+        Verdict::Denied(denied) => {
+            shared.counts.denied.up();
+            tracing::info!(reference, "{}", denied.text());
+            if !shared.journal.note(denied.record(&asked).reference(&reference)) {
+                shared.counts.records_lost.up();
+            }
+            denied.answer()
+        }
+        Verdict::Allowed(allowed) => {
+            // It is signed while the disk writes, and leaves when both are done.
+            let recorded = shared.journal.begin(allowed.record(&asked).reference(&reference));
+            let number = asked.connection();
+            let fits = shared.admitted.remember(asked.server(), number, allowed.workload().clone(), allowed.until());
+            let answer = shared.answering.allow(&asked, &allowed, now);
+            let on_disk = match recorded {
+                Some(done) => done.await.unwrap_or(false),
+                None => false,
+            };
+            // What was revoked while this was under way does not get in by the way.
+            let stands = shared.standing.load().still_stands(allowed.workload());
+            match answer {
+                Ok(answer) if on_disk && stands && fits => {
+                    shared.counts.allowed.up();
+                    answer
+                }
+                _ => {
+                    shared.counts.denied.up();
+                    tracing::warn!(reference, on_disk, stands, fits, "allowed, but it does not leave");
+                    let record = Record::new("callout-withheld").field("of", reference).field("on_disk", on_disk);
+                    if !shared.journal.note(record.field("stands", stands).field("fits", fits)) {
+                        shared.counts.records_lost.up();
+                    }
+                    shared.answering.unavailable(&asked, now)
+                }
+            }
+        }
+    }
+}
+
+/// Somebody asks who may not ask, or not so: no word in answer, and no work for it.
+fn reject(shared: &Shared, code: &str, why: &str) -> Bytes {
+    shared.counts.rejected.up();
+    tracing::warn!(code, "a request was not taken: {why}");
+    let record = Record::new("callout-rejected").field("code", code).field("why", why);
+    if !shared.journal.note(record) {
+        shared.counts.records_lost.up();
+    }
+    Bytes::new()
+}
+
+/// Takes up changed files, and ends connections of whoever does not stand any more.
+async fn keep_watching(shared: Arc<Shared>, mut watched: Watched, revoker: Option<Revoker>) {
+    let mut look = tokio::time::interval(CALLOUT_WATCH);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut generation = 1;
+    // An answer may be on its way while its subject falls: what follows a change is looked at more than once.
+    let mut again: Vec<Instant> = Vec::new();
+    let mut next_sweep = Instant::now() + Duration::from_secs(1);
+    loop {
+        look.tick().await;
+        let mut newly = Vec::new();
+        if watched.changed() {
+            let before = shared.standing.load_full();
+            let config = shared.config.clone();
+            let loaded = tokio::task::spawn_blocking(move || Standing::load(&config, generation + 1)).await;
+            let loaded = loaded.unwrap_or_else(|error| Err(CalloutError::Machine(error.to_string())));
+            match loaded.and_then(|loaded| shared.answering.fits(&loaded.roles).map(|()| loaded)) {
+                Ok(loaded) => {
+                    generation += 1;
+                    newly = loaded.revoked.difference(&before.revoked).cloned().collect();
+                    let record = Record::new("callout-policy")
+                        .field("generation", generation)
+                        .field("revoked", loaded.revoked.len());
+                    shared.standing.store(Arc::new(loaded));
+                    shared.problems.clear("files");
+                    tracing::info!(generation, "files taken up");
+                    let _ = shared.journal.note(record);
+                    again = [0_u64, 300, 1_500, 3_000].map(|wait| Instant::now() + Duration::from_millis(wait)).into();
+                }
+                Err(error) => {
+                    tracing::error!("changed files cannot be used, the old ones stay: {error}");
+                    shared.problems.set("files", error.to_string());
+                }
+            }
+        }
+        let due = again.iter().any(|at| *at <= Instant::now()) || next_sweep <= Instant::now();
+        if due && let Some(revoker) = &revoker {
+            again.retain(|at| *at > Instant::now());
+            next_sweep = Instant::now() + CALLOUT_SWEEP;
+            let standing = shared.standing.load_full();
+            revoker.sweep(&standing, &shared.admitted, &newly, &shared.counts.kicked).await;
+        }
+    }
+}
+
+/// What servers ask on.
+const SUBJECT: &str = "$SYS.REQ.USER.AUTH";
+/// All callouts of a system share the requests.
+const QUEUE: &str = "callout";
