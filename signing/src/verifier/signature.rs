@@ -246,9 +246,8 @@ fn still_certified(
     let parsed = bundle::parse(&certified.bundle).map_err(|_| failed())?;
     let Material::Certificate(leaf) = parsed.material() else { return Err(failed()) };
     let presented = keyless::present(leaf).map_err(|error| refused(&error))?;
-    let (_, wanted) = wanted(identity, &presented).ok_or_else(|| {
-        refused(&KeylessError::OtherSigner(Excerpt(&presented.identity).to_string()))
-    })?;
+    let (_, wanted) = wanted(identity, &presented)
+        .ok_or_else(|| refused(&KeylessError::OtherSigner(Excerpt(&presented.identity).to_string())))?;
     let proven = root.verify(&certified.bundle, file, &wanted, ctx.now).map_err(|error| refused(&error))?;
     demanded(identity, &proven)?;
     *held = (identity.clone(), pinned);

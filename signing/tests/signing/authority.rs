@@ -322,8 +322,14 @@ fn whoever_is_recognised_under_several_entries_counts_once() {
     };
     world.document.add_requirement(requirement).unwrap();
     let svid = |id: &str| {
-        let wanted =
-            svids::Wanted { id: "leaf", uris: vec![id], from: "261121110000Z", to: "261121130000Z", ca: false, usage: 0x80 };
+        let wanted = svids::Wanted {
+            id: "leaf",
+            uris: vec![id],
+            from: "261121110000Z",
+            to: "261121130000Z",
+            ca: false,
+            usage: 0x80,
+        };
         signed_by_svid(&world, &svids::certificate(&wanted, Some((&authority, "authority"))))
     };
     let [anna, again, bert] = ["anna", "anna", "bert"].map(|who| svid(&format!("spiffe://td.example/ci/{who}")));
