@@ -106,7 +106,7 @@ mod tests {
         );
         let (open, gate) = channel::<()>();
         let began = Instant::now();
-        assert_eq!(bounded.run(move |_| drop(gate.recv())), Err(Stuck::Slow));
+        assert_eq!(bounded.run(move |_| gate.recv().map_or((), |()| ())), Err(Stuck::Slow));
         assert!(began.elapsed() >= Duration::from_millis(200) && bounded.is_stuck());
         let began = Instant::now();
         assert_eq!(bounded.run(|count| *count), Err(Stuck::Before));
