@@ -21,6 +21,8 @@ pub mod host_side;
 #[cfg(feature = "host")]
 pub mod identity;
 pub mod inspect;
+#[cfg(feature = "host")]
+pub mod kept;
 pub mod keys;
 #[cfg(feature = "host")]
 pub mod locate;

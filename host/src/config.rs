@@ -13,6 +13,7 @@ pub mod identity_source;
 pub mod limits;
 pub mod oidc;
 mod problems;
+mod wide_folder;
 pub mod workload_api;
 
 use std::collections::BTreeMap;

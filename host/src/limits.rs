@@ -158,6 +158,12 @@ pub const REGISTRY_CONNECT: Duration = Duration::from_secs(10);
 pub const REGISTRY_IDLE: Duration = Duration::from_secs(30);
 /// Redirects that are followed for a manifest.
 pub const REGISTRY_REDIRECTS: usize = 4;
+/// Largest answer with a token of a registry that is read.
+pub const REGISTRY_TOKEN_BYTES: usize = 64 << 10;
+/// Components that are kept of those that were started from a registry.
+pub const KEPT_COMPONENTS: usize = 32;
+/// Bytes of them and their evidence together.
+pub const KEPT_BYTES: u64 = 1 << 30;
 /// How long a credential helper may take.
 pub const CREDENTIAL_HELPER: Duration = Duration::from_secs(30);
 /// Pages of a list of referrers that are read.

@@ -4,11 +4,13 @@
 //! to that manifest, found through the referrers API or the fallback tag; what a list says about its entries is not looked at.
 //! Whether evidence is worth anything is not decided here. The wire is TLS; plain HTTP is for this machine alone.
 //!
-//! `oci-client` makes tokens, streams blobs and pushes; manifests and lists are read by [`reader`], which stops at a limit.
+//! Whatever is read is read here, up to a limit: rights by [`login`], manifests and lists by [`reader`], blobs by [`download`].
+//! `oci-client` pushes.
 
 mod credentials;
 mod download;
 mod error;
+mod login;
 mod push;
 mod reader;
 mod registry;

@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::FlockOperation;
 
+/// SPIFFE IDs that are revoked, in a state directory.
+pub const REVOKED_FILE: &str = "revoked.json";
+
 /// A state directory that is ours, and locked for this process.
 #[derive(Debug)]
 pub struct StateDir {
@@ -91,7 +94,7 @@ impl StateDir {
 
     /// SPIFFE IDs that are revoked.
     pub fn revoked(&self) -> PathBuf {
-        self.root.join("revoked.json")
+        self.root.join(REVOKED_FILE)
     }
 
     /// Highest revisions and trust policy version seen.

@@ -32,7 +32,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use portcullis_policies::{ComponentFacts, Denial, FixContext};
 use portcullis_signing::ComponentBytes;
@@ -465,7 +465,10 @@ impl Host {
 
     /// Reads the trust policy and the deny list again. A bad one takes the old one's place: nothing new is admitted.
     pub fn read_trust(&self) {
-        let (Ok(mut trust), Ok(mut marks)) = (self.trust.write(), self.high_water.lock()) else { return };
+        // INVARIANT: both are replaced as a whole, so whoever panicked with one in hand left nothing half done; and bad news
+        // is taken up all the same.
+        let mut trust = self.trust.write().unwrap_or_else(PoisonError::into_inner);
+        let mut marks = self.high_water.lock().unwrap_or_else(PoisonError::into_inner);
         if trust.read(&self.config.trust, &mut marks, clock::now()) {
             match trust.in_force(clock::now()) {
                 Ok((policy, list)) => tracing::info!(
@@ -476,6 +479,9 @@ impl Host {
                 Err(refused) => {
                     tracing::error!(code = refused.code, "nothing new is admitted: {}", refused.message);
                 }
+            }
+            if let Some(list) = self.config.trust.deny_list.as_ref().filter(|_| trust.asks_no_deny_list()) {
+                tracing::warn!(list = %list.display(), "the deny list of the configuration is not read: the trust policy demands none, and says of nobody that he may sign one");
             }
         }
     }

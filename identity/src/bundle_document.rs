@@ -11,7 +11,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
@@ -29,6 +29,8 @@ pub struct BundleDocument {
     refresh_hint: Option<Duration>,
     x509: Vec<Vec<u8>>,
     roots: Arc<RootCertStore>,
+    /// When each of the roots ends, in their order, as seconds since 1970.
+    ends: Vec<i64>,
     jwt: Arc<JwtKeys>,
     json: Arc<str>,
 }
@@ -80,6 +82,7 @@ impl BundleDocument {
             refresh_hint: document.spiffe_refresh_hint.map(Duration::from_secs),
             x509: Vec::new(),
             roots: Arc::new(RootCertStore::empty()),
+            ends: Vec::new(),
             jwt: Arc::new(JwtKeys::new(trust_domain.clone(), Vec::new())),
             json: Arc::from(text),
         };
@@ -88,7 +91,12 @@ impl BundleDocument {
         for (index, key) in document.keys.into_iter().enumerate() {
             let entry = |reason| BundleError::Entry { index, reason };
             match key.usage.as_deref() {
-                Some(X509_USE) => bundle.x509.extend(key.authority(trust_domain, &mut roots).map_err(entry)?),
+                Some(X509_USE) => {
+                    if let Some(authority) = key.authority(trust_domain, &mut roots).map_err(entry)? {
+                        bundle.ends.push(authority.not_after.unix_timestamp());
+                        bundle.x509.push(authority.der);
+                    }
+                }
                 Some(JWT_USE) => {
                     let key = key.token_key().map_err(entry)?;
                     if key.as_ref().is_some_and(|new| jwt.iter().any(|other| other.kid() == new.kid())) {
@@ -145,9 +153,18 @@ impl BundleDocument {
         self.trust_domain == other.trust_domain && self.x509 == other.x509 && self.jwt == other.jwt
     }
 
-    /// The roots to verify a member of this trust domain with; `None` if there is none.
-    pub(crate) fn roots(&self) -> Option<&Arc<RootCertStore>> {
-        Some(&self.roots).filter(|roots| !roots.is_empty())
+    /// The roots to verify a member of this trust domain with at this time; `None` if there is none. An authority whose
+    /// certificate has ended is none, also where its trust domain leaves it in its bundle: path validation looks at the times
+    /// of no trust anchor.
+    pub(crate) fn roots(&self, now: UnixTime) -> Option<Arc<RootCertStore>> {
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        let roots = if self.ends.iter().all(|end| now <= *end) {
+            Arc::clone(&self.roots)
+        } else {
+            let lasting = self.roots.roots.iter().zip(&self.ends).filter(|(_, end)| now <= **end);
+            Arc::new(RootCertStore { roots: lasting.map(|(root, _)| root.clone()).collect() })
+        };
+        Some(roots).filter(|roots| !roots.is_empty())
     }
 }
 
@@ -182,7 +199,7 @@ impl Jwk {
         &self,
         trust_domain: &TrustDomain,
         roots: &mut RootCertStore,
-    ) -> Result<Option<Vec<u8>>, &'static str> {
+    ) -> Result<Option<AuthorityCertificate>, &'static str> {
         if !matches!(self.kty.as_deref(), Some("EC" | "RSA" | "OKP")) {
             return Ok(None);
         }
@@ -191,9 +208,10 @@ impl Jwk {
             return Ok(None);
         };
         let der = STANDARD.decode(first).map_err(|_| "its x5c is not base64")?;
-        let der = AuthorityCertificate::parse(&der, trust_domain)?.der;
-        roots.add(CertificateDer::from(der.clone())).map_err(|_| "its certificate is not usable as a trust anchor")?;
-        Ok(Some(der))
+        let authority = AuthorityCertificate::parse(&der, trust_domain)?;
+        let der = CertificateDer::from(authority.der.clone());
+        roots.add(der).map_err(|_| "its certificate is not usable as a trust anchor")?;
+        Ok(Some(authority))
     }
 
     /// The key of a `jwt-svid` entry, or `None` for one that no algorithm of ours can use: its tokens are refused.
@@ -267,7 +285,7 @@ mod tests {
     #[test]
     fn tb_01_no_keys_means_that_nobody_is_valid() {
         let bundle = read(json!({"keys": []})).unwrap();
-        assert!(bundle.x509_authorities().is_empty() && bundle.roots().is_none());
+        assert!(bundle.x509_authorities().is_empty() && bundle.roots(UnixTime::now()).is_none());
         assert!(matches!(read(json!({})), Err(BundleError::Malformed(_))));
         assert!(matches!(read(json!({"keys": {}})), Err(BundleError::Malformed(_))));
     }
@@ -407,5 +425,27 @@ mod tests {
         let later = read(json!({"spiffe_sequence": 2, "keys": [authority, jwt("a")], "x": 1})).unwrap();
         let other = read(json!({"keys": [authority, jwt("b")]})).unwrap();
         assert!(first.same_keys(&later) && !first.same_keys(&other));
+    }
+
+    #[test]
+    fn an_authority_that_has_ended_verifies_nobody_whether_or_not_the_bundle_still_has_it() {
+        let authority = |not_after: time::OffsetDateTime| {
+            let mut params = rcgen::CertificateParams::default();
+            params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+            params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+            params.not_after = not_after;
+            STANDARD.encode(params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().der())
+        };
+        let at = |seconds: i64| time::OffsetDateTime::from_unix_timestamp(seconds).unwrap();
+        let keys: Vec<_> = [at(1_000), at(2_000)]
+            .map(|end| serde_json::json!({"kty": "EC", "use": "x509-svid", "x5c": [authority(end)]}))
+            .into();
+        let text = serde_json::json!({ "keys": keys }).to_string();
+        let bundle = BundleDocument::parse(&"example.org".parse().unwrap(), text.as_bytes()).unwrap();
+        let roots = |seconds: u64| {
+            bundle.roots(UnixTime::since_unix_epoch(Duration::from_secs(seconds))).map_or(0, |roots| roots.len())
+        };
+        assert_eq!([roots(1_000), roots(1_001), roots(2_000), roots(2_001)], [2, 1, 1, 0]);
+        assert_eq!(bundle.x509_authorities().len(), 2, "the document stays what it is");
     }
 }

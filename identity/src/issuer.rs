@@ -26,7 +26,7 @@ pub use crate::issuer::registry::AdmitError;
 pub use crate::issuer::signing::{SignError, signed_message};
 
 use crate::authority::AuthorityKind;
-use crate::authority_key::AuthorityKey;
+use crate::authority_key::{AuthorityKey, KeyAlgorithm};
 use crate::bundle::Bundle;
 use crate::host_mac::HostMac;
 use crate::issuer::authorities::Authorities;
@@ -39,6 +39,7 @@ use crate::key_scan::KeyScan;
 use crate::key_store::KeyStore;
 use crate::lifetimes::Lifetimes;
 use crate::p256_key::P256Key;
+use crate::spare_key::SpareKey;
 use crate::trust_domain::TrustDomain;
 use crate::wit_svid::{WitClaims, check_wit};
 use crate::workload::{InstanceId, Workload};
@@ -98,6 +99,21 @@ impl Issuer {
         self.authorities.published.bundle.clone()
     }
 
+    /// Whether a key should be made ahead ([`SpareKey::generate`]) and handed over, outside of any lock: the next authority
+    /// would else make an RSA key while everybody waits.
+    pub fn wants_spare_key(&self) -> bool {
+        let (options, vault) = (&self.authorities.options, &self.authorities.vault);
+        let long = |kind| options.wants(kind) && options.algorithm(kind) == KeyAlgorithm::Rs256;
+        AuthorityKind::ALL.into_iter().any(long) && vault.wants_spare()
+    }
+
+    /// Keeps a key that was made ahead.
+    pub fn keep_spare_key(&mut self, key: SpareKey) {
+        if let Ok(mut spare) = self.authorities.vault.spare.lock() {
+            *spare = Some(key);
+        }
+    }
+
     /// Begins the identity of an instance. An instance that is already admitted is refused.
     pub fn admit(&mut self, workload: Workload) -> Result<(), AdmitError> {
         self.registry.admit(&self.trust_domain, workload)
@@ -140,9 +156,11 @@ impl Issuer {
 
     /// A search for every private key that this issuer holds now.
     pub fn key_scan(&self) -> KeyScan {
+        let spare = self.authorities.vault.spare.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let keys = || self.authorities.signers.keys();
         let scalars = keys().filter_map(AuthorityKey::scalar).chain(self.registry.keys().map(P256Key::scalar));
-        let others = keys().flat_map(|key| key.traces()).chain([self.mac.secret()]);
+        let ahead = spare.iter().flat_map(|spare| spare.0.traces());
+        let others = keys().flat_map(|key| key.traces()).chain(ahead).chain([self.mac.secret()]);
         KeyScan::new(scalars, others)
     }
 

@@ -92,6 +92,8 @@ pub const OIDC_MAX_AGE: Duration = Duration::from_secs(5 * 60);
 pub const MAX_KEY_FILE_BYTES: usize = 16 * 1024;
 /// Longest PIN of a PKCS#11 token, with the end of its line.
 pub const MAX_PIN_BYTES: usize = 256;
+/// How long one call of a PKCS#11 module may take; making an RSA key in a token is the longest.
+pub const TOKEN_CALL: Duration = Duration::from_secs(20);
 /// Largest journal of authorities.
 pub const MAX_JOURNAL_BYTES: usize = 128 * 1024;
 /// Authorities of one kind that may be published at one time; a forced rotation beyond waits for one to end.
@@ -119,6 +121,8 @@ pub const UPSTREAM_FIRST_ANSWER: Duration = Duration::from_secs(10);
 pub const UPSTREAM_CALL: Duration = Duration::from_secs(10);
 /// How long an SVID that the bundle does not verify waits for a newer bundle.
 pub const UPSTREAM_BUNDLE_WAIT: Duration = Duration::from_secs(5);
+/// How long bundles of an upstream that says nothing any more verify others.
+pub const UPSTREAM_BUNDLE_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much longer than granted an upstream's SVID may live: its clock, its rounding, its backdating.
 pub const UPSTREAM_LIFETIME_SLACK: Duration = Duration::from_secs(60);
 /// Characters that are kept of what an upstream, or the way to it, said about a failure.

@@ -3,11 +3,12 @@
 //! Trusts the vendor's library that the operator named: it runs in this process. Refuses a token whose label is not unique,
 //! and keys that the token does not vouch for as made there, sensitive and never extractable. A PIN that was refused is not
 //! tried again until it is changed, so that the token does not lock itself. A token that goes away is looked for again with
-//! each use.
+//! each use; one that does not answer is waited for once (see `bounded`).
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
 use cryptoki::error::{Error, RvError};
@@ -19,21 +20,23 @@ use cryptoki::types::AuthPin;
 use ring::digest::{SHA256, digest};
 
 use crate::authority_key::KeyAlgorithm;
+use crate::bounded::{Bounded, Stuck};
 use crate::excerpt::Excerpt;
 use crate::issuer_error::IssuerError;
 use crate::issuer_options::Pkcs11Options;
 use crate::key_store::read_owned;
-use crate::limits::MAX_PIN_BYTES;
+use crate::limits::{MAX_PIN_BYTES, TOKEN_CALL};
 use crate::public_key::PublicKey;
 
 /// The token, connected or not.
 pub(crate) struct Token {
     options: Pkcs11Options,
-    state: Mutex<State>,
+    thread: Bounded<State>,
+    away: Arc<AtomicBool>,
 }
 
-#[derive(Default)]
 struct State {
+    options: Pkcs11Options,
     connected: Option<Connected>,
     /// Digest of the PIN that the token refused.
     refused: Option<Vec<u8>>,
@@ -57,17 +60,24 @@ enum Failure {
 
 impl Token {
     pub(crate) fn new(options: &Pkcs11Options) -> Self {
-        Self { options: options.clone(), state: Mutex::default() }
+        let state = State { options: options.clone(), connected: None, refused: None };
+        Self {
+            options: options.clone(),
+            thread: Bounded::new(state, TOKEN_CALL),
+            away: Arc::new(AtomicBool::new(true)),
+        }
     }
 
     /// Makes a key pair in the token.
     pub(crate) fn generate(&self, label: &str, algorithm: KeyAlgorithm) -> Result<PublicKey, IssuerError> {
-        self.with(|connected| connected.generate(label, algorithm))
+        let label = label.to_owned();
+        self.with(move |connected| connected.generate(&label, algorithm))
     }
 
     /// Whether the private key of this label is there and is one that never could leave; [`None`] if it is not there.
     pub(crate) fn find(&self, label: &str) -> Result<Option<()>, IssuerError> {
-        self.with(|connected| match connected.private(label)? {
+        let label = label.to_owned();
+        self.with(move |connected| match connected.private(&label)? {
             Some(handle) => {
                 connected.vouched(handle)?;
                 Ok(Some(()))
@@ -78,13 +88,14 @@ impl Token {
 
     /// Signs the message with the key of this label: `r || s` over its SHA-256, or PKCS#1 v1.5.
     pub(crate) fn sign(&self, label: &str, algorithm: KeyAlgorithm, message: &[u8]) -> Result<Vec<u8>, IssuerError> {
-        self.with(|connected| {
-            let handle = connected.private(label)?.ok_or(Failure::Refused("the key is not in the token any more"))?;
+        let (label, message) = (label.to_owned(), message.to_vec());
+        self.with(move |connected| {
+            let handle = connected.private(&label)?.ok_or(Failure::Refused("the key is not in the token any more"))?;
             let session = &connected.session;
             let signed = match algorithm {
                 // Not every token hashes for ECDSA; each signs a digest.
-                KeyAlgorithm::Es256 => session.sign(&Mechanism::Ecdsa, handle, digest(&SHA256, message).as_ref()),
-                KeyAlgorithm::Rs256 => session.sign(&Mechanism::Sha256RsaPkcs, handle, message),
+                KeyAlgorithm::Es256 => session.sign(&Mechanism::Ecdsa, handle, digest(&SHA256, &message).as_ref()),
+                KeyAlgorithm::Rs256 => session.sign(&Mechanism::Sha256RsaPkcs, handle, &message),
             };
             Ok(signed?)
         })
@@ -92,8 +103,9 @@ impl Token {
 
     /// Destroys both halves of the key of this label, if they are there.
     pub(crate) fn destroy(&self, label: &str) -> Result<(), IssuerError> {
-        self.with(|connected| {
-            connected.handles.remove(label);
+        let label = label.to_owned();
+        self.with(move |connected| {
+            connected.handles.remove(&label);
             for object in connected.session.find_objects(&[Attribute::Label(label.as_bytes().to_vec())])? {
                 connected.session.destroy_object(object)?;
             }
@@ -103,13 +115,14 @@ impl Token {
 
     /// The labels of the private keys that begin so.
     pub(crate) fn labels(&self, prefix: &str) -> Result<Vec<String>, IssuerError> {
-        self.with(|connected| {
+        let prefix = prefix.to_owned();
+        self.with(move |connected| {
             let mut labels = Vec::new();
             for object in connected.session.find_objects(&[Attribute::Class(ObjectClass::PRIVATE_KEY)])? {
                 for attribute in connected.session.get_attributes(object, &[AttributeType::Label])? {
                     if let Attribute::Label(label) = attribute
                         && let Ok(label) = String::from_utf8(label)
-                        && label.starts_with(prefix)
+                        && label.starts_with(&prefix)
                     {
                         labels.push(label);
                     }
@@ -121,32 +134,54 @@ impl Token {
 
     /// Whether the last use failed, so that the token must be looked for again.
     pub(crate) fn is_away(&self) -> bool {
-        self.state().connected.is_none()
+        self.thread.is_stuck() || self.away.load(Ordering::Acquire)
     }
 
     /// Connects if need be; after a failure the connection is given up, and the next use begins anew.
-    fn with<T>(&self, act: impl FnOnce(&mut Connected) -> Result<T, Failure>) -> Result<T, IssuerError> {
-        let mut state = self.state();
-        let outcome = match self.connected(&mut state) {
-            Ok(connected) => act(connected),
-            Err(failure) => Err(failure),
-        };
-        outcome.map_err(|failure| {
-            state.disconnect();
-            self.error(failure)
-        })
+    fn with<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&mut Connected) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, IssuerError> {
+        let away = Arc::clone(&self.away);
+        let outcome = self.thread.run(move |state| {
+            let outcome = state.connected().and_then(act);
+            if outcome.is_err() {
+                state.disconnect();
+            }
+            away.store(outcome.is_err(), Ordering::Release);
+            outcome
+        });
+        let outcome = outcome.unwrap_or_else(|stuck| {
+            Err(Failure::Refused(match stuck {
+                Stuck::Slow => "its module did not answer in time",
+                Stuck::Before => "its module has not come back from an earlier call",
+                Stuck::Gone => "its module ended the thread that called it",
+            }))
+        });
+        outcome.map_err(|failure| self.error(failure))
     }
 
-    fn connected<'a>(&self, state: &'a mut State) -> Result<&'a mut Connected, Failure> {
-        if state.connected.is_none() {
+    fn error(&self, failure: Failure) -> IssuerError {
+        let reason = match failure {
+            Failure::Library(error) => Excerpt::new(&error.to_string()),
+            Failure::Refused(reason) => Excerpt::new(reason),
+            Failure::Pin(error) => return error,
+        };
+        IssuerError::Token { module: self.options.module.clone(), label: self.options.token_label.clone(), reason }
+    }
+}
+
+impl State {
+    fn connected(&mut self) -> Result<&mut Connected, Failure> {
+        if self.connected.is_none() {
             let library = Pkcs11::new(&self.options.module)?;
             match library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
                 Ok(()) | Err(Error::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
                 Err(error) => return Err(error.into()),
             }
-            match self.log_in(&library, &mut state.refused) {
+            match self.log_in(&library) {
                 Ok(session) => {
-                    state.connected = Some(Connected { session, library, handles: HashMap::new() });
+                    self.connected = Some(Connected { session, library, handles: HashMap::new() });
                 }
                 Err(failure) => {
                     // A library that is not finalised does not see a token that comes back.
@@ -155,17 +190,17 @@ impl Token {
                 }
             }
         }
-        state.connected.as_mut().ok_or(Failure::Refused("no connection"))
+        self.connected.as_mut().ok_or(Failure::Refused("no connection"))
     }
 
-    fn log_in(&self, library: &Pkcs11, refused: &mut Option<Vec<u8>>) -> Result<Session, Failure> {
+    fn log_in(&mut self, library: &Pkcs11) -> Result<Session, Failure> {
         let slot = self.slot(library)?;
         let pin = read_owned(&self.options.pin_file, MAX_PIN_BYTES)
             .map_err(Failure::Pin)?
             .ok_or(Failure::Refused("the PIN file is not there"))?;
         let text = std::str::from_utf8(&pin).map_err(|_| Failure::Refused("the PIN is not UTF-8"))?;
         let tag = digest(&SHA256, text.trim_end_matches(['\r', '\n']).as_bytes()).as_ref().to_vec();
-        if refused.as_ref() == Some(&tag) {
+        if self.refused.as_ref() == Some(&tag) {
             return Err(Failure::Refused(
                 "the token refused this PIN; it is not tried again, or the token locks itself",
             ));
@@ -173,13 +208,13 @@ impl Token {
         let session = library.open_rw_session(slot)?;
         match session.login(UserType::User, Some(&AuthPin::from(text.trim_end_matches(['\r', '\n'])))) {
             Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
-                *refused = None;
+                self.refused = None;
                 Ok(session)
             }
             Err(error) => {
                 if matches!(error, Error::Pkcs11(RvError::PinIncorrect | RvError::PinLenRange | RvError::PinInvalid, _))
                 {
-                    *refused = Some(tag);
+                    self.refused = Some(tag);
                 }
                 Err(error.into())
             }
@@ -199,18 +234,11 @@ impl Token {
         found.ok_or(Failure::Refused("no token has this label"))
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        // INVARIANT: a panic can leave a broken connection behind, never a wrong key; the next failure begins anew.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn error(&self, failure: Failure) -> IssuerError {
-        let reason = match failure {
-            Failure::Library(error) => Excerpt::new(&error.to_string()),
-            Failure::Refused(reason) => Excerpt::new(reason),
-            Failure::Pin(error) => return error,
-        };
-        IssuerError::Token { module: self.options.module.clone(), label: self.options.token_label.clone(), reason }
+    fn disconnect(&mut self) {
+        if let Some(Connected { session, library, .. }) = self.connected.take() {
+            drop(session);
+            let _ = library.finalize();
+        }
     }
 }
 
@@ -313,18 +341,10 @@ impl Connected {
     }
 }
 
-impl State {
-    fn disconnect(&mut self) {
-        if let Some(Connected { session, library, .. }) = self.connected.take() {
-            drop(session);
-            let _ = library.finalize();
-        }
-    }
-}
-
 impl Drop for Token {
     fn drop(&mut self) {
-        self.state().disconnect();
+        // Waited for, so that a library that is opened next does not meet this one's end.
+        let _ = self.thread.run(State::disconnect);
     }
 }
 

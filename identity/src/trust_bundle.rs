@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use rustls::RootCertStore;
+use rustls::pki_types::UnixTime;
 
 use crate::bundle_document::{BundleDocument, BundleError};
 use crate::limits::MAX_TRUST_DOMAINS;
@@ -64,9 +65,9 @@ impl TrustBundle {
         self.domains.get(trust_domain)?.sequence()
     }
 
-    /// The roots to verify a member of this trust domain with; `None` if there is none.
-    pub(crate) fn roots(&self, trust_domain: &TrustDomain) -> Option<Arc<RootCertStore>> {
-        self.domains.get(trust_domain)?.roots().cloned()
+    /// The roots to verify a member of this trust domain with at this time; `None` if there is none.
+    pub(crate) fn roots(&self, trust_domain: &TrustDomain, now: UnixTime) -> Option<Arc<RootCertStore>> {
+        self.domains.get(trust_domain)?.roots(now)
     }
 }
 
@@ -92,7 +93,7 @@ mod tests {
         let (ours, other): (TrustDomain, TrustDomain) =
             ("example.org".parse().unwrap(), "example.com".parse().unwrap());
         let mut bundle = TrustBundle::from_json(&ours, &document("example.org")).unwrap();
-        assert!(bundle.authorities(&other).is_none() && bundle.roots(&other).is_none());
+        assert!(bundle.authorities(&other).is_none() && bundle.roots(&other, UnixTime::now()).is_none());
         bundle.insert(&other, &document("example.com")).unwrap();
         assert_ne!(bundle.authorities(&ours), bundle.authorities(&other));
         let wrong = bundle.insert(&other, &document("example.org"));

@@ -201,6 +201,9 @@ impl IdentitySource for Upstream {
             return Err(IssueError::Audiences.into());
         }
         let (vouched, known) = self.shared.token(instance, &audiences)?;
+        // Keys leave the site's bundle while tokens under them are held.
+        let bundles = self.shared.published.borrow().bundles.clone();
+        let known = known.filter(|svid| checking::still(svid, &audiences, bundles.as_deref(), now));
         if let Some(svid) = known.as_ref().filter(|svid| before_half(svid, now)) {
             granted(svid.expires_at() - now, ttl)?;
             return Ok(Minted { svid: svid.clone(), fresh: false });
@@ -409,6 +412,11 @@ impl Shared {
             tracing::warn!(%instance, source = %self.wire.kind(), "the identity source took an identity away");
             self.published.send_modify(|now| now.svid_epoch += 1);
         }
+    }
+
+    /// Trusts nobody any more: what is held of the bundles is too old.
+    fn publish_none(&self) {
+        self.published.send_if_modified(|before| before.bundles.take().is_some());
     }
 
     /// Publishes bundles. SVIDs that they do not verify any more are taken away.

@@ -25,6 +25,7 @@ use crate::p256_key::{P256Key, SignatureForm};
 use crate::pkcs11::Token;
 use crate::rsa_key::RsaKey;
 use crate::secret::Secret;
+use crate::spare_key::SpareKey;
 use crate::stored_key::{KeyKind, StoredKey};
 #[cfg(feature = "pkcs11")]
 use crate::token_key::TokenKey;
@@ -37,9 +38,14 @@ pub(crate) struct Vault {
     keys: KeyPlace,
     /// Tells this directory's keys from others' in the same token; empty until it is known.
     tag: String,
+    /// Made ahead, for where making one takes long.
+    pub(crate) spare: Spare,
     #[cfg(feature = "pkcs11")]
     token: Option<Arc<Token>>,
 }
+
+/// A key that was made ahead, until it is used.
+pub(crate) type Spare = std::sync::Mutex<Option<SpareKey>>;
 
 impl Vault {
     /// The vault of this directory.
@@ -49,12 +55,18 @@ impl Vault {
             trust_domain: trust_domain.clone(),
             keys: options.keys.clone(),
             tag: String::new(),
+            spare: Spare::default(),
             #[cfg(feature = "pkcs11")]
             token: match &options.keys {
                 KeyPlace::Pkcs11(options) => Some(Arc::new(Token::new(options))),
                 KeyPlace::Disk => None,
             },
         }
+    }
+
+    /// Whether keys that take long to make are made here, and none is made ahead.
+    pub(crate) fn wants_spare(&self) -> bool {
+        matches!(self.keys, KeyPlace::Disk) && self.spare.lock().is_ok_and(|spare| spare.is_none())
     }
 
     /// Names this directory in labels.
@@ -74,7 +86,16 @@ impl Vault {
         let random = hex(random.expose());
         match &self.keys {
             KeyPlace::Disk => {
-                let key = AuthorityKey::generate(algorithm, form(kind)).map_err(|_| IssuerError::Creation("no key"))?;
+                let spare = match algorithm {
+                    KeyAlgorithm::Rs256 => self.spare.lock().ok().and_then(|mut spare| spare.take()),
+                    KeyAlgorithm::Es256 => None,
+                };
+                let key = match spare {
+                    Some(SpareKey(key)) => AuthorityKey::Rsa(key),
+                    None => {
+                        AuthorityKey::generate(algorithm, form(kind)).map_err(|_| IssuerError::Creation("no key"))?
+                    }
+                };
                 let name = format!("{}-{random}{KEY_FILE}", kind.name());
                 self.write(&name, stored(kind, &self.trust_domain, &key, now)?)?;
                 Ok((KeyName::File(name), key))

@@ -347,6 +347,26 @@ fn a_change_of_the_algorithm_is_prepared_at_once_and_used_when_it_was_published_
 }
 
 #[test]
+fn an_rsa_key_that_was_made_ahead_is_used_so_that_nobody_waits_for_one() {
+    assert!(!Site::new().issuer.wants_spare_key(), "other keys are made in no time");
+    let mut rsa = IssuerOptions::new(Lifetimes::default());
+    rsa.jwt_algorithm = JwtAlgorithm::Rs256;
+    let mut site = Site::new().reopen(rsa, start() + MINUTE);
+    assert!(site.issuer.wants_spare_key());
+    site.issuer.keep_spare_key(portcullis_identity::SpareKey::generate().unwrap());
+    assert!(!site.issuer.wants_spare_key());
+    site.issuer.rotate(Jwt, start() + MINUTE).unwrap();
+    // What was prepared is in use; the one made ahead is for the next.
+    assert!(!site.issuer.wants_spare_key());
+    let began = std::time::Instant::now();
+    site.issuer.rotate(Jwt, start() + MINUTE).unwrap();
+    assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(site.issuer.wants_spare_key(), "it is in use now");
+    let token = site.token(start() + MINUTE);
+    assert_eq!(site.valid(&token, start() + MINUTE), Ok(()));
+}
+
+#[test]
 fn the_key_of_an_svid_is_exported_only_for_workloads_that_were_admitted_so() {
     let mut site = Site::new();
     let exported = site.issuer.export_x509(&one(), HOUR, start()).unwrap();

@@ -24,6 +24,61 @@ fn verify_as_host_predicts_what_the_host_says() {
 }
 
 #[test]
+fn verify_as_host_knows_what_was_revoked_on_that_host() {
+    let mut site = Site::new();
+    site.guest("hello", "");
+    let host = Host::ready(site);
+    host.run(["verify", "hello.wasm", "--as-host"]).ok();
+    let id = "spiffe://test.example/ns/test/sa/hello";
+    host.run(["identity", "revoke", id]).ok();
+    host.run(["stop", "test:hello"]).ok();
+    let (predicted, started) = (host.run(["verify", "hello.wasm", "--as-host"]), host.run(["start", "hello.wasm"]));
+    assert_eq!((predicted.exit, predicted.code().as_str()), (16, "identity.revoked"), "{predicted:?}");
+    assert_eq!((predicted.exit, predicted.code()), (started.exit, started.code()));
+    // A list that cannot be read is not an empty one.
+    std::fs::write(host.site().file("state/revoked.json"), "{").unwrap();
+    assert_eq!(host.run(["verify", "hello.wasm", "--as-host"]).exit, 16);
+    host.run(["verify", "hello.wasm"]).ok();
+}
+
+#[test]
+fn a_verdict_as_host_takes_its_trust_from_the_host_and_never_from_fewer_root_keys() {
+    let mut site = Site::new();
+    site.guest("hello", "");
+    site.write();
+    let root = site.public("root.key");
+    let as_host = ["verify", "hello.wasm", "--config", "portcullis.toml", "--as-host"];
+    site.run(as_host).ok();
+    for other in [["--root", &root], ["--audience", "test"]] {
+        assert_eq!(site.run([&as_host[..], &other].concat()).exit, 2, "{other:?}");
+    }
+    // A host that wants two root keys is not talked round by naming one of them.
+    site.run(["keys", "generate", "--kind", "root", "--out", "second.key"]).ok();
+    let second = site.public("second.key");
+    let text = std::fs::read_to_string(site.file("portcullis.toml")).unwrap();
+    let two = text.replace(&format!("[\"{root}\"]"), &format!("[\"{root}\", \"{second}\"]\nthreshold = 2"));
+    assert_ne!(text, two);
+    std::fs::write(site.file("portcullis.toml"), two).unwrap();
+    let plain = ["verify", "hello.wasm", "--config", "portcullis.toml"];
+    for more in [&[][..], &["--root", &root], &["--root", &root, "--root", &second]] {
+        let refused = site.run([&plain[..], more].concat());
+        assert_eq!(refused.exit, 17, "{more:?}: {refused:?}");
+    }
+}
+
+#[test]
+fn a_deny_list_that_the_trust_policy_does_not_ask_for_is_named_as_unread() {
+    let site = Site::new();
+    let bytes = guests::ours("hello");
+    site.sign("hello", &bytes);
+    guests::put(site.path(), "hello.wasm", &bytes);
+    site.write();
+    site.run(["trust", "deny", "deny.json", "--key", "root.key"]).ok();
+    let verified = site.run(["verify", "hello.wasm", "--config", "portcullis.toml", "--deny-list", "deny.json"]).ok();
+    assert!(verified.err.contains("deny.json was not read"), "{verified:?}");
+}
+
+#[test]
 fn a_dry_run_lists_everything_that_would_be_denied() {
     let site = Site::new();
     let bytes = guests::ours("hello");

@@ -2,7 +2,7 @@
 //! taken for "unsigned".
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -245,6 +245,94 @@ fn a_token_that_is_none_ends_the_command_and_not_the_program() {
 }
 
 #[test]
+fn a_token_without_an_end_and_one_from_a_place_without_tls_are_not_taken() {
+    let world = World::new();
+    let guarded = |challenge: &str| {
+        let mut answers = world.answers();
+        let answer = Answer { status: "401 Unauthorized".to_owned(), ..Answer::ok(b"") };
+        answers.insert("/v2/".to_owned(), answer.with(&format!("www-authenticate: {challenge}")));
+        world.verify(&Liar::new(answers))
+    };
+    let large = format!("{{\"token\":\"{}\"}}", "x".repeat(64 << 10));
+    for flood in [Answer { endless: true, ..Answer::ok(b"") }, Answer::ok(large.as_bytes())] {
+        let token = Liar::new(BTreeMap::from([("/token".to_owned(), flood)]));
+        let refused = guarded(&format!("Bearer realm=\"http://{}/token\",service=\"x\"", token.address));
+        assert_eq!((refused.exit, refused.code().as_str()), (13, "registry.too-large"), "{refused:?}");
+    }
+    let refused = guarded("Bearer realm=\"http://tokens.example/token\"");
+    assert_eq!((refused.exit, refused.code().as_str()), (18, "registry.answer"), "{refused:?}");
+    // One that is as it should be is shown with every request.
+    let token = Liar::new(BTreeMap::from([("/token".to_owned(), Answer::ok(br#"{"access_token":"abc"}"#))]));
+    assert_eq!(guarded(&format!("Bearer realm=\"http://{}/token\"", token.address)).exit, 0);
+    assert_eq!(token.asked().len(), 1);
+}
+
+#[test]
+fn no_more_redirects_are_followed_than_the_limit() {
+    const REDIRECTS: usize = 4;
+    let world = World::new();
+    let redirected = |hops: usize| {
+        let mut answers = world.answers();
+        let whole = answers[&world.layer_path()].clone();
+        let place = |hop: usize| if hop == 0 { world.layer_path() } else { format!("/hop/{hop}") };
+        for hop in 0..hops {
+            let answer = Answer { status: "307 Temporary Redirect".to_owned(), ..Answer::ok(b"") };
+            answers.insert(place(hop), answer.with(&format!("location: {}", place(hop + 1))));
+        }
+        answers.insert(place(hops), whole);
+        world.verify(&Liar::new(answers))
+    };
+    assert_eq!(redirected(REDIRECTS).exit, 0);
+    let refused = redirected(REDIRECTS + 1);
+    assert_eq!((refused.exit, refused.code().as_str()), (18, "registry.unreachable"), "{refused:?}");
+}
+
+#[test]
+fn evidence_that_a_registry_never_lists_is_not_taken_for_pushed() {
+    const TRIES: usize = 4;
+    const CLAIMS: &str = "https://portcullis.dev/component-claims/v1";
+    let world = World::new();
+    std::fs::write(world.site.file("hello.wasm"), &world.component).unwrap();
+    let created = || {
+        let answer = Answer { status: "201 Created".to_owned(), ..Answer::ok(b"") };
+        answer.with("location: /v2/hello/manifests/x")
+    };
+    let mut answers = world.answers();
+    answers.insert(world.referrers_path(), Answer::ok(index(&[]).as_bytes()));
+    answers.insert(format!("/v2/hello/blobs/{}", Digest::of(b"{}")), Answer::ok(b"{}"));
+    let referrer = evidence_manifest(&world.manifest.descriptor(), BUNDLE, &world.bundle, Some(CLAIMS));
+    for path in [world.manifest_path(), format!("/v2/hello/manifests/{}", Digest::of(&referrer))] {
+        answers.insert(path, created());
+    }
+    let registry = Liar::new(answers);
+    let reference = format!("oci://{}/hello:1", registry.address);
+    let refused = world.site.run_within(60, ["push", "hello.wasm", &reference, "--json"]);
+    assert_eq!((refused.exit, refused.code().as_str()), (18, "registry.answer"), "{refused:?}");
+    let asked = registry.asked();
+    assert_eq!(asked.iter().filter(|path| **path == world.referrers_path()).count(), TRIES, "{asked:?}");
+}
+
+#[test]
+fn a_credential_helper_that_never_answers_is_left_after_a_while() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    let registry = Liar::new(world.answers());
+    let path = world.site.file("docker-credential-slow");
+    std::fs::write(&path, "#!/bin/sh\nexec sleep 44\n").unwrap();
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+    let config = json!({ "credHelpers": { &registry.address: "slow" } });
+    std::fs::write(world.site.file("config.json"), config.to_string()).unwrap();
+    let folder = world.site.path().display().to_string();
+    let search = format!("{folder}:{}", std::env::var("PATH").unwrap());
+    let began = Instant::now();
+    let reference = format!("oci://{}/hello:1", registry.address);
+    let variables = [("DOCKER_CONFIG", folder.as_str()), ("PATH", search.as_str())];
+    let refused = world.site.run_with(&variables, ["pull", &reference, "--out", "pulled.wasm", "--json"]);
+    assert_eq!((refused.exit, refused.code().as_str()), (2, "registry.credentials"), "{refused:?}");
+    assert!(began.elapsed() < Duration::from_secs(42), "{:?}", began.elapsed());
+}
+
+#[test]
 fn a_registry_that_says_nothing_is_left_after_a_while() {
     let world = World::new();
     let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
@@ -401,14 +489,19 @@ impl Liar {
 
 fn answer(mut stream: &TcpStream, answers: &BTreeMap<String, Answer>, asked: &Mutex<Vec<String>>) -> Option<()> {
     stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
-    let (mut path, mut from) = (String::new(), 0);
-    for line in BufReader::new(stream).lines().map_while(Result::ok).take_while(|line| !line.is_empty()) {
+    let (mut path, mut from, mut length) = (String::new(), 0, 0);
+    let mut reader = BufReader::new(stream);
+    for line in reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()) {
         if path.is_empty() {
             path = line.split(' ').nth(1)?.split('?').next()?.to_owned();
         } else if let Some(range) = line.to_lowercase().strip_prefix("range: bytes=") {
             from = range.trim_end_matches('-').parse().ok()?;
+        } else if let Some(text) = line.to_lowercase().strip_prefix("content-length: ") {
+            length = text.parse().ok()?;
         }
     }
+    // What is left unread when a connection is closed would reset it.
+    std::io::copy(&mut reader.take(length), &mut std::io::sink()).ok()?;
     asked.lock().unwrap().push(path.clone());
     let missing = Answer { status: "404 Not Found".to_owned(), ..Answer::ok(b"{\"errors\":[]}") };
     let answer = answers.get(&path).unwrap_or(&missing);

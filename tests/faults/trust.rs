@@ -112,6 +112,51 @@ fn a_deny_list_that_cannot_be_used_refuses_new_loads_and_stops_nothing() {
 }
 
 #[test]
+fn what_somebody_else_put_into_a_deny_list_is_not_signed_anew() {
+    let site = listed();
+    let digest = digest(&site, "hello.wasm");
+    site.run(["trust", "deny", "deny.json", "--key", "root.key", "--digest", &digest]).ok();
+    // Emptied, by somebody with another key.
+    site.run(["keys", "generate", "--kind", "root", "--out", "other.key"]).ok();
+    let other = forge::key(&site.file("other.key"));
+    let emptied = json!({ "version": 2, "issuedAt": forge::at(-10), "deny": [] }).to_string();
+    let emptied = portcullis_signing::trust::DenyListDocument::parse(emptied.as_bytes()).unwrap();
+    let emptied = emptied.sign(None, &other).unwrap();
+    std::fs::write(site.file("deny.json"), &emptied).unwrap();
+    let again = ["trust", "deny", "deny.json", "--key", "root.key", "--json"];
+    let refused = site.run(again);
+    assert_eq!((refused.exit, refused.code().as_str()), (17, "deny-list.unsigned"), "{refused:?}");
+    assert_eq!(std::fs::read(site.file("deny.json")).unwrap(), emptied, "nothing was written");
+    // Unless the operator says that this is an author.
+    let author = site.public("other.key");
+    site.run([&again[..], &["--author", &author]].concat()).ok();
+}
+
+#[test]
+fn several_authors_sign_one_deny_list_one_after_the_other() {
+    let mut site = Site::new();
+    site.guest("hello", "");
+    site.run(["keys", "generate", "--kind", "root", "--out", "second.key"]).ok();
+    let (root, second) = (site.public("root.key"), site.public("second.key"));
+    let demand = ["trust", "demand-deny-list", "trust.json", "--author", &root, "--author", &second];
+    site.run([&demand[..], &["--threshold", "2", "--max-age", "1h"]].concat()).ok();
+    site.run(["trust", "sign", "trust.json", "--key", "root.key", "--out", "trust.signed.json"]).ok();
+    site.trust("deny_list = \"deny.json\"\n");
+    site.write();
+    let verify = || site.run(["verify", "hello.wasm", "--config", "portcullis.toml", "--json"]);
+    site.run(["trust", "deny", "deny.json", "--key", "root.key"]).ok();
+    assert_eq!(verify().code(), "deny-list.unsigned");
+    site.run(["trust", "deny", "deny.json", "--key", "second.key", "--author", &root, "--co-sign"]).ok();
+    verify().ok();
+    // A change wants both again.
+    let digest = digest(&site, "hello.wasm");
+    site.run(["trust", "deny", "deny.json", "--key", "second.key", "--digest", &digest]).ok();
+    assert_eq!(verify().code(), "deny-list.unsigned");
+    site.run(["trust", "deny", "deny.json", "--key", "root.key", "--author", &second, "--co-sign"]).ok();
+    assert_eq!(verify().code(), "revoked");
+}
+
+#[test]
 fn a_trust_policy_without_the_signer_stops_what_it_signed() {
     let mut site = Site::new();
     site.guest("hello", "");

@@ -7,7 +7,8 @@ use tonic::transport::Channel;
 use super::error::{CliError, exit};
 use super::located::{self, Located, RegistryArgs};
 use super::output::{Output, table};
-use super::{block_on, files, locate};
+use super::{block_on, files, kept, locate};
+use crate::limits::{KEPT_BYTES, KEPT_COMPONENTS};
 use crate::rpc::control::control_client::ControlClient;
 use crate::rpc::control::{
     Component, ReloadPolicyRequest, StartRequest, StatusReply, StatusRequest, StopRequest, start_reply,
@@ -199,13 +200,20 @@ fn fetched(
             .with_hint("fetch the component with `portcullis pull` and start the file"));
     };
     let fetched = located::fetch(&reference, registry, None, out)?;
-    let folder = state.join("components").join(fetched.component.digest().hex());
+    let store = state.join("components");
+    let folder = store.join(fetched.component.digest().hex());
     std::fs::create_dir_all(&folder).map_err(|error| {
         CliError::usage(format!("{} cannot be made: {error}", folder.display()))
             .with_hint("run as the user whom the host runs as, or fetch the component with `portcullis pull`")
     })?;
     let path = folder.join("component.wasm");
     super::pull::write(&fetched, &path, true)?;
+    if let Err(error) = kept::make_room(&store, &folder, KEPT_COMPONENTS, KEPT_BYTES) {
+        out.note(format!(
+            "components that were started before could not be cleared away in {}: {error}",
+            store.display()
+        ));
+    }
     Ok((path, fetched.reference.to_string()))
 }
 

@@ -83,4 +83,17 @@ mod tests {
             assert_eq!(kind(other), None, "{other}");
         }
     }
+
+    #[test]
+    fn an_sbom_beyond_the_limit_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sbom.json");
+        let mut text = br#"{"spdxVersion":"SPDX-2.3"}"#.to_vec();
+        text.resize(usize::try_from(SBOM_BYTES).unwrap(), b' ');
+        std::fs::write(&path, &text).unwrap();
+        assert!(Sbom::read(&path).is_ok());
+        text.push(b' ');
+        std::fs::write(&path, &text).unwrap();
+        assert!(Sbom::read(&path).unwrap_err().message().contains("larger than"));
+    }
 }

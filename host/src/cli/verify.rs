@@ -30,7 +30,7 @@ pub struct VerifyArgs {
     #[arg(long = "bundle", value_name = "FILE")]
     bundles: Vec<PathBuf>,
     /// Decide as the host of --config would: also its grants, and what it serves.
-    #[arg(long, requires = "config")]
+    #[arg(long, requires = "config", conflicts_with_all = ["roots", "root_threshold", "audience"])]
     as_host: bool,
     /// List everything that would be denied, not what decides alone.
     #[arg(long)]
@@ -73,6 +73,8 @@ pub struct Trusted {
     audience: String,
     seen: Option<HighWater>,
     seen_error: Option<String>,
+    /// A deny list that was named and that nobody may sign.
+    unread: Option<PathBuf>,
     now: OffsetDateTime,
 }
 
@@ -80,6 +82,8 @@ pub struct Trusted {
 pub fn run(args: VerifyArgs, out: &mut Output) -> Result<(), CliError> {
     let trusted = args.trust.read(clock::now())?;
     let found = args.component.read(&args.bundles, &args.registry, out)?;
+    // Fetching may have taken a while.
+    let trusted = Trusted { now: clock::now(), ..trusted };
     let evidence: Vec<&[u8]> = found.evidence.iter().map(Vec::as_slice).collect();
     let verdict = if args.dry_run {
         let examined = trusted.examine(&found.component, &evidence);
@@ -103,6 +107,9 @@ pub fn run(args: VerifyArgs, out: &mut Output) -> Result<(), CliError> {
         }
     }
     out.result(format!("verified\n{}", table(&rows).trim_end()), &json)?;
+    if let Some(unread) = &trusted.unread {
+        out.note(format!("{} was not read: the trust policy demands no deny list", unread.display()));
+    }
     if trusted.seen.is_none() {
         out.note(
             "rollback was checked against the floors of the trust policy only; --config adds what a host has seen",
@@ -153,8 +160,9 @@ impl TrustArgs {
         }
         let threshold = match (self.root_threshold, trust) {
             (Some(threshold), _) => threshold,
-            (None, Some(trust)) if self.roots.is_empty() => trust.threshold,
-            (None, _) => 1,
+            // Other keys than the host's, but no fewer of them.
+            (None, Some(trust)) => trust.threshold,
+            (None, None) => 1,
         };
         let Some(file) = self.policy.clone().or_else(|| trust.map(|trust| trust.policy.clone())) else {
             return Err(CliError::new(exit::TRUST, "trust.missing", "there is no trust policy")
@@ -182,7 +190,8 @@ impl TrustArgs {
         let list = self.deny_list.clone().or_else(|| trust.and_then(|trust| trust.deny_list.clone()));
         let version = seen.as_ref().and_then(HighWater::deny_list);
         let deny_list = deny_list(&policy, list.as_deref(), version)?;
-        Ok(Trusted { policy, deny_list, file, audience, seen, seen_error, now })
+        let unread = list.filter(|_| policy.deny_list().is_none());
+        Ok(Trusted { policy, deny_list, file, audience, seen, seen_error, unread, now })
     }
 }
 

@@ -12,6 +12,7 @@ use portcullis_identity::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 
 use super::problems::Problems;
+use super::wide_folder;
 use crate::limits::{FEDERATION_BYTES, FEDERATION_PEERS};
 
 /// Section `[federation]`.
@@ -108,6 +109,8 @@ impl Federation {
         if let Some(web) = &mut self.https_web {
             web.certificate = base.join(&web.certificate);
             web.key = base.join(&web.key);
+            wide_folder::check("federation.https_web.certificate", &web.certificate, problems);
+            wide_folder::check("federation.https_web.key", &web.key, problems);
             check_path("federation.https_web", &web.path, problems);
         }
         if let Some(spiffe) = &self.https_spiffe {

@@ -7,6 +7,7 @@ use portcullis_identity::JwtIssuer;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::problems::Problems;
+use super::wide_folder;
 
 /// Section `[oidc]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +32,9 @@ impl Oidc {
     pub(super) fn check(mut self, base: &Path, problems: &mut Problems) -> Self {
         self.certificate = self.certificate.map(|path| base.join(path));
         self.key = self.key.map(|path| base.join(path));
+        for (key, path) in [("oidc.certificate", &self.certificate), ("oidc.key", &self.key)] {
+            path.iter().for_each(|path| wide_folder::check(key, path, problems));
+        }
         if self.certificate.is_some() != self.key.is_some() {
             problems.add("oidc", "certificate and key belong together", Some("name both, or neither"));
         }

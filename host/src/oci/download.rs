@@ -6,15 +6,14 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use futures::StreamExt;
 use indicatif::ProgressBar;
-use oci_client::client::{BlobResponse, SizedStream};
-use oci_client::manifest::OciDescriptor;
-use oci_client::{Client, Reference};
-use portcullis_signing::ComponentBytes;
 use portcullis_signing::oci::Descriptor;
+use portcullis_signing::{ComponentBytes, Excerpt};
+use reqwest::StatusCode;
 
 use super::RegistryError;
+use super::error::reason;
+use super::reader::Reader;
 use crate::limits::{BLOB_PAUSE, BLOB_TRIES, REGISTRY_CALL, REGISTRY_IDLE};
 
 /// Where an unfinished download is kept.
@@ -53,8 +52,7 @@ impl Resume {
 
 /// Fetches a blob of at most `max` bytes.
 pub(super) async fn blob(
-    client: &Client,
-    place: &Reference,
+    reader: &Reader,
     blob: &Descriptor,
     max: u64,
     what: &str,
@@ -66,7 +64,7 @@ pub(super) async fn blob(
     }
     let mut bytes = resume.map(|resume| resume.read(blob.size())).unwrap_or_default();
     let resumed = !bytes.is_empty();
-    let found = whole(client, place, blob, bytes, resume, bar).await?;
+    let found = whole(reader, blob, bytes, resume, bar).await?;
     if found.digest() == blob.digest() {
         return Ok(found);
     }
@@ -76,7 +74,7 @@ pub(super) async fn blob(
             resume.clear();
         }
         bytes = Vec::new();
-        let found = whole(client, place, blob, bytes, resume, bar).await?;
+        let found = whole(reader, blob, bytes, resume, bar).await?;
         if found.digest() == blob.digest() {
             return Ok(found);
         }
@@ -95,14 +93,13 @@ pub(super) fn finished(resume: Option<&Resume>) {
 }
 
 async fn whole(
-    client: &Client,
-    place: &Reference,
+    reader: &Reader,
     blob: &Descriptor,
     mut bytes: Vec<u8>,
     resume: Option<&Resume>,
     bar: &ProgressBar,
 ) -> Result<ComponentBytes, RegistryError> {
-    let registry = place.registry();
+    let registry = reader.registry();
     if bytes.len() as u64 > blob.size() {
         bytes.clear();
     }
@@ -114,7 +111,7 @@ async fn whole(
     while (bytes.len() as u64) < blob.size() {
         bar.set_position(bytes.len() as u64);
         let before = bytes.len();
-        let failure = match part(client, place, blob, &mut bytes, bar).await {
+        let failure = match part(reader, blob, &mut bytes, bar).await {
             Ok(()) if bytes.len() as u64 == blob.size() => None,
             Ok(()) => Some(RegistryError::Unreachable {
                 registry: registry.to_owned(),
@@ -149,44 +146,28 @@ async fn whole(
 }
 
 /// One request: appends what comes to `bytes`, never more than the blob has.
-async fn part(
-    client: &Client,
-    place: &Reference,
-    blob: &Descriptor,
-    bytes: &mut Vec<u8>,
-    bar: &ProgressBar,
-) -> Result<(), RegistryError> {
-    let registry = place.registry();
+async fn part(reader: &Reader, blob: &Descriptor, bytes: &mut Vec<u8>, bar: &ProgressBar) -> Result<(), RegistryError> {
+    let registry = reader.registry();
     let broken = |why: String| RegistryError::Unreachable { registry: registry.to_owned(), why };
-    let layer = OciDescriptor { digest: blob.digest().to_string(), ..OciDescriptor::default() };
-    let offset = bytes.len() as u64;
-    let asked = async {
-        if offset == 0 {
-            client.pull_blob_stream(place, &layer).await.map(BlobResponse::Full)
-        } else {
-            client.pull_blob_stream_partial(place, &layer, offset, None).await
-        }
-    };
-    let answer =
-        tokio::time::timeout(REGISTRY_CALL, asked).await.map_err(|_| broken("no answer in time".to_owned()))?;
-    let SizedStream { mut stream, .. } = match answer {
-        Ok(BlobResponse::Partial(stream)) => stream,
-        Ok(BlobResponse::Full(stream)) => {
-            bytes.clear();
-            stream
-        }
-        Err(error) => return Err(RegistryError::from_library(registry, "read a blob", &error)),
-    };
+    let asked = tokio::time::timeout(REGISTRY_CALL, reader.blob(blob.digest(), bytes.len() as u64)).await;
+    let mut answer =
+        asked.map_err(|_| broken("no answer in time".to_owned()))?.map_err(|error| broken(reason(&error)))?;
+    match answer.status() {
+        StatusCode::PARTIAL_CONTENT if !bytes.is_empty() => {}
+        // From the start, whatever was asked for.
+        StatusCode::OK => bytes.clear(),
+        status => return Err(refused(registry, status, answer).await),
+    }
     loop {
-        let next = tokio::time::timeout(REGISTRY_IDLE, stream.next())
+        let next = tokio::time::timeout(REGISTRY_IDLE, answer.chunk())
             .await
             .map_err(|_| broken("no more data in time".to_owned()))?;
         match next {
-            None => return Ok(()),
+            Ok(None) => return Ok(()),
             // The digest is checked over all of it, afterwards.
-            Some(Err(_)) if bytes.len() as u64 == blob.size() => return Ok(()),
-            Some(Err(error)) => return Err(broken(portcullis_signing::Excerpt(&error.to_string()).to_string())),
-            Some(Ok(chunk)) => {
+            Err(_) if bytes.len() as u64 == blob.size() => return Ok(()),
+            Err(error) => return Err(broken(reason(&error))),
+            Ok(Some(chunk)) => {
                 if (bytes.len() + chunk.len()) as u64 > blob.size() {
                     let what = format!("what the registry gives for {}", blob.digest());
                     return Err(RegistryError::TooLarge { what, max: blob.size() });
@@ -196,6 +177,18 @@ async fn part(
             }
         }
     }
+}
+
+/// What is said with a refusal is shown, as far as it came at once.
+async fn refused(registry: &str, status: StatusCode, mut answer: reqwest::Response) -> RegistryError {
+    let registry = registry.to_owned();
+    if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
+        return RegistryError::Unauthorized { registry, what: "read a blob" };
+    }
+    let said = tokio::time::timeout(REGISTRY_CALL, answer.chunk()).await.ok().and_then(Result::ok).flatten();
+    let said = String::from_utf8_lossy(said.as_deref().unwrap_or_default()).into_owned();
+    let status = format!("{} ({})", status.as_u16(), Excerpt(said.trim()));
+    RegistryError::Answer { registry, status, what: "read a blob".to_owned() }
 }
 
 fn local(path: &Path, error: &std::io::Error) -> RegistryError {

@@ -1,15 +1,12 @@
-//! Reads manifests and lists of a registry: at most so many bytes, within so much time, the status told apart.
-//!
-//! `oci-client` would read whatever length comes, and takes an error of the registry for an empty list of referrers: "unsigned" and
+//! Reads manifests and lists of a registry: at most so many bytes, within so much time, the status told apart: "unsigned" and
 //! "could not be asked" are two things.
 
 use oci_client::secrets::RegistryAuth;
-use oci_client::{Client, Reference, RegistryOperation};
 use portcullis_signing::Digest;
 use portcullis_signing::limits::OCI_MANIFEST_BYTES;
 use portcullis_signing::oci::{IMAGE_INDEX, IMAGE_MANIFEST, OciReference, ReferrerIndex};
 use reqwest::StatusCode;
-use reqwest::header::{ACCEPT, HeaderValue, LINK};
+use reqwest::header::{ACCEPT, HeaderValue, LINK, RANGE};
 
 use super::error::reason;
 use super::{Options, RegistryError};
@@ -27,34 +24,43 @@ pub(super) struct Reader {
     client: reqwest::Client,
     registry: String,
     base: String,
-    token: Option<String>,
-    auth: RegistryAuth,
+    rights: RegistryAuth,
 }
 
 impl Reader {
-    /// A reader with the rights that the library got.
-    pub(super) async fn new(
+    /// A reader with these rights.
+    pub(super) fn new(
         reference: &OciReference,
-        library: &Client,
         client: reqwest::Client,
-        auth: &RegistryAuth,
+        rights: RegistryAuth,
         options: &Options,
-    ) -> Result<Self, RegistryError> {
+    ) -> Self {
         let registry = reference.registry().to_owned();
         let scheme = if options.is_plain(reference) { "http" } else { "https" };
-        let asked = Reference::with_tag(registry.clone(), reference.repository().to_owned(), "any".to_owned());
-        let operation = if options.push { RegistryOperation::Push } else { RegistryOperation::Pull };
-        let token = tokio::time::timeout(REGISTRY_CALL, library.auth(&asked, auth, operation)).await;
-        let token = token
-            .map_err(|_| unreachable_(&registry, "no answer in time"))?
-            .map_err(|error| RegistryError::from_library(&registry, "log in", &error))?;
-        // A token goes into a header, here and in the library.
-        if token.as_ref().is_some_and(|token| HeaderValue::from_str(token).is_err()) {
-            let status = "a token that is none".to_owned();
-            return Err(RegistryError::Answer { registry, status, what: "log in".to_owned() });
-        }
         let base = format!("{scheme}://{registry}/v2/{}", reference.repository());
-        Ok(Self { client, registry, base, token, auth: auth.clone() })
+        Self { client, registry, base, rights }
+    }
+
+    /// The beginning of an answer to a request for a blob, from an offset on.
+    pub(super) async fn blob(&self, digest: &Digest, offset: u64) -> Result<reqwest::Response, reqwest::Error> {
+        let mut request = self.shown(self.client.get(format!("{}/blobs/{digest}", self.base)));
+        if offset > 0 {
+            request = request.header(RANGE, format!("bytes={offset}-"));
+        }
+        request.send().await
+    }
+
+    pub(super) fn registry(&self) -> &str {
+        &self.registry
+    }
+
+    /// A request with the rights to it.
+    fn shown(&self, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
+        match &self.rights {
+            RegistryAuth::Bearer(token) => request.bearer_auth(token),
+            RegistryAuth::Basic(user, password) => request.basic_auth(user, Some(password)),
+            RegistryAuth::Anonymous => request,
+        }
     }
 
     /// A manifest by its digest: exactly these bytes, or an error.
@@ -120,12 +126,8 @@ impl Reader {
 
     async fn get_whole(&self, url: String, what: &str) -> Result<Answer, RegistryError> {
         let failed = |error: reqwest::Error| unreachable_(&self.registry, &reason(&error));
-        let mut request = self.client.get(url).header(ACCEPT, format!("{IMAGE_MANIFEST}, {IMAGE_INDEX}"));
-        request = match (&self.token, &self.auth) {
-            (Some(token), _) => request.bearer_auth(token),
-            (None, RegistryAuth::Basic(user, password)) => request.basic_auth(user, Some(password)),
-            (None, _) => request,
-        };
+        let request = self.client.get(url).header(ACCEPT, format!("{IMAGE_MANIFEST}, {IMAGE_INDEX}"));
+        let request = self.shown(request);
         let mut response = request.send().await.map_err(failed)?;
         let status = response.status();
         let next = response.headers().get(LINK).and_then(|link| self.next_page(link));

@@ -15,8 +15,8 @@ use reqwest::redirect::Policy;
 use serde_json::json;
 
 use super::reader::Reader;
-use super::{CYCLONE_DX, RegistryError, Resume, SIMPLE_SIGNATURE, SIMPLE_SIGNING, SPDX, credentials, download};
-use crate::limits::{COMPONENT_BYTES, REGISTRY_CALL, REGISTRY_CONNECT, REGISTRY_IDLE, REGISTRY_REDIRECTS, SBOM_BYTES};
+use super::{CYCLONE_DX, RegistryError, Resume, SIMPLE_SIGNATURE, SIMPLE_SIGNING, SPDX, credentials, download, login};
+use crate::limits::{COMPONENT_BYTES, REGISTRY_CONNECT, REGISTRY_IDLE, REGISTRY_REDIRECTS, SBOM_BYTES};
 
 /// How a registry is spoken to.
 #[derive(Debug, Clone, Default)]
@@ -112,7 +112,6 @@ impl Registry {
             .user_agent(USER_AGENT)
             .connect_timeout(REGISTRY_CONNECT)
             .read_timeout(REGISTRY_IDLE)
-            .timeout(REGISTRY_CALL)
             .redirect(Policy::limited(REGISTRY_REDIRECTS))
             .https_only(!plain);
         if let Some(pem) = &options.ca {
@@ -122,7 +121,10 @@ impl Registry {
         }
         let own = own.build().map_err(|error| local(super::error::reason(&error)))?;
         let auth = credentials::of(registry).await?;
-        let reader = Reader::new(reference, &client, own, &auth, options).await?;
+        let rights = login::rights(&own, reference, &auth, options).await?;
+        // So that the library asks nobody for a token of its own.
+        client.store_auth_if_needed(registry, &rights).await;
+        let reader = Reader::new(reference, own, rights, options);
         Ok(Self { reference: reference.clone(), client, reader })
     }
 
@@ -229,7 +231,7 @@ impl Registry {
         resume: Option<&Resume>,
         bar: &ProgressBar,
     ) -> Result<ComponentBytes, RegistryError> {
-        download::blob(&self.client, &self.place("any"), blob, max, what, resume, bar).await
+        download::blob(&self.reader, blob, max, what, resume, bar).await
     }
 
     /// A place in this repository, in the words of the library.

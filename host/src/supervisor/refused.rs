@@ -1,5 +1,6 @@
 //! A refusal as the command line and the audit log show it: exit code, stable code, text, next step, reference.
 
+use portcullis_identity::SpiffeId;
 use portcullis_policies::{Denial, FixContext};
 use portcullis_signing::Refusal;
 
@@ -38,6 +39,17 @@ impl Refused {
             reference: String::new(),
             fix: Vec::new(),
             details: serde_json::Value::Null,
+        }
+    }
+
+    /// An operator revoked the SPIFFE ID.
+    pub fn revoked(spiffe_id: &SpiffeId) -> Self {
+        Self {
+            exit: exit::REVOKED,
+            code: "identity.revoked".to_owned(),
+            message: format!("{spiffe_id} is revoked on this host"),
+            hint: format!("portcullis identity revoke --lift {spiffe_id}"),
+            ..Self::internal("")
         }
     }
 

@@ -67,6 +67,11 @@ impl Trust {
         Ok((policy, list))
     }
 
+    /// Whether the trust policy in force demands no deny list.
+    pub fn asks_no_deny_list(&self) -> bool {
+        self.policy.as_ref().is_ok_and(|policy| policy.deny_list().is_none())
+    }
+
     /// The version of the trust policy that new loads are judged by.
     pub fn version(&self) -> Option<u64> {
         self.policy.as_ref().ok().map(TrustPolicy::version)

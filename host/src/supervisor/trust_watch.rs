@@ -6,8 +6,8 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
 use portcullis_signing::{OnExpiry, Refusal, timestamp};
 
@@ -18,6 +18,23 @@ use crate::{clock, limits};
 
 /// Looks at the files and at the clock until the host goes down.
 pub async fn watch(host: Arc<Host>) {
+    let stopping = || host.is_stopping();
+    kept_up(stopping, || look_and_act(Arc::clone(&host))).await;
+}
+
+/// Begins again what panicked: without it nothing that is denied would be stopped any more, and nobody would notice.
+async fn kept_up<F: Future<Output = ()> + Send + 'static>(stopping: impl Fn() -> bool, begin: impl Fn() -> F) {
+    while !stopping() {
+        if let Err(error) = tokio::spawn(begin()).await {
+            tracing::error!(%error, "the watch over trust failed and is begun again");
+            tokio::time::sleep(limits::TRUST_POLL).await;
+        }
+    }
+}
+
+async fn look_and_act(host: Arc<Host>) {
+    // What changed while nobody looked is taken up, too.
+    host.read_trust();
     let mut tick = tokio::time::interval(limits::TRUST_POLL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seen = look(&host);
@@ -36,7 +53,9 @@ pub async fn watch(host: Arc<Host>) {
 pub async fn enforce(host: &Arc<Host>) {
     let now = clock::now();
     let mut doomed: Vec<(Arc<Component>, Why)> = Vec::new();
-    if let Ok(trust) = host.trust.read() {
+    {
+        // Replaced as a whole: whoever panicked with it in hand left nothing half done.
+        let trust = host.trust.read().unwrap_or_else(PoisonError::into_inner);
         for component in host.running() {
             let verified = component.admitted.verified();
             if let Some(refusal) = trust.against(verified, &host.config.cluster, now) {
@@ -131,4 +150,28 @@ fn look(host: &Host) -> [Seen; 2] {
 fn see(path: &Path) -> Seen {
     let meta = std::fs::metadata(path).ok()?;
     Some((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime(), meta.ctime_nsec()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_panics_is_begun_again_until_the_host_goes_down() {
+        let begun = Arc::new(AtomicU32::new(0));
+        let count = || begun.load(Ordering::Acquire);
+        kept_up(
+            || count() == 3,
+            || {
+                let begun = Arc::clone(&begun);
+                async move {
+                    assert!(begun.fetch_add(1, Ordering::AcqRel) == 2, "as the test wants");
+                }
+            },
+        )
+        .await;
+        assert_eq!(count(), 3);
+    }
 }

@@ -157,9 +157,10 @@ pub(super) struct SpiffeServer {
 impl SpiffeServer {
     pub(super) fn new(trust: &TrustBundle, endpoint: &SpiffeId) -> Result<Self, TlsError> {
         let domain = endpoint.trust_domain();
-        let roots = trust.roots(domain).ok_or_else(|| TlsError::NoAuthority(domain.clone()))?;
+        let authorities = trust.get(domain).filter(|document| !document.x509_authorities().is_empty());
+        let document = authorities.cloned().ok_or_else(|| TlsError::NoAuthority(domain.clone()))?;
         let provider = provider();
-        let pinned = PinnedServer { peer: endpoint.clone(), roots, provider: Arc::clone(&provider) };
+        let pinned = PinnedServer { peer: endpoint.clone(), bundle: document, provider: Arc::clone(&provider) };
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::Handshake(error.to_string()))?

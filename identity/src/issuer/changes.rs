@@ -11,6 +11,8 @@ pub struct Changes {
     pub bundle: bool,
     /// The SVID epoch grew: every SVID that is held must be replaced.
     pub svids: bool,
+    /// Trust was taken away: publish before anything else, whether or not it can be written or recorded.
+    pub withdrawn: bool,
     /// What happened to which authority, in order.
     pub events: Vec<AuthorityEvent>,
     /// What should have happened and did not; it is tried again at the next tick.

@@ -112,6 +112,7 @@ impl Issuer {
         self.forget_tokens_after(changes);
         self.svid_epoch = self.svid_epoch.saturating_add(1);
         changes.svids = true;
+        changes.withdrawn = true;
     }
 
     /// Writes the taints that could not be written.

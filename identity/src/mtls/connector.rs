@@ -37,10 +37,11 @@ pub fn connector(
         return Err(TlsError::PinnedTrustDomain(peer.clone()));
     }
     let domain = peer.trust_domain();
-    let roots = bundle.roots(domain).ok_or_else(|| TlsError::NoAuthority(domain.clone()))?;
+    let authorities = bundle.get(domain).filter(|document| !document.x509_authorities().is_empty());
+    let document = authorities.cloned().ok_or_else(|| TlsError::NoAuthority(domain.clone()))?;
     let certificate = OneCertificate(certified(svid, signer)?);
     let provider = provider();
-    let verifier = PinnedServer { peer: peer.clone(), roots, provider: Arc::clone(&provider) };
+    let verifier = PinnedServer { peer: peer.clone(), bundle: document, provider: Arc::clone(&provider) };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(|e| TlsError::Handshake(e.to_string()))?

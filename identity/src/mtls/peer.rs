@@ -106,9 +106,9 @@ fn check(chain: &[CertificateDer<'_>], side: Side, bundle: &TrustBundle, now: Of
     let (leaf, rest) = chain.split_first().ok_or(PeerError::NoChain)?;
     let found = peer_check::shape(leaf, rest)?;
     let domain = found.trust_domain();
-    let roots = bundle.roots(domain).ok_or_else(|| PeerError::UnknownTrustDomain(domain.clone()))?;
     let now = Duration::from_secs(u64::try_from(now.unix_timestamp()).unwrap_or_default());
     let (now, provider) = (UnixTime::since_unix_epoch(now), super::provider());
+    let roots = bundle.roots(domain, now).ok_or_else(|| PeerError::UnknownTrustDomain(domain.clone()))?;
     match side {
         Side::Client => peer_check::client_path(leaf, rest, roots, now, &provider),
         Side::Server => peer_check::server_path(leaf, rest, &roots, now, &provider),

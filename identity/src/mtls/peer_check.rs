@@ -15,6 +15,7 @@ use rustls::{
     SignatureScheme,
 };
 
+use crate::bundle_document::BundleDocument;
 use crate::leaf::{Leaf, LeafError};
 use crate::limits::MAX_CHAIN_CERTIFICATES;
 use crate::spiffe_id::SpiffeId;
@@ -35,7 +36,7 @@ pub enum PeerError {
         /// Who is there.
         found: SpiffeId,
     },
-    /// The bundle has no authority for the peer's trust domain.
+    /// The bundle has no authority for the peer's trust domain, or none that has not ended.
     #[error("the peer's trust domain {0} is not trusted")]
     UnknownTrustDomain(TrustDomain),
     /// Over [`MAX_CHAIN_CERTIFICATES`].
@@ -76,7 +77,8 @@ impl PeerError {
 #[derive(Debug)]
 pub(crate) struct PinnedServer {
     pub(crate) peer: SpiffeId,
-    pub(crate) roots: Arc<RootCertStore>,
+    /// The bundle of the peer's trust domain.
+    pub(crate) bundle: Arc<BundleDocument>,
     pub(crate) provider: Arc<CryptoProvider>,
 }
 
@@ -92,7 +94,9 @@ impl PinnedServer {
         if found != self.peer {
             return Err(PeerError::WrongPeer { expected: self.peer.clone(), found });
         }
-        server_path(leaf, rest, &self.roots, now, &self.provider)
+        let unknown = || PeerError::UnknownTrustDomain(found.trust_domain().clone());
+        let roots = self.bundle.roots(now).ok_or_else(unknown)?;
+        server_path(leaf, rest, &roots, now, &self.provider)
     }
 }
 
@@ -101,7 +105,7 @@ impl AnyClient {
         let found = shape(leaf, rest)?;
         // X509-SVID section 5.1: only the authorities of the SVID's own trust domain count.
         let domain = found.trust_domain();
-        let roots = (self.bundle)().roots(domain).ok_or_else(|| PeerError::UnknownTrustDomain(domain.clone()))?;
+        let roots = (self.bundle)().roots(domain, now).ok_or_else(|| PeerError::UnknownTrustDomain(domain.clone()))?;
         client_path(leaf, rest, roots, now, &self.provider)
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 use x509_parser::oid_registry::OID_PKCS1_RSAENCRYPTION;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -15,17 +16,54 @@ use super::wire::ByDomain;
 use crate::bundle_document::BundleDocument;
 use crate::bundle_set::BundleSet;
 use crate::jwt_key::JwtKey;
-use crate::limits::{MAX_BUNDLE_BYTES, MAX_BUNDLE_KEYS, MAX_TRUST_DOMAINS};
+use crate::limits::{MAX_BUNDLE_BYTES, MAX_BUNDLE_KEYS, MAX_TRUST_DOMAINS, UPSTREAM_BUNDLE_AGE};
 use crate::trust_domain::TrustDomain;
+
+/// The two kinds of bundles.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    X509,
+    Jwt,
+}
 
 /// Both kinds of bundles, as last heard.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
     pub(super) x509: Option<ByDomain>,
     pub(super) jwt: Option<ByDomain>,
+    /// When each was known to be the upstream's word last.
+    confirmed: [Option<OffsetDateTime>; 2],
+    /// What it said last could not be used: what is in force is not its word any more.
+    pub(super) spoilt: bool,
 }
 
 impl Heard {
+    /// At this time what was heard last of this kind was the upstream's word.
+    pub(super) fn confirm(&mut self, kind: Kind, now: OffsetDateTime) {
+        let [x509, jwt] = &mut self.confirmed;
+        match kind {
+            _ if self.spoilt => {}
+            Kind::X509 if self.x509.is_some() => *x509 = Some(now),
+            Kind::Jwt if self.jwt.is_some() => *jwt = Some(now),
+            Kind::X509 | Kind::Jwt => {}
+        }
+    }
+
+    /// Forgets what nobody has confirmed for too long; whether there was such.
+    pub(super) fn forget_old(&mut self, now: OffsetDateTime) -> bool {
+        let old = self.confirmed.map(|at| at.is_some_and(|at| now - at >= UPSTREAM_BUNDLE_AGE));
+        if let [true, _] = old {
+            self.x509 = None;
+        }
+        if let [_, true] = old {
+            self.jwt = None;
+        }
+        for (at, old) in self.confirmed.iter_mut().zip(old) {
+            at.take_if(|_| old);
+        }
+        old.contains(&true)
+    }
+
     /// The bundles that were heard; `None` until X.509 authorities of our own trust domain were.
     pub(super) fn read(&self, own: &TrustDomain, sequence: u64) -> Result<Option<BundleSet>, String> {
         let Some(x509) = &self.x509 else { return Ok(None) };
@@ -111,7 +149,7 @@ mod tests {
     fn heard(x509: &[(&str, Vec<u8>)], jwt: &[(&str, Value)]) -> Heard {
         let x509 = x509.iter().map(|(name, der)| ((*name).to_owned(), der.clone())).collect();
         let jwt = jwt.iter().map(|(name, keys)| ((*name).to_owned(), keys.to_string().into_bytes())).collect();
-        Heard { x509: Some(x509), jwt: Some(jwt) }
+        Heard { x509: Some(x509), jwt: Some(jwt), ..Heard::default() }
     }
 
     fn jwk(usage: Option<&str>, kid: &str) -> Value {

@@ -5,7 +5,6 @@
 //! from the verified claims, a chain that the bundle does not verify, a key that is not the leaf's, tokens for other audiences
 //! than those asked for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use ring::digest::{SHA256, digest};
@@ -89,17 +88,27 @@ pub(super) fn verify(
     if chain.len() > MAX_CHAIN_CERTIFICATES {
         return Err(Unfit::Invalid("its chain is too long".to_owned()));
     }
+    let seconds = u64::try_from(now.unix_timestamp()).map_err(|error| unverified(&error))?;
+    let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
     let document = bundles.and_then(|bundles| bundles.get(id.trust_domain()));
-    let roots = document.and_then(|document| document.roots()).ok_or_else(|| unverified(&"there is no bundle yet"))?;
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(roots), crate::mtls::provider())
+    let roots =
+        document.and_then(|document| document.roots(at)).ok_or_else(|| unverified(&"there is no bundle yet"))?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots, crate::mtls::provider())
         .build()
         .map_err(|error| unverified(&error))?;
     let mut certificates = chain.iter().map(|der| CertificateDer::from(der.as_slice()));
     let leaf = certificates.next().ok_or_else(|| unverified(&"an SVID without a certificate"))?;
     let rest: Vec<_> = certificates.collect();
-    let seconds = u64::try_from(now.unix_timestamp()).map_err(|error| unverified(&error))?;
-    let at = UnixTime::since_unix_epoch(Duration::from_secs(seconds));
     verifier.verify_client_cert(&leaf, &rest, at).map(|_| ()).map_err(|error| unverified(&error))
+}
+
+/// Whether a token that passed before is still one of this workload's by the bundle of now.
+pub(super) fn still(svid: &JwtSvid, audiences: &[Audience], bundles: Option<&BundleSet>, now: OffsetDateTime) -> bool {
+    let document = bundles.and_then(|bundles| bundles.get(svid.spiffe_id().trust_domain()));
+    let checked = document
+        .zip(audiences.first())
+        .map(|(document, audience)| check_jwt(svid.token(), audience.as_str(), document.jwt_keys(), now));
+    checked.is_some_and(|checked| checked.is_ok())
 }
 
 /// The JWT-SVID of this workload among those handed over, for these audiences (sorted, without repeats) and no others.
@@ -138,6 +147,8 @@ pub(super) fn jwt(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use rcgen::KeyPair;
     use zeroize::Zeroizing;
 

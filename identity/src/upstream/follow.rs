@@ -9,10 +9,12 @@ use futures::StreamExt as _;
 use tonic::{Code, Status};
 
 use super::backoff::Backoff;
+use super::bundles::{Heard, Kind};
 use super::checking::{self, Unfit};
 use super::entry::{Held, State, StateSender};
 use super::wire::{ByDomain, HandedX509};
 use super::{Part, Shared};
+use crate::bundle_set::BundleSet;
 use crate::excerpt::Excerpt;
 use crate::limits::UPSTREAM_BUNDLE_WAIT;
 use crate::source::Vouched;
@@ -122,10 +124,23 @@ pub(super) async fn jwt_bundles(shared: Arc<Shared>) {
     bundles(shared, Kind::Jwt).await;
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Kind {
-    X509,
-    Jwt,
+/// Why nothing more comes, and whether the stream was open before.
+struct Ended(Status, bool);
+
+/// Publishes what is left of what was heard.
+fn republish(shared: &Arc<Shared>, heard: &Heard) {
+    let known = shared.published.borrow().bundles.clone();
+    match heard.read(&shared.trust_domain, next_sequence(shared, known.as_deref())) {
+        Ok(Some(bundles)) => shared.publish(bundles),
+        Ok(None) | Err(_) => shared.publish_none(),
+    }
+}
+
+/// Grows over restarts, too: nothing is stored, so the clock begins it.
+fn next_sequence(shared: &Shared, known: Option<&BundleSet>) -> u64 {
+    let before = known.and_then(|known| known.own().sequence()).unwrap_or_default();
+    let seconds = u64::try_from((shared.clock)().unix_timestamp()).unwrap_or_default();
+    seconds.max(before.saturating_add(1))
 }
 
 async fn bundles(shared: Arc<Shared>, kind: Kind) {
@@ -142,14 +157,26 @@ async fn bundles(shared: Arc<Shared>, kind: Kind) {
                         backoff.reset();
                         take_bundles(&shared, kind, by_domain).await;
                     }
-                    Some(Err(status)) => break status,
-                    None => break Status::unavailable("the upstream ended the stream"),
+                    Some(Err(status)) => break Ended(status, true),
+                    None => break Ended(Status::unavailable("the upstream ended the stream"), true),
                 }
             },
-            Err(status) => status,
+            Err(status) => Ended(status, false),
         };
-        // Bundles that are held stay: they verify what was issued, and the SVIDs under them end by themselves.
-        shared.failed(Part::Bundles, &ended);
+        let Ended(status, was_open) = ended;
+        shared.failed(Part::Bundles, &status);
+        // Bundles that are held stay for a while: they verify what was issued, and the SVIDs under them end by themselves.
+        let mut heard = shared.heard_bundles.lock().await;
+        let now = (shared.clock)();
+        if was_open {
+            // An open stream says whatever changes: until it ended, what it said last was so.
+            heard.confirm(kind, now);
+        }
+        if heard.forget_old(now) {
+            tracing::error!(source = %shared.wire.kind(), "a bundle of the identity source is too old and verifies nobody any more");
+            republish(&shared, &heard);
+        }
+        drop(heard);
         tokio::time::sleep(backoff.pause()).await;
     }
 }
@@ -161,19 +188,19 @@ async fn take_bundles(shared: &Arc<Shared>, kind: Kind, by_domain: ByDomain) {
         Kind::Jwt => heard.jwt = Some(by_domain),
     }
     let known = shared.published.borrow().bundles.clone();
-    let before = known.as_ref().and_then(|known| known.own().sequence()).unwrap_or_default();
-    // Grows over restarts, too: nothing is stored, so the clock begins it.
-    let seconds = u64::try_from((shared.clock)().unix_timestamp()).unwrap_or_default();
-    let read = heard.read(&shared.trust_domain, seconds.max(before.saturating_add(1)));
+    let read = heard.read(&shared.trust_domain, next_sequence(shared, known.as_deref()));
     match read {
         Ok(changed) => {
             shared.heard(Part::Bundles);
+            heard.spoilt = false;
+            heard.confirm(kind, (shared.clock)());
             let new = changed.filter(|new| known.as_ref().is_none_or(|known| !known.same_keys(new)));
             if let Some(bundles) = new {
                 shared.publish(bundles);
             }
         }
         Err(why) => {
+            heard.spoilt = true;
             let status = Status::invalid_argument(why);
             tracing::warn!(source = %shared.wire.kind(), why = %Excerpt::new(status.message()), "a bundle of the identity source was discarded");
             shared.failed(Part::Bundles, &status);

@@ -1,6 +1,6 @@
 //! The engine against a wire that says what the test wants. Time stands still unless a test moves it.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use futures::StreamExt as _;
 use tokio::sync::broadcast;
@@ -10,7 +10,7 @@ use zeroize::Zeroizing;
 use super::*;
 use crate::issuer::Issuer;
 use crate::lifetimes::Lifetimes;
-use crate::limits::{MAX_CACHED_TOKENS, MAX_UPSTREAM_PROBLEM_CHARS};
+use crate::limits::{MAX_CACHED_TOKENS, MAX_UPSTREAM_PROBLEM_CHARS, UPSTREAM_BUNDLE_AGE};
 use crate::workload::Workload;
 
 const START: i64 = 1_800_000_000;
@@ -24,8 +24,12 @@ struct Script {
     first: Mutex<Option<Said>>,
     jwt: Mutex<Option<Code>>,
     jwt_asked: AtomicI64,
+    /// Whether a token that is asked for never comes.
+    jwt_hangs: AtomicBool,
     now: AtomicI64,
     bundles: watch::Sender<u64>,
+    /// Whether the streams of bundles break off and do not come back.
+    away: AtomicBool,
     _folder: tempfile::TempDir,
 }
 
@@ -63,6 +67,9 @@ impl Wire for Scripted {
 
     async fn jwt(&self, _: &Vouched, audiences: &[Audience]) -> Result<Vec<HandedJwt>, Status> {
         self.0.jwt_asked.fetch_add(1, Ordering::SeqCst);
+        if self.0.jwt_hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         if let Some(code) = *self.0.jwt.lock().unwrap() {
             return Err(Status::new(code, "as the test says"));
         }
@@ -74,8 +81,14 @@ impl Wire for Scripted {
     }
 
     async fn x509_bundles(&self) -> Result<Messages<ByDomain>, Status> {
+        if self.0.away.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("as the test says"));
+        }
         let script = Arc::clone(&self.0);
         let messages = versions(&self.0).map(move |_| {
+            if script.away.load(Ordering::SeqCst) {
+                return Err(Status::unavailable("as the test says"));
+            }
             let authorities = script.issuer.lock().unwrap().bundle().x509_authorities().concat();
             Ok(ByDomain::from([("spiffe://example.org".to_owned(), authorities)]))
         });
@@ -83,8 +96,14 @@ impl Wire for Scripted {
     }
 
     async fn jwt_bundles(&self) -> Result<Messages<ByDomain>, Status> {
+        if self.0.away.load(Ordering::SeqCst) {
+            return Err(Status::unavailable("as the test says"));
+        }
         let script = Arc::clone(&self.0);
         let messages = versions(&self.0).map(move |_| {
+            if script.away.load(Ordering::SeqCst) {
+                return Err(Status::unavailable("as the test says"));
+            }
             let document = script.issuer.lock().unwrap().bundle().to_json();
             Ok(ByDomain::from([("spiffe://example.org".to_owned(), document.into_bytes())]))
         });
@@ -117,8 +136,10 @@ impl Script {
             first: Mutex::new(None),
             jwt: Mutex::new(None),
             jwt_asked: AtomicI64::new(0),
+            jwt_hangs: AtomicBool::new(false),
             now: AtomicI64::new(START),
             bundles: watch::Sender::new(0),
+            away: AtomicBool::new(false),
             _folder: folder,
         })
     }
@@ -336,4 +357,80 @@ async fn keys_that_are_held_are_found_by_the_scan_and_gone_with_the_instance() {
     assert_eq!(source.key_scan().count(scalar.as_slice()), 1);
     assert!(source.stop(&"cart".parse().unwrap()));
     assert_eq!(source.key_scan().count(scalar.as_slice()), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_whose_key_left_the_bundle_is_not_given_out_again() {
+    let script = Script::new();
+    let source = script.source(Some(script.mint())).await;
+    assert!(script.jwt(&source, "vault", 300).await.unwrap().fresh);
+    let held = script.jwt(&source, "vault", 300).await.unwrap();
+    assert!(!held.fresh);
+    let authority =
+        script.issuer.lock().unwrap().authorities().into_iter().find(|one| one.kind.name() == "jwt").unwrap();
+    script.issuer.lock().unwrap().taint(&authority.id, script.now()).unwrap();
+    script.bundles.send_modify(|version| *version += 1);
+    settle().await;
+    let renewed = script.jwt(&source, "vault", 300).await.unwrap();
+    assert!(renewed.fresh && renewed.svid.token() != held.svid.token());
+    // Nor in an outage, which else lets what is held serve to its end.
+    let authority = script
+        .issuer
+        .lock()
+        .unwrap()
+        .authorities()
+        .into_iter()
+        .find(|one| one.kind.name() == "jwt" && one.state.name() == "active")
+        .unwrap();
+    script.issuer.lock().unwrap().taint(&authority.id, script.now()).unwrap();
+    script.bundles.send_modify(|version| *version += 1);
+    settle().await;
+    *script.jwt.lock().unwrap() = Some(Code::Unavailable);
+    assert_eq!(script.jwt(&source, "vault", 300).await.unwrap_err(), "source-unavailable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bundles_of_a_silent_upstream_verify_nobody_once_they_are_too_old_and_are_back_with_it() {
+    let script = Script::new();
+    let source = script.source(Some(script.mint())).await;
+    // As long as the stream is open it says whatever changes: silence is no age.
+    let age = i64::try_from(UPSTREAM_BUNDLE_AGE.as_secs()).unwrap();
+    script.later(2 * age);
+    settle().await;
+    assert!(source.published().borrow().bundles.is_some());
+    script.away.store(true, Ordering::SeqCst);
+    script.bundles.send_modify(|version| *version += 1);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    script.later(age - 1);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(source.published().borrow().bundles.is_some(), "an outage changes nothing for a while");
+    script.later(1);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(source.published().borrow().bundles.is_none(), "too old");
+    script.away.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert!(source.published().borrow().bundles.is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_that_the_upstream_does_not_answer_ends_at_its_limit() {
+    let script = Script::new();
+    let source = script.source(Some(script.mint())).await;
+    script.jwt_hangs.store(true, Ordering::SeqCst);
+    let before = tokio::time::Instant::now();
+    assert_eq!(script.jwt(&source, "vault", 300).await.unwrap_err(), "source-unavailable");
+    assert_eq!(before.elapsed().as_secs(), UPSTREAM_CALL.as_secs());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_whose_key_no_bundle_brings_is_waited_for_to_a_limit_and_refused() {
+    let script = Script::new();
+    let source = script.source(Some(script.mint())).await;
+    script.issuer.lock().unwrap().rotate(crate::authority::AuthorityKind::Jwt, script.now()).unwrap();
+    let before = tokio::time::Instant::now();
+    assert_eq!(script.jwt(&source, "vault", 300).await.unwrap_err(), "source-invalid");
+    assert_eq!(before.elapsed().as_secs(), crate::limits::UPSTREAM_BUNDLE_WAIT.as_secs());
+    script.bundles.send_modify(|version| *version += 1);
+    settle().await;
+    assert!(script.jwt(&source, "vault", 300).await.is_ok());
 }

@@ -276,3 +276,19 @@ impl fmt::Display for SignerKind {
 }
 
 serde_as_text!(SignerId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_who_is_recognised_in_several_ways_is_the_same() {
+        let id = |text: &str| text.parse::<SignerId>().unwrap();
+        let same = |one: &str, two: &str| id(one).is_same_as(&id(two));
+        assert!(same("spiffe://td/ci/a", "spiffe://td/ci/a"));
+        assert!(same("oidc:https://one.example#anna@example.org", "oidc:https://two.example#anna@example.org"));
+        assert!(same("oidc:https://one.example#spiffe://td/ci/a", "spiffe://td/ci/a"));
+        assert!(!same("oidc:https://one.example#anna@example.org", "oidc:https://one.example#bert@example.org"));
+        assert!(!same("spiffe://td/ci/a", "spiffe://td/ci/b"));
+    }
+}

@@ -12,7 +12,7 @@ pub(crate) struct Certified {
     pub(crate) der: Vec<u8>,
 }
 
-fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
+pub(crate) fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     let length = content.len();
     let mut out = vec![tag];
     match length {
@@ -24,19 +24,19 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     out
 }
 
-fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
+pub(crate) fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
     tlv(0x30, &parts.concat())
 }
 
-fn oid(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn oid(bytes: &[u8]) -> Vec<u8> {
     tlv(0x06, bytes)
 }
 
-fn name(text: &str) -> Vec<u8> {
+pub(crate) fn name(text: &str) -> Vec<u8> {
     sequence(&[tlv(0x31, &sequence(&[oid(&[0x55, 0x04, 0x03]), tlv(0x0c, text.as_bytes())]))])
 }
 
-fn extension(id: u8, critical: bool, value: &[u8]) -> Vec<u8> {
+pub(crate) fn extension(id: u8, critical: bool, value: &[u8]) -> Vec<u8> {
     let mut parts = vec![oid(&[0x55, 0x1d, id])];
     if critical {
         parts.push(tlv(0x01, &[0xff]));
@@ -58,15 +58,7 @@ pub(crate) struct Wanted<'a> {
 
 /// A certificate, by an issuer or by itself.
 pub(crate) fn certificate(wanted: &Wanted<'_>, issuer: Option<(&Certified, &str)>) -> Certified {
-    let random = SystemRandom::new();
-    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).unwrap();
-    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref(), &random).unwrap();
-    let algorithm = sequence(&[oid(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02])]);
-    let ec = sequence(&[
-        oid(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01]),
-        oid(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]),
-    ]);
-    let spki = sequence(&[ec, tlv(0x03, &[&[0][..], pair.public_key().as_ref()].concat())]);
+    let (pair, algorithm) = (pair(), ecdsa_with_sha256());
     let mut extensions = Vec::new();
     if wanted.ca {
         extensions.push(extension(0x13, true, &sequence(&[tlv(0x01, &[0xff])])));
@@ -83,18 +75,48 @@ pub(crate) fn certificate(wanted: &Wanted<'_>, issuer: Option<(&Certified, &str)
         name(issuer.map_or(wanted.id, |(_, id)| id)),
         sequence(&[tlv(0x17, wanted.from.as_bytes()), tlv(0x17, wanted.to.as_bytes())]),
         name(wanted.id),
-        spki,
+        spki(&pair),
         tlv(0xa3, &sequence(&extensions)),
     ]);
     let signing = issuer.map_or(&pair, |(issuer, _)| &issuer.pair);
-    let signature = signing.sign(&random, &body).unwrap();
-    let der = sequence(&[body, algorithm, tlv(0x03, &[&[0][..], signature.as_ref()].concat())]);
+    let signature = sign(signing, &body);
+    let der = sequence(&[body, algorithm, tlv(0x03, &[&[0][..], &signature].concat())]);
     Certified { pair, der }
+}
+
+/// A new key.
+pub(crate) fn pair() -> EcdsaKeyPair {
+    let random = SystemRandom::new();
+    let pkcs8 = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &random).unwrap();
+    EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, pkcs8.as_ref(), &random).unwrap()
+}
+
+pub(crate) fn sign(pair: &EcdsaKeyPair, message: &[u8]) -> Vec<u8> {
+    pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
+}
+
+/// The algorithm of signatures.
+pub(crate) fn ecdsa_with_sha256() -> Vec<u8> {
+    sequence(&[oid(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02])])
+}
+
+/// SubjectPublicKeyInfo.
+pub(crate) fn spki(pair: &EcdsaKeyPair) -> Vec<u8> {
+    let ec = sequence(&[
+        oid(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01]),
+        oid(&[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07]),
+    ]);
+    sequence(&[ec, tlv(0x03, &[&[0][..], pair.public_key().as_ref()].concat())])
 }
 
 impl Certified {
     pub(crate) fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.pair.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec()
+        sign(&self.pair, message)
+    }
+
+    /// SubjectPublicKeyInfo.
+    pub(crate) fn spki(&self) -> Vec<u8> {
+        spki(&self.pair)
     }
 
     /// SubjectPublicKeyInfo in PEM.

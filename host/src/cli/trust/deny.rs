@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use portcullis_signing::trust::{Deny, DenyListDocument, DenyListRule};
-use portcullis_signing::{ComponentName, Digest, KeyKind, Lifetime, SignerId};
+use portcullis_signing::{ComponentName, DenyList, Digest, KeyKind, Lifetime, PublicKey, RefusalCode, SignerId};
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -17,11 +17,17 @@ use crate::limits::CONFIG_BYTES;
 /// `portcullis trust deny`.
 #[derive(Debug, clap::Args)]
 pub struct DenyArgs {
-    /// The signed deny list: what is in it is kept. A new one is made where there is none.
+    /// The signed deny list: what is in it is kept, if one of its authors signed it. A new one is made where there is none.
     list: PathBuf,
     /// The key to sign with.
     #[arg(long, value_name = "KEY")]
     key: KeySource,
+    /// Another author, O..., whose signature under what is there is taken, besides that of --key; may be given several times.
+    #[arg(long = "author", value_name = "KEY")]
+    authors: Vec<PublicKeyArg>,
+    /// Sign the list as it is, beside the signatures that it has, where several authors must sign.
+    #[arg(long, conflicts_with_all = ["digests", "claims", "signers", "revisions"])]
+    co_sign: bool,
     /// A file, by its digest; may be given several times.
     #[arg(long = "digest", value_name = "SHA256")]
     digests: Vec<Digest>,
@@ -59,15 +65,26 @@ pub(super) fn run(args: &DenyArgs, out: &mut Output) -> Result<(), CliError> {
     let key = args.key.read()?;
     let now = clock::now();
     let now = now.replace_nanosecond(0).unwrap_or(now);
-    let mut list = match std::fs::symlink_metadata(&args.list) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            DenyListDocument { version: 0, issued_at: now, deny: Vec::new() }
-        }
-        _ => {
-            let bytes = files::read_bytes(&args.list, CONFIG_BYTES, "deny list")?;
-            DenyListDocument::read_signed(&bytes)?
-        }
+    let mut authors = vec![key.public()];
+    for author in &args.authors {
+        authors.push(author.read(KeyKind::Root, "--author")?);
+    }
+    authors.dedup();
+    let existing = match std::fs::symlink_metadata(&args.list) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        _ => Some(files::read_bytes(&args.list, CONFIG_BYTES, "deny list")?),
     };
+    let mut list = match &existing {
+        None => DenyListDocument { version: 0, issued_at: now, deny: Vec::new() },
+        // Signing it anew would vouch for whatever somebody put there, or left out.
+        Some(bytes) => signed_by(&authors, bytes, args)?,
+    };
+    if args.co_sign {
+        let signed = list.sign(existing.as_deref(), &key)?;
+        files::write(&args.list, &signed, 0o644, true)?;
+        let text = format!("signed {}: version {}, {} denied", args.list.display(), list.version, list.deny.len());
+        return out.result(text, &json!({ "file": args.list, "version": list.version, "deny": list.deny }));
+    }
     let added = args
         .digests
         .iter()
@@ -86,6 +103,29 @@ pub(super) fn run(args: &DenyArgs, out: &mut Output) -> Result<(), CliError> {
     files::write(&args.list, &signed, 0o644, true)?;
     let text = format!("wrote {}: version {}, {} denied", args.list.display(), list.version, list.deny.len());
     out.result(text, &json!({ "file": args.list, "version": list.version, "deny": list.deny }))
+}
+
+/// The content of a deny list that one of these keys has signed.
+fn signed_by(authors: &[PublicKey], bytes: &[u8], args: &DenyArgs) -> Result<DenyListDocument, CliError> {
+    let max_age = "1s".parse::<Lifetime>().map_err(CliError::internal)?;
+    let one_of = |keys| DenyListRule { keys, threshold: 1, max_age };
+    let verified = authors.iter().find_map(|author| DenyList::verify(bytes, &one_of(vec![*author]), None).ok());
+    match verified {
+        Some(list) => Ok(list.document().clone()),
+        None => {
+            // What is wrong with it, where it is not the signature.
+            DenyListDocument::read_signed(bytes)?;
+            let code = RefusalCode::DenyListUnsigned;
+            let message = format!("{}: what is there was not signed by {}", args.list.display(), names(authors));
+            Err(CliError::new(code.exit_code(), code.as_str(), message).with_hint(
+                "name the author whose signature it has with --author; a list that nobody vouches for is not signed anew",
+            ))
+        }
+    }
+}
+
+fn names(authors: &[PublicKey]) -> String {
+    authors.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
 }
 
 pub(super) fn demand(args: &DemandArgs, out: &mut Output) -> Result<(), CliError> {

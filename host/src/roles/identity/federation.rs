@@ -40,6 +40,8 @@ struct Followed {
 struct State {
     peer: Arc<Peer>,
     bootstrap: Option<String>,
+    /// In force as soon as it is in the audit log.
+    unrecorded: Option<Holding>,
     holding: Option<Holding>,
     next_at: Option<i64>,
     problem: Option<String>,
@@ -132,19 +134,20 @@ impl State {
         });
         let digest = given.as_deref().map(bootstrap_digest);
         let begun_anew = digest.is_some() && stored.as_ref().is_some_and(|stored| stored.bootstrap != digest);
-        let mut holding = stored.filter(|_| !begun_anew).map(|stored| stored.holding);
+        let holding = stored.filter(|_| !begun_anew).map(|stored| stored.holding);
+        let mut unrecorded = None;
         if holding.is_none()
             && let Some(bytes) = given
         {
             match BundleDocument::parse(peer.trust_domain(), &bytes) {
-                Ok(document) => holding = Some(Holding::first(Arc::new(document), clock::now())),
+                Ok(document) => unrecorded = Some(Holding::first(Arc::new(document), clock::now())),
                 Err(error) => problem = Some(format!("the bootstrap bundle: {error}")),
             }
         }
         if begun_anew {
             tracing::warn!(trust_domain = %peer.trust_domain(), "another bootstrap bundle was given: begun anew with it");
         }
-        let state = Self { peer, bootstrap: digest, holding, next_at: None, problem };
+        let state = Self { peer, bootstrap: digest, unrecorded, holding, next_at: None, problem };
         state.write(store);
         state
     }
@@ -200,8 +203,26 @@ impl Followed {
         }
     }
 
+    /// Puts the bootstrap bundle in force, once it is in the audit log.
+    async fn begin(&self, follow: &Follow) -> Result<(), String> {
+        let domain = follow.peer.trust_domain();
+        let first = match self.lock()?.get(domain) {
+            Some(State { unrecorded: Some(first), holding: None, .. }) => first.clone(),
+            _ => return Ok(()),
+        };
+        self.record(follow, first.document(), "bootstrap").await?;
+        if let Some(state) = self.lock()?.get_mut(domain) {
+            state.unrecorded = None;
+            state.holding = Some(first);
+            state.write(&self.store);
+        }
+        self.publish();
+        Ok(())
+    }
+
     /// One fetch and what it leads to.
     async fn attempt(&self, follow: &Follow) -> Result<(), String> {
+        self.begin(follow).await?;
         let domain = follow.peer.trust_domain();
         let trust = self.trust();
         let fetched = fetch(&follow.peer, &trust, &follow.web, &self.dialer).await;
@@ -223,7 +244,7 @@ impl Followed {
         if offered == Offered::New
             && let Some(holding) = &holding
         {
-            self.record(follow, holding.document()).await?;
+            self.record(follow, holding.document(), "bundle").await?;
         }
         let mut state = self.lock()?;
         let state = state.get_mut(domain).ok_or("it is not followed any more")?;
@@ -233,10 +254,10 @@ impl Followed {
     }
 
     /// A bundle that is not in the audit log does not come into force.
-    async fn record(&self, follow: &Follow, document: &BundleDocument) -> Result<(), String> {
+    async fn record(&self, follow: &Follow, document: &BundleDocument, change: &str) -> Result<(), String> {
         let kids: Vec<_> = document.jwt_keys().keys().iter().map(|key| key.kid().to_owned()).collect();
         let fields = json!({
-            "change": "bundle",
+            "change": change,
             "trust_domain": document.trust_domain().to_string(),
             "url": follow.peer.url().to_string(),
             "profile": follow.peer.profile().name(),
@@ -354,7 +375,10 @@ mod tests {
         let held = |age: Duration| {
             let holding = Some(Holding::first(Arc::clone(&document), clock::now() - age));
             let peer = Arc::clone(&peer);
-            BTreeMap::from([(domain.clone(), State { peer, bootstrap: None, holding, next_at: None, problem: None })])
+            BTreeMap::from([(
+                domain.clone(),
+                State { peer, bootstrap: None, unrecorded: None, holding, next_at: None, problem: None },
+            )])
         };
         let followed = Followed {
             keeper: Arc::clone(&rig.keeper),
@@ -370,5 +394,45 @@ mod tests {
         let wait = followed.settle(&follow, Some("away".to_owned()));
         assert!(wait > Duration::from_secs(11), "tried again without a pause");
         assert_eq!(rig.keeper.foreign.borrow().len(), 0);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_bootstrap_bundle_is_in_force_once_it_is_recorded_and_not_before() {
+        let rig = Rig::new().await;
+        let folder = tempfile::tempdir().unwrap();
+        let bootstrap = folder.path().join("bootstrap.json");
+        std::fs::write(&bootstrap, br#"{"keys":[],"spiffe_sequence":7}"#).unwrap();
+        let text = format!(
+            "trust_domain = \"partner.example\"\nurl = \"https://partner.example/\"\nprofile = \"https_web\"\nbootstrap = {:?}",
+            bootstrap.display().to_string()
+        );
+        let configured: FederationPeer = toml::from_str(&text).unwrap();
+        let own = "example.org".parse().unwrap();
+        let peer = Arc::new(configured.relationship(&own).unwrap_or_else(|(why, _)| panic!("{why}")));
+        let store = FederationStore::open(&folder.path().join("federation")).unwrap();
+        let state = State::at_start(Arc::clone(&peer), &configured, &store);
+        let followed = Followed {
+            keeper: Arc::clone(&rig.keeper),
+            dialer: Dialer(Arc::clone(&rig.keeper.dials)),
+            store,
+            state: Mutex::new(BTreeMap::from([(peer.trust_domain().clone(), state)])),
+        };
+        let follow = Follow { peer, web: Err("none".to_owned()), poll: None };
+        followed.publish();
+        rig.sink.set_broken(true);
+        assert!(followed.begin(&follow).await.is_err());
+        followed.publish();
+        assert_eq!(rig.keeper.foreign.borrow().len(), 0);
+        rig.sink.set_broken(false);
+        followed.begin(&follow).await.unwrap();
+        assert_eq!(rig.keeper.foreign.borrow().len(), 1);
+        let records = rig.records("federation");
+        assert_eq!(
+            (records.len(), &records[0]["change"], &records[0]["sequence"]),
+            (1, &json!("bootstrap"), &json!(7))
+        );
+        // Once; after a restart it is what is stored.
+        followed.begin(&follow).await.unwrap();
+        assert_eq!(rig.records("federation").len(), 1);
     }
 }

@@ -31,6 +31,7 @@ pub(super) struct Sink(Arc<Inner>);
 struct Inner {
     log: Mutex<AuditLog>,
     broken: AtomicBool,
+    held: AtomicBool,
     writes: AtomicU64,
 }
 
@@ -43,8 +44,8 @@ impl Rig {
         let issuer = Issuer::open(&keys, &domain, Lifetimes::default(), clock::now()).unwrap();
         let log =
             AuditLog::open(&folder.path().join("audit.jsonl"), crate::audit::Parts::default(), clock::now()).unwrap();
-        let (broken, writes) = (AtomicBool::new(false), AtomicU64::new(0));
-        let sink = Sink(Arc::new(Inner { log: Mutex::new(log), broken, writes }));
+        let (broken, held, writes) = (AtomicBool::new(false), AtomicBool::new(false), AtomicU64::new(0));
+        let sink = Sink(Arc::new(Inner { log: Mutex::new(log), broken, held, writes }));
         let (ours, theirs) = crate::rpc::pair().unwrap();
         let service = AuditServer::new(sink.clone()).max_decoding_message_size(MESSAGE_BYTES);
         tokio::spawn(crate::rpc::serve(theirs, tonic::service::Routes::new(service)));
@@ -110,12 +111,20 @@ impl Sink {
         self.0.broken.store(broken, Ordering::Release);
     }
 
+    /// Lets every record wait, or none any more.
+    pub(super) fn set_held(&self, held: bool) {
+        self.0.held.store(held, Ordering::Release);
+    }
+
     /// How often the log was written to and flushed.
     pub(super) fn writes(&self) -> u64 {
         self.0.writes.load(Ordering::Acquire)
     }
 
     async fn write(&self, requests: Vec<AppendRequest>) -> Result<u64, Status> {
+        while self.0.held.load(Ordering::Acquire) {
+            tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        }
         if self.0.broken.load(Ordering::Acquire) {
             return Err(Status::unavailable("the disk is full"));
         }

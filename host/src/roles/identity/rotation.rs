@@ -1,7 +1,8 @@
-//! Rotation: does what is due, and what an operator forces. One at a time; recorded, then published.
+//! Rotation: does what is due, and what an operator forces. One at a time; recorded, then published. A taint is published first.
 //!
 //! The issuer journals each step before it is in force. Here it is put into the audit log, the SVIDs that must not be used any
-//! more are issued anew and recorded in one batch, and only then everybody who follows is told.
+//! more are issued anew and recorded in one batch, and only then everybody who follows is told: but where trust is taken away,
+//! which waits for no disk.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use portcullis_identity::rpc::{RotateRequest, TaintRequest};
 use portcullis_identity::{
     AuthorityEvent, AuthorityId, AuthorityIdError, AuthorityKind, Changes, InstanceId, Issuer, RotationError,
-    RotationFailure, X509Svid,
+    RotationFailure, SpareKey, X509Svid,
 };
 use portcullis_policies::{ComponentFacts, Slice};
 use serde_json::{Value, json};
@@ -62,8 +63,23 @@ struct Reissued {
 }
 
 impl Keeper {
+    /// Has a key ready that takes long to make: made here, beside the lock that everybody needs, and not when it is needed.
+    async fn make_ahead(self: &Arc<Self>) {
+        if !self.issues_itself() || !matches!(self.on_issuer(|issuer| issuer.wants_spare_key()).await, Ok(true)) {
+            return;
+        }
+        match tokio::task::spawn_blocking(SpareKey::generate).await {
+            Ok(Ok(key)) => {
+                let _ = self.on_issuer(move |issuer| issuer.keep_spare_key(key)).await;
+            }
+            Ok(Err(error)) => tracing::error!(%error, "no key could be made ahead"),
+            Err(error) => tracing::error!(%error, "no key could be made ahead"),
+        }
+    }
+
     /// One look at the schedule; how long until the next.
     async fn step(self: &Arc<Self>) -> Result<Duration, String> {
+        self.make_ahead().await;
         let now = clock::now();
         let _one_at_a_time = self.rotating.lock().await;
         let (changes, next) = self
@@ -141,6 +157,10 @@ impl Keeper {
         }
         let mut entries: Vec<_> =
             changes.events.iter().map(|event| Entry::new("authority", fields(event, by))).collect();
+        // INVARIANT: what takes trust away does not wait for the audit log. Each SVID that is fetched meanwhile is recorded by itself.
+        if changes.withdrawn {
+            self.publish()?;
+        }
         let mut reissued = Reissued::default();
         if changes.svids {
             reissued = self.reissue().await?;
@@ -261,6 +281,7 @@ fn rotate(
 fn merge(all: &mut Changes, more: Changes) {
     all.bundle |= more.bundle;
     all.svids |= more.svids;
+    all.withdrawn |= more.withdrawn;
     all.events.extend(more.events);
     all.failures.extend(more.failures);
 }

@@ -188,6 +188,29 @@ async fn a_taint_that_the_disk_does_not_take_is_told_to_everybody_all_the_same()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_taint_waits_for_no_audit_log() {
+    let rig = Rig::new().await;
+    ok(rig.admit("a"));
+    ok(x509(&rig, "a").await);
+    let shown = rig.keeper.show().ok().unwrap();
+    let authority = shown.authorities.into_iter().find(|one| one.kind == "x509" && one.state == "active").unwrap().id;
+    let mut published = rig.keeper.published();
+    let before = Arc::clone(&published.borrow_and_update());
+    rig.sink.set_held(true);
+    let keeper = Arc::clone(&rig.keeper);
+    let request = TaintRequest { authority: authority.clone() };
+    let tainted = tokio::spawn(async move { keeper.taint(request).await.is_ok() });
+    let told = tokio::time::timeout(Duration::from_secs(5), published.changed()).await;
+    let (now, records) = (rig.keeper.now_published(), rig.records("authority").len());
+    rig.sink.set_held(false);
+    assert!(told.is_ok(), "nobody was told while the audit log did not answer");
+    assert!(!now.bundles.own().same_keys(before.bundles.own()) && now.svid_epoch > before.svid_epoch);
+    assert_eq!(records, 0, "and yet it was recorded already");
+    assert!(tainted.await.unwrap());
+    assert!(rig.records("authority").iter().any(|record| record["change"] == "tainted"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tainted_authority_is_out_of_the_bundle_and_its_svids_are_issued_anew() {
     let rig = Rig::new().await;
     ok(rig.admit("a"));

@@ -139,6 +139,14 @@ impl Process {
         if at_path.st_mode & 0o022 != 0 || !trusted.contains(&at_path.st_uid) {
             return Err(NotThis::Writable);
         }
+        // Whoever may write to a folder above may put another file there, run it, and put this one back.
+        for folder in path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
+            let at = rustix::fs::statat(CWD, folder, AtFlags::empty()).map_err(|_| NotThis::OtherFile)?;
+            let sticky = at.st_mode & 0o1000 != 0;
+            if (at.st_mode & 0o022 != 0 && !sticky) || !trusted.contains(&at.st_uid) {
+                return Err(NotThis::Writable);
+            }
+        }
         Ok(())
     }
 
@@ -165,8 +173,10 @@ pub enum NotThis {
     /// Another file under the same path.
     #[error("it runs another file than the one at that path: replaced since, or in another mount namespace")]
     OtherFile,
-    /// The path proves nothing where the caller may write what lies there.
-    #[error("others than root and this host may change the executable: give its sha256 instead of its path")]
+    /// The path proves nothing where the caller may write what lies there, or a folder above.
+    #[error(
+        "others than root and this host may change the executable or a folder above it: give its sha256 instead of its path"
+    )]
     Writable,
 }
 
@@ -269,6 +279,33 @@ mod tests {
         assert_eq!((right, group, others), (Ok(()), Err(NotThis::Writable), Err(NotThis::Writable)));
         still.unwrap();
         assert_eq!(replaced, Err(NotThis::OtherFile));
+    }
+
+    #[test]
+    fn a_path_proves_nothing_below_a_folder_that_others_may_write_to() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let above = folder.path().canonicalize().unwrap().join("above");
+        let path = above.join("bin").join("provider");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::copy("/bin/sleep", &path).unwrap();
+        let mode = |of: &Path, mode| std::fs::set_permissions(of, PermissionsExt::from_mode(mode)).unwrap();
+        mode(&path, 0o755);
+        let mut child = Command::new(&path).arg("60").spawn().unwrap();
+        let mut process = child_as_process(&child);
+        process.facts.executable.clone_from(&path);
+        let seen: Vec<_> = [0o755, 0o775, 0o757, 0o1777, 0o700]
+            .into_iter()
+            .map(|bits| {
+                mode(&above, bits);
+                process.runs(&path)
+            })
+            .collect();
+        let _ = child.kill();
+        let _ = child.wait();
+        // A sticky folder lets nobody replace what belongs to others.
+        let writable = Err(NotThis::Writable);
+        assert_eq!(seen, [Ok(()), writable, writable, Ok(()), Ok(())]);
     }
 
     #[test]
