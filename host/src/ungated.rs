@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub const KEY: &str = "danger_bench_gate";
 
 /// Whether the gate is off, as the configuration says; or what is wrong with that.
-pub fn configured(gate: Option<&str>, listens: impl Iterator<Item = SocketAddr>) -> Result<bool, String> {
+pub fn configured(gate: Option<&str>, mut listens: impl Iterator<Item = SocketAddr>) -> Result<bool, String> {
     let off = match gate {
         Some("on") => false,
         Some("off") => true,
@@ -22,7 +22,7 @@ pub fn configured(gate: Option<&str>, listens: impl Iterator<Item = SocketAddr>)
             );
         }
     };
-    match listens.into_iter().find(|address| !address.ip().is_loopback()) {
+    match listens.find(|address| !address.ip().is_loopback()) {
         Some(address) => Err(format!("is for loopback alone, and {address} is not")),
         None => Ok(off),
     }

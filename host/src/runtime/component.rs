@@ -162,8 +162,9 @@ impl Loaded {
     /// Puts a new slice of policy in force. What is at work under the one before is decided anew.
     pub fn swap_slice(&self, slice: Arc<Slice>) {
         let was_audited = self.in_force().slice().is_audited();
-        // A link that audit mode keeps is used from here on: one record for each generation.
-        for link in &self.links {
+        // A link that audit mode keeps is used from here on: one record for each generation, the first made at admission.
+        let is_next = slice.generation() != self.in_force().slice().generation();
+        for link in self.links.iter().filter(|_| is_next) {
             if let Ok(grant) = slice.link(link) {
                 self.note(&grant, || linked(link));
             }

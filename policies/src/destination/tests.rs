@@ -218,6 +218,57 @@ fn every_spelling_of_a_destination_gets_the_same_decision() {
     }
 }
 
+/// Where std's parser of socket addresses and we both read an authority, we read the same address and port; and what we write
+/// of an address, it reads as that address.
+#[test]
+fn what_is_read_is_what_stds_socket_addresses_are() {
+    use std::net::SocketAddr;
+    let pieces = [
+        "1",
+        "0",
+        "10",
+        "255",
+        "256",
+        "08",
+        "0x1",
+        ".",
+        ".0.0.",
+        "192.0.2.7",
+        ":",
+        "::",
+        "ffff",
+        "[",
+        "]",
+        "[::1]",
+        "[::ffff:",
+        "[2001:db8::",
+        "%1",
+        ":80",
+        ":65535",
+        ":0",
+        "a",
+        "F",
+    ];
+    let mut random = crate::testing::Random::new(13);
+    let (mut both, mut written) = (0, 0);
+    for _ in 0..300_000 {
+        let authority: String = (0..random.below(6) + 1).map(|_| *random.pick(&pieces)).collect();
+        let Ok(ours) = Destination::from_parts("http", &authority) else { continue };
+        if let Ok(theirs) = authority.parse::<SocketAddr>() {
+            let read = (ours.host().address(), ours.port());
+            assert_eq!(read, (Some(theirs.ip().to_canonical()), theirs.port()), "{authority:?}");
+            both += 1;
+        }
+        if let Some(ip) = ours.host().address() {
+            let text = ours.to_string();
+            let (_, authority) = text.split_once("://").unwrap();
+            assert_eq!(authority.parse(), Ok(SocketAddr::new(ip, ours.port())), "{text}");
+            written += 1;
+        }
+    }
+    assert!(both > 500 && written > 2_000, "{both} were read by both, {written} are addresses");
+}
+
 /// Where `url` (the WHATWG standard) and we both read an authority, we read the same host and port.
 #[test]
 fn what_is_read_is_what_the_url_standard_reads() {

@@ -95,7 +95,7 @@ impl Ready {
 
     /// The entity of a workload.
     pub(super) fn workload(&self, id: &WorkloadId) -> Result<Entity, String> {
-        workload_entity(&self.compiled.engine, id)
+        workload_entity(self.compiled.engine, id)
     }
 
     /// Asks about an action of the component.

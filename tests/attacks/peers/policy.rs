@@ -38,7 +38,9 @@ fn idle_connections_and_exchanges_end_with_their_grants() {
     let granted = std::fs::read_to_string(site.host.site().file("grants.toml")).unwrap();
     let ledger = site.partner.id(LEDGER);
     let auditor = "ns/pay/sa/auditor";
-    let both = granted.replace(&format!("\"{ledger}\""), &format!("\"{ledger}\", \"{}\"", site.partner.id(auditor)));
+    // Among the callers alone: as a peer it has no comma behind it.
+    let both =
+        granted.replace(&format!("\"{ledger}\", "), &format!("\"{ledger}\", \"{}\", ", site.partner.id(auditor)));
     assert_ne!(both, granted);
     change(&site, &both);
     idle_connections_end_and_others_go_on(&site, auditor, &both);
