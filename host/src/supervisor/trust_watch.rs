@@ -34,6 +34,7 @@ pub async fn watch(host: Arc<Host>) {
 
 /// Stops what the last usable trust policy or deny list does not let run, and sees to claims that are over.
 pub async fn enforce(host: &Arc<Host>) {
+    super::cluster::enforce(host).await;
     let now = clock::now();
     let mut doomed: Vec<(Arc<Component>, Why)> = Vec::new();
     if let Ok(trust) = host.trust.read() {
