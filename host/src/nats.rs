@@ -21,9 +21,9 @@ use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
 pub use self::cause::Cause;
-pub use self::credentials::{ConnectSecrets, Credentials, FromFiles, FromIdentity, IdentityChannel};
+pub use self::credentials::{ConnectSecrets, Credentials, FromFiles, FromIdentity};
 use self::driver::{Driver, Shared};
-pub use self::settings::{Roots, Settings};
+pub use self::settings::Settings;
 pub use self::standing::{Denied, Standing};
 use crate::limits::NATS_VERIFY;
 

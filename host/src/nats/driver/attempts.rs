@@ -106,7 +106,13 @@ impl Shared {
         let shown = if ours && cause == Cause::Lost { Cause::Connecting } else { cause };
         match shown {
             Cause::Connecting => {}
-            _ => tracing::warn!(server = tried, refusals, "no connection to NATS: {shown}; hint: {}", shown.hint()),
+            _ => tracing::warn!(
+                server = tried,
+                code = shown.code(),
+                refusals,
+                "no connection to NATS: {shown}; hint: {}",
+                shown.hint()
+            ),
         }
         self.down(shown);
     }
