@@ -240,3 +240,5 @@ pub const CONTROL_REQUEST_LIFE: Duration = Duration::from_secs(30);
 pub const CONTROL_WAIT: (Duration, Duration) = (Duration::from_secs(150), Duration::from_secs(10));
 /// Pieces of evidence in one request.
 pub const CONTROL_EVIDENCE: usize = 8;
+/// Refusals a second of those whom no entry names that are recorded.
+pub const CONTROL_STRANGERS: u32 = 10;
