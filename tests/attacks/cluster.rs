@@ -180,7 +180,9 @@ async fn deputy(lattice: &Lattice, wide: bool) {
     operator.flush().await.unwrap();
     // What h2 would be sent, heard by whoever may hear it.
     let forged = "portcullis.test.kv.desired.app.test.hello";
-    let mut heard = lattice.connect("h2").await.subscribe(forged).await.unwrap();
+    let victim = lattice.connect("h2").await;
+    let mut heard = victim.subscribe(forged).await.unwrap();
+    victim.flush().await.unwrap();
     let thief = lattice.connect("h1").await;
     let stream = "KV_portcullis-test-desired";
     let config = json!({
@@ -198,7 +200,11 @@ async fn deputy(lattice: &Lattice, wide: bool) {
         let made: Value = serde_json::from_slice(&made.unwrap().unwrap().payload).unwrap();
         assert!(made["error"].is_null(), "the attack works on a server with the wide grant: {made}");
         assert!(delivered.is_ok(), "h2 was sent what h1 chose");
-        lattice.hosts["h2"].record(&[("kind", "denial"), ("place", "desired/app.test."), ("code", "statement.place")]);
+        lattice.hosts["h2"].record(&[
+            ("kind", "denial"),
+            ("place", "desired/app.test.other"),
+            ("code", "cluster.mismatch"),
+        ]);
     } else {
         assert!(!matches!(made, Ok(Ok(_))), "a host with the printed permissions makes no consumer: {made:?}");
         assert!(delivered.is_err(), "nothing was delivered");

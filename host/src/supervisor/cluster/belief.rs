@@ -34,6 +34,8 @@ pub struct Believed {
     pub payload: Vec<u8>,
     /// Who signed it.
     pub by: Signer,
+    /// Until when it holds, in seconds since 1970.
+    pub until: i64,
 }
 
 /// What a value says.
@@ -135,7 +137,7 @@ impl Host {
         if statement.version() != Some(document.version()) {
             return Err(NotBelieved::Mismatch("it is of another version"));
         }
-        Ok(Believed { document, payload, by: statement.signer().clone() })
+        Ok(Believed { document, payload, by: statement.signer().clone(), until: statement.expires_at() })
     }
 }
 

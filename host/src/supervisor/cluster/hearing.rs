@@ -12,6 +12,7 @@ use portcullis_identity::statement;
 use super::belief::{Document, MemberTrust};
 use super::bucket;
 use super::kept::TakeError;
+use super::state::Wanted;
 use super::{Cluster, policies, revoking, telling};
 use crate::audit::Record;
 use crate::clock;
@@ -208,7 +209,10 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
     let by = believed.by.to_string();
     let version = believed.document.version();
     let taken = match believed.document {
-        Document::App(manifest) => app(cluster, at, *manifest, &believed.payload),
+        Document::App(manifest) => {
+            let wanted = Wanted { manifest: *manifest, until: believed.until };
+            app(cluster, at, wanted, &believed.payload)
+        }
         Document::Revoked(list) => revoking::take(host, cluster, list, &believed.payload).await,
         Document::Policy(set) => policies::take(host, cluster, set, &believed.payload).await,
     };
@@ -237,19 +241,15 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
     }
 }
 
-fn app(
-    cluster: &Cluster,
-    at: &Place,
-    manifest: portcullis_cluster::Manifest,
-    payload: &[u8],
-) -> Result<Verdict, TakeError> {
+fn app(cluster: &Cluster, at: &Place, wanted: Wanted, payload: &[u8]) -> Result<Verdict, TakeError> {
     let taken = match &mut *cluster.kept() {
-        Ok(kept) => kept.take(at, manifest.version(), payload)?,
+        Ok(kept) => kept.take(at, wanted.manifest.version(), payload)?,
         Err(error) => return Err(TakeError::Disk(std::io::Error::other(error.clone()))),
     };
     let mut state = cluster.state();
-    let known = state.desired.get(manifest.component()) == Some(&manifest);
-    state.desired.insert(manifest.component().clone(), manifest);
+    let name = wanted.manifest.component().clone();
+    let known = state.desired.get(&name).is_some_and(|known| known.manifest == wanted.manifest);
+    state.desired.insert(name, wanted);
     Ok(if known { taken } else { Verdict::New })
 }
 

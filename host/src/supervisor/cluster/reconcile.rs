@@ -9,7 +9,7 @@ use portcullis_cluster::{EventKind, Failed, Manifest, Step};
 use portcullis_signing::ComponentName;
 use serde_json::json;
 
-use super::state::Run;
+use super::state::{Run, Wanted};
 use super::{Cluster, sources, telling};
 use crate::clock;
 use crate::config::Route;
@@ -44,16 +44,16 @@ fn prune(host: &Host, cluster: &Cluster) {
 }
 
 async fn reconcile(host: &Arc<Host>, cluster: &Arc<Cluster>) {
-    let wanted: Vec<Manifest> = cluster.state().desired.values().cloned().collect();
-    for manifest in wanted {
+    let wanted: Vec<Wanted> = cluster.state().desired.values().cloned().collect();
+    for Wanted { manifest, until } in wanted {
         // A start takes its time: each decision is made on what is known then.
         if host.is_stopping() || !may_place(cluster) {
             return;
         }
         match decide(cluster, &manifest) {
-            Step::Start => start(host, cluster, &manifest).await,
+            Step::Start if clock::now().unix_timestamp() < until => start(host, cluster, &manifest).await,
             Step::Stop => stop(host, cluster, manifest.component()).await,
-            Step::Keep | Step::Nothing => {}
+            Step::Start | Step::Keep | Step::Nothing => {}
         }
     }
 }

@@ -13,7 +13,7 @@ use crate::limits::{CLUSTER_REFUSED, CLUSTER_RETRY};
 #[derive(Debug, Default)]
 pub struct State {
     /// The manifests that are believed.
-    pub desired: BTreeMap<ComponentName, Manifest>,
+    pub desired: BTreeMap<ComponentName, Wanted>,
     /// What runs here by one.
     pub runs: BTreeMap<ComponentName, Run>,
     /// What did not start.
@@ -34,6 +34,15 @@ pub struct State {
     pub echo: Option<Instant>,
     /// The number of its last heartbeat.
     pub sequence: u64,
+}
+
+/// A manifest that is believed, for as long as its statement holds: then what runs goes on, and nothing is started by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// What is wanted.
+    pub manifest: Manifest,
+    /// Until when, in seconds since 1970.
+    pub until: i64,
 }
 
 /// A component that runs here by a manifest.
