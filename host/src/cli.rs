@@ -8,6 +8,8 @@ pub mod audit;
 pub mod callout;
 pub mod claims;
 #[cfg(feature = "host")]
+pub mod cluster;
+#[cfg(feature = "host")]
 pub mod config;
 #[cfg(feature = "host")]
 pub mod demo;
@@ -101,7 +103,10 @@ enum Command {
     Status(remote::StatusArgs),
     #[cfg(feature = "host")]
     /// The components of a running host.
-    List(remote::TargetArgs),
+    List(remote::ListArgs),
+    #[cfg(feature = "host")]
+    /// What components wrote lately, and why starts failed.
+    Logs(remote::LogsArgs),
     #[cfg(feature = "host")]
     /// Start a component on a running host.
     Start(remote::StartArgs),
@@ -123,6 +128,10 @@ enum Command {
     /// Authorities, identities and the trust bundle of a running host: show, rotate, taint, revoke.
     #[command(subcommand)]
     Identity(identity::IdentityCommand),
+    #[cfg(feature = "host")]
+    /// A cluster of hosts: what it is to run, who is revoked in it, how it is.
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
     #[cfg(feature = "host")]
     /// The audit log.
     #[command(subcommand)]
@@ -188,6 +197,8 @@ fn run(command: Command, out: &mut Output) -> Result<(), CliError> {
         #[cfg(feature = "host")]
         Command::List(args) => remote::list(args, out),
         #[cfg(feature = "host")]
+        Command::Logs(args) => remote::logs(args, out),
+        #[cfg(feature = "host")]
         Command::Start(args) => remote::start(args, out),
         #[cfg(feature = "host")]
         Command::Stop(args) => remote::stop(args, out),
@@ -199,6 +210,8 @@ fn run(command: Command, out: &mut Output) -> Result<(), CliError> {
         Command::Policy(command) => policy::run(command, out),
         #[cfg(feature = "host")]
         Command::Identity(command) => identity::run(command, out),
+        #[cfg(feature = "host")]
+        Command::Cluster(command) => cluster::run(command, out),
         #[cfg(feature = "host")]
         Command::Audit(command) => audit::run(command, out),
         #[cfg(feature = "host")]

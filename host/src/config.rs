@@ -6,12 +6,17 @@
 pub mod audit;
 pub mod broker;
 pub mod callout;
+pub mod cluster;
+pub mod control;
 pub mod environment;
 pub mod federation;
 pub mod identity;
 pub mod identity_source;
 pub mod limits;
+pub mod messaging;
+pub mod nats;
 pub mod oidc;
+pub mod operator;
 mod problems;
 mod wide_folder;
 pub mod workload_api;
@@ -29,6 +34,7 @@ pub use broker::Broker;
 pub use federation::Federation;
 pub use identity::Identity;
 pub use limits::Limits;
+pub use nats::Nats;
 pub use oidc::Oidc;
 pub use problems::ConfigError;
 use problems::Problems;
@@ -74,6 +80,14 @@ pub struct Config {
     pub oidc: Option<Oidc>,
     /// The SPIFFE Broker API for this host's components. Absent: not served.
     pub broker: Option<Broker>,
+    /// The control plane over HTTPS.
+    pub control: control::Control,
+    /// This host's part in its cluster. Absent: it takes none.
+    pub membership: Option<cluster::Cluster>,
+    /// The NATS servers. Absent: no connection.
+    pub nats: Option<Nats>,
+    /// Messages of components. Absent: there are none.
+    pub messaging: Option<messaging::Messaging>,
     /// Knobs that weaken something.
     pub dangers: Dangers,
 }
@@ -153,6 +167,8 @@ pub struct Dangers {
     /// Ask policy nothing on the path of requests, for a measurement.
     #[cfg(feature = "bench-ungated")]
     pub ungated: bool,
+    /// Connect to NATS servers on the loopback without TLS.
+    pub nats_plaintext: bool,
 }
 
 impl Listen {
@@ -182,6 +198,7 @@ impl Dangers {
             // A build that could is named for it, whatever it does.
             #[cfg(feature = "bench-ungated")]
             (true, crate::ungated::KEY),
+            (self.nats_plaintext, "nats.danger_plaintext"),
         ];
         knobs.into_iter().filter(|(on, _)| *on).map(|(_, name)| name).collect()
     }
@@ -272,7 +289,7 @@ impl Reader<'_> {
                 None
             }
         });
-        let cluster: Option<String> = self.required("cluster");
+        let (cluster, membership) = self.cluster();
         if cluster.as_deref().is_some_and(|name| name.is_empty() || name.len() > 255) {
             self.problems.add("cluster", "must have 1 to 255 characters", None);
         }
@@ -320,6 +337,13 @@ impl Reader<'_> {
         let federation = federation.check(self.base, trust_domain.as_ref(), self.problems);
         let oidc = self.optional::<Oidc>("oidc").map(|oidc| oidc.check(self.base, self.problems));
         let broker = self.optional::<Broker>("broker").map(|broker| broker.check(self.base, self.problems));
+        let nats = self.optional::<Nats>("nats").map(|nats| nats.check(self.base, self.problems));
+        let membership =
+            membership.map(|section| section.check(self.base, cluster.as_deref(), nats.is_some(), self.problems));
+        let nats_plaintext = nats.as_ref().is_some_and(|nats| nats.danger_plaintext);
+        let control = self.optional::<control::Control>("control").unwrap_or_default();
+        let messaging = self.optional::<messaging::Messaging>("messaging");
+        let messaging = messaging.map(|messaging| messaging.check(nats.as_ref(), self.problems));
         if identity.source != identity_source::Source::Builtin {
             // Their SVIDs would come from an authority that nobody at the site trusts.
             let served = [
@@ -329,6 +353,8 @@ impl Reader<'_> {
                 ("federation.https_web", federation.https_web.is_some()),
                 ("federation.peer", !federation.peer.is_empty()),
                 ("oidc", oidc.is_some()),
+                ("control.https", control.https.is_some()),
+                ("nats.auth", nats.iter().flat_map(Nats::links).any(|link| link.auth.is_svid())),
             ];
             for (key, _) in served.into_iter().filter(|(_, on)| *on) {
                 let hint = "the site's SPIRE serves this; leave it out, or set identity.source = \"builtin\"";
@@ -383,13 +409,33 @@ impl Reader<'_> {
             broker,
             identity,
             workload_api,
+            control,
+            membership,
+            nats,
+            messaging,
             dangers: Dangers {
                 inspectable_runtime,
                 exportable_keys,
                 #[cfg(feature = "bench-ungated")]
                 ungated,
+                nats_plaintext,
             },
         })
+    }
+
+    /// `cluster = "NAME"`, or the section `[cluster]` with its `name`.
+    fn cluster(&mut self) -> (Option<String>, Option<cluster::Cluster>) {
+        match self.table.get_mut("cluster") {
+            Some(toml::Value::Table(section)) => {
+                let name = section.remove("name");
+                let Some(toml::Value::String(name)) = name else {
+                    self.problems.add("cluster.name", "is missing, or is no text", Some("name the cluster"));
+                    return (None, self.optional("cluster"));
+                };
+                (Some(name), self.optional("cluster"))
+            }
+            _ => (self.required("cluster"), None),
+        }
     }
 
     fn trust(&mut self) -> Option<Trust> {

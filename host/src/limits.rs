@@ -270,3 +270,5 @@ pub const CALLOUT_ADMITTED: usize = 262_144;
 pub const CALLOUT_PAGE: u64 = 1_024;
 /// How often every server is asked for connections that should not be.
 pub const CALLOUT_SWEEP: Duration = Duration::from_secs(30);
+/// Refusals a second of those whom no entry names that are recorded.
+pub const CONTROL_STRANGERS: u32 = 10;

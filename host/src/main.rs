@@ -13,6 +13,8 @@ mod clock;
 #[cfg(feature = "host")]
 mod config;
 #[cfg(feature = "host")]
+mod control;
+#[cfg(feature = "host")]
 mod identity_report;
 mod limits;
 #[cfg(feature = "host")]

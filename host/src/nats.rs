@@ -21,17 +21,28 @@ use bytes::Bytes;
 use tokio::sync::{broadcast, watch};
 
 pub use self::cause::Cause;
-pub use self::credentials::{ConnectSecrets, Credentials, FromFiles, FromIdentity, IdentityChannel};
+pub use self::credentials::{ConnectSecrets, Credentials, FromFiles, FromIdentity};
 use self::driver::{Driver, Shared};
-pub use self::settings::{Roots, Settings};
+pub use self::settings::Settings;
 pub use self::standing::{Denied, Standing};
 use crate::limits::NATS_VERIFY;
 
-/// One connection. Cheap to clone.
+/// One connection. Cheap to clone; the last clone that is dropped ends it.
 #[derive(Debug, Clone)]
 pub struct Nats {
     client: Client,
     shared: Arc<Shared>,
+    _end: Arc<End>,
+}
+
+/// Ends the connection when it is dropped.
+#[derive(Debug)]
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// Whether it counts.
@@ -107,7 +118,7 @@ impl Nats {
         let driver = Driver::new(settings, credentials)?;
         let shared = driver.shared();
         let client = driver.run().await?;
-        Ok(Self { client, shared })
+        Ok(Self { client, _end: Arc::new(End(Arc::clone(&shared))), shared })
     }
 
     /// The client, for what is not here. It lives through reconnects, and so do its subscriptions. Whoever uses it looks at

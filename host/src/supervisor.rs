@@ -16,6 +16,7 @@ pub mod endpoints;
 pub mod high_water;
 pub mod identity;
 pub mod identity_operations;
+pub mod messaging;
 pub mod metrics;
 pub mod nats;
 pub mod own;
@@ -34,7 +35,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
-use portcullis_policies::{ComponentFacts, Denial, FixContext};
+use portcullis_policies::{ComponentFacts, ControlAction, Denial, FixContext, Operator};
 use portcullis_signing::ComponentBytes;
 
 use self::admission::{Admitted, NotAdmitted};
@@ -90,10 +91,12 @@ pub struct Host {
     components: RwLock<Vec<Arc<Component>>>,
     extra_routes: Mutex<Vec<Route>>,
     refused: Mutex<Vec<(PathBuf, Refused)>>,
+    notices: Arc<control::notices::Notices>,
     starting: tokio::sync::Mutex<()>,
     settled: AtomicBool,
     stopping: AtomicBool,
     metrics_address: OnceLock<SocketAddr>,
+    control_address: Option<SocketAddr>,
     workload_api: OnceLock<Arc<workload_api::WorkloadApi>>,
 }
 
@@ -128,6 +131,8 @@ pub struct StartSpec {
     pub route: Option<(Option<String>, String)>,
     /// What it must turn out to be.
     pub expect: Option<Expect>,
+    /// Who asked for it, where that was an operator.
+    pub by: Option<Operator>,
 }
 
 /// What a component must turn out to be: whoever asks for it names these, and where its bytes lie proves neither.
@@ -204,6 +209,11 @@ impl Host {
         let code = CodeStore::new(state.cache(), engine::fingerprint(&engine), spawner.clone());
         let high_water = HighWater::open(&state.high_water()).map_err(Refused::internal);
         let revocations = Mutex::new(Revocations::open(&state.revoked())?);
+        let https = config.control.https.map(listen).transpose()?;
+        if let Some(address) = https.as_ref().and_then(|listener| listener.local_addr().ok()) {
+            tracing::info!(%address, "control over HTTPS");
+        }
+        let control_address = https.as_ref().and_then(|listener| listener.local_addr().ok());
         let metrics = config.listen.metrics.map(listen).transpose()?.map(metrics::bind).transpose()?;
         let cluster = cluster::Cluster::open(&config)?;
         let more = cluster.as_ref().map(|cluster| cluster.policy_sources()).unwrap_or_default();
@@ -229,10 +239,12 @@ impl Host {
             components: RwLock::new(Vec::new()),
             extra_routes: Mutex::new(Vec::new()),
             refused: Mutex::new(Vec::new()),
+            notices: Arc::default(),
             starting: tokio::sync::Mutex::new(()),
             settled: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             metrics_address: OnceLock::new(),
+            control_address,
             workload_api: OnceLock::new(),
             config,
             state,
@@ -259,6 +271,7 @@ impl Host {
             tokio::spawn(metrics::serve(Arc::clone(&host), listener));
         }
         control::listen(&host)?;
+        control::serve_operators(&host, https);
         workload_api::listen(&host)?;
         Ok(host)
     }
@@ -294,6 +307,10 @@ impl Host {
         self.check_free(&spec, &admitted.facts().name).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_revoked(admitted.spiffe_id()).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_cluster(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
+        // Its name is known only now: an operator may start components by name.
+        if let Some(who) = &spec.by {
+            self.allow(who, ControlAction::Start, Some(&admitted.facts().name))?;
+        }
         self.mark_revision(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
         // At the start of the host, and while it is started again, the identity process is not up for a moment.
         if self.identity_process.wait().await.is_none() {
@@ -516,10 +533,7 @@ impl Host {
     }
 
     /// The same with these sources besides.
-    async fn reload_policy_with(
-        self: &Arc<Self>,
-        more: Vec<portcullis_policies::Source>,
-    ) -> Result<u64, Vec<String>> {
+    async fn reload_policy_with(self: &Arc<Self>, more: Vec<portcullis_policies::Source>) -> Result<u64, Vec<String>> {
         let _one_at_a_time = self.starting.lock().await;
         let old = self.policy();
         let new = match Policy::read_with(&self.config.policy, more, old.generation() + 1) {
@@ -666,7 +680,8 @@ impl Host {
     pub fn endpoint_addresses(&self) -> Vec<(&'static str, SocketAddr)> {
         let metrics = self.metrics_address.get().map(|address| ("metrics", *address));
         let broker = self.listeners.broker.address().map(|address| ("broker", address));
-        self.listeners.endpoints.addresses().into_iter().chain(broker).chain(metrics).collect()
+        let control = self.control_address.map(|address| ("control", address));
+        self.listeners.endpoints.addresses().into_iter().chain(broker).chain(metrics).chain(control).collect()
     }
 
     /// How fixes are written for this host.
@@ -683,6 +698,11 @@ impl Host {
     /// The claimed name of an instance; empty where it is not known.
     pub fn name_of(&self, instance: &str) -> String {
         self.facts_of(instance).map(|facts| facts.name).unwrap_or_default()
+    }
+
+    /// Whether a SPIFFE ID is revoked here.
+    pub fn is_revoked(&self, id: &portcullis_identity::SpiffeId) -> bool {
+        self.revocations.lock().map_or(true, |revocations| revocations.has_id(id))
     }
 
     /// Whether the host is going down.

@@ -41,9 +41,9 @@ mod lifetimes;
 pub mod limits;
 pub mod mtls;
 mod nats_credentials;
+pub mod nats_jwt;
 mod nats_key;
 pub mod nats_tls;
-pub mod nats_jwt;
 mod p256_key;
 #[cfg(feature = "pkcs11")]
 mod pkcs11;

@@ -28,7 +28,7 @@ pub use connector::{Connector, connector};
 pub use peer::Peer;
 pub(crate) use peer::check_client;
 pub use peer_check::PeerError;
-pub(crate) use peer_check::PinnedServer;
+pub(crate) use peer_check::{Authorities, PinnedServer};
 pub(crate) use remote_key::certified;
 pub use tls_error::TlsError;
 

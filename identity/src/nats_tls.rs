@@ -22,7 +22,7 @@ use rustls::{
 };
 
 use crate::excerpt::Excerpt;
-use crate::mtls::{HandshakeSigner, PinnedServer, provider};
+use crate::mtls::{Authorities, HandshakeSigner, PinnedServer, provider};
 use crate::spiffe_id::SpiffeId;
 
 /// Why TLS to NATS servers cannot be set up.
@@ -149,13 +149,11 @@ impl ServerCertVerifier for Server {
     ) -> Result<ServerCertVerified, Error> {
         let (roots, provider) = (self.roots.0.load_full(), Arc::clone(&self.provider));
         match &self.pinned {
-            Some(peer) => PinnedServer { peer: peer.clone(), roots, provider }.verify_server_cert(
-                end_entity,
-                intermediates,
-                name,
-                ocsp,
-                now,
-            ),
+            Some(peer) => {
+                let authorities = Authorities::File(roots);
+                let pinned = PinnedServer { peer: peer.clone(), authorities, provider };
+                pinned.verify_server_cert(end_entity, intermediates, name, ocsp, now)
+            }
             None => WebPkiServerVerifier::builder_with_provider(roots, provider)
                 .build()
                 .map_err(|error| Error::General(error.to_string()))?

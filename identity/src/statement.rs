@@ -21,6 +21,7 @@ mod error;
 mod jti;
 mod replay;
 mod signers;
+mod svid_key;
 mod user_key;
 
 pub use check::{Expected, Statement, check};
@@ -30,6 +31,7 @@ pub use error::StatementError;
 pub use jti::Jti;
 pub use replay::{Order, Replay};
 pub use signers::{Signer, Signers};
+pub use svid_key::{SvidKey, SvidKeyError};
 pub use user_key::{UserKey, UserKeyError, UserSeed};
 
 /// The name of the header that a statement travels in, in NATS and in HTTP.

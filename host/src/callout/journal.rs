@@ -28,7 +28,7 @@ struct Entry {
 impl Journal {
     /// Opens the log and starts its thread, which ends when the last way in is gone.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let log = AuditLog::open(path, crate::clock::now())?;
+        let log = AuditLog::open(path, crate::audit::Parts::default(), crate::clock::now())?;
         let (sender, receiver) = mpsc::channel(CALLOUT_JOURNAL);
         let broken = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&broken);

@@ -1,8 +1,10 @@
 //! `portcullis grants add`: writes the smallest grant that allows one thing, and has the running host take it up.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use portcullis_policies::{AddressRange, Destination, GrantEdit, add_grant, classify};
+use portcullis_policies::{
+    AddressRange, ControlAction, Destination, EditError, GrantEdit, OperatorEdit, add_grant, add_operator, classify,
+};
 
 use super::error::{CliError, exit};
 use super::output::Output;
@@ -15,6 +17,33 @@ use crate::rpc::control::ReloadPolicyRequest;
 pub enum GrantsCommand {
     /// Add to what a component may do. The file changes only where needed; comments stay.
     Add(AddArgs),
+    /// Let an operator control hosts: adds an [[operator]] to the grants file.
+    Operator(OperatorArgs),
+}
+
+/// Arguments of `portcullis grants operator`.
+#[derive(Debug, clap::Args)]
+pub struct OperatorArgs {
+    /// A SPIFFE ID, or the public nkey of a user.
+    who: String,
+    /// The host, or `*`.
+    #[arg(long)]
+    host: String,
+    /// The component, or `*`.
+    #[arg(long)]
+    component: String,
+    /// status, list, logs, start, stop, deploy or revoke.
+    #[arg(long)]
+    action: String,
+    /// Why; kept in the file.
+    #[arg(long, default_value = "added by `portcullis grants operator`")]
+    reason: String,
+    /// Who answers for it; kept in the file.
+    #[arg(long, default_value = "operator")]
+    owner: String,
+    /// The configuration file.
+    #[arg(long)]
+    config: Option<PathBuf>,
 }
 
 /// Arguments of `portcullis grants add`.
@@ -71,20 +100,42 @@ pub struct AddArgs {
 
 /// Runs the command.
 pub fn run(command: GrantsCommand, out: &mut Output) -> Result<(), CliError> {
-    let GrantsCommand::Add(args) = command;
-    let config = locate::config(args.config.as_deref())?;
+    match command {
+        GrantsCommand::Add(args) => {
+            let config = args.config.clone();
+            let edit = edit(args)?;
+            change(config.as_deref(), |old| add_grant(old, &edit), out)
+        }
+        GrantsCommand::Operator(args) => {
+            let action = ControlAction::named(&args.action).ok_or_else(|| {
+                CliError::usage(format!("`{}` is not an action", args.action.escape_default()))
+                    .with_hint("status, list, logs, start, stop, deploy or revoke")
+            })?;
+            let OperatorArgs { who, host, component, reason, owner, config, .. } = args;
+            let edit = OperatorEdit { who, host, component, action, reason, owner };
+            change(config.as_deref(), |old| add_operator(old, &edit), out)
+        }
+    }
+}
+
+/// Changes the grants file and has the running host take it up; what the host does not take is undone.
+fn change(
+    config: Option<&Path>,
+    add: impl Fn(&str) -> Result<String, EditError>,
+    out: &mut Output,
+) -> Result<(), CliError> {
+    let config = locate::config(config)?;
     let path = config.grants_file().ok_or_else(|| {
         CliError::new(exit::CONFIG, "config.no-grants", "the configuration names no grants file")
             .with_hint("add [policy] grants = [\"grants.toml\"] to it")
     })?;
-    let edit = edit(args)?;
     // The first grant of a site makes its file.
     if std::fs::symlink_metadata(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound) {
         files::write(path, b"version = 1\n", 0o600, false)?;
     }
     let old = files::read_text(path, CONFIG_BYTES, "grants file")?;
-    let new = add_grant(&old, &edit)
-        .map_err(|error| CliError::usage(error.to_string()).with_hint(error.hint()).about(path.display()))?;
+    let new =
+        add(&old).map_err(|error| CliError::usage(error.to_string()).with_hint(error.hint()).about(path.display()))?;
     if new != old {
         files::replace(path, new.as_bytes())?;
     }
@@ -115,9 +166,17 @@ pub fn run(command: GrantsCommand, out: &mut Output) -> Result<(), CliError> {
 }
 
 fn edit(args: AddArgs) -> Result<GrantEdit, CliError> {
-    let messages = [&args.publish, &args.request, &args.subscribe];
-    let lists = [&args.link, &args.audience, &args.purpose, &args.identity, &args.caller].into_iter().chain(messages);
-    if !args.load && args.http.is_none() && lists.into_iter().all(|list| list.is_empty()) {
+    let lists = [
+        &args.link,
+        &args.audience,
+        &args.purpose,
+        &args.identity,
+        &args.caller,
+        &args.publish,
+        &args.request,
+        &args.subscribe,
+    ];
+    if !args.load && args.http.is_none() && lists.iter().all(|list| list.is_empty()) {
         return Err(CliError::usage("there is nothing to grant")
             .with_hint("name what: --load, --link, --http, --audience, --purpose, --identity, --caller, --publish, --request or --subscribe"));
     }

@@ -84,6 +84,7 @@ pub fn run_one(args: RunArgs, out: &mut Output) -> Result<(), CliError> {
             path: component.path,
             evidence: component.evidence,
             route: Some((None, "/".to_owned())),
+            ..crate::supervisor::StartSpec::default()
         };
         let started = host.start_component(spec).await;
         host.start_configured(&|_| {}).await;

@@ -1,4 +1,5 @@
-//! Commands that talk to a running host over its control socket. They hold no decisions: the host decides and refuses.
+//! Commands that talk to a running host: over its control socket, or, with an operator file, signed, over NATS or HTTPS. They
+//! hold no decisions: the host decides and refuses.
 
 use std::path::{Path, PathBuf};
 
@@ -8,10 +9,13 @@ use super::error::{CliError, exit};
 use super::located::{self, Located, RegistryArgs};
 use super::output::{Output, table};
 use super::{block_on, files, kept, locate};
-use crate::limits::{KEPT_BYTES, KEPT_COMPONENTS};
+use crate::control::Method;
+use crate::control::client::Client;
+use crate::limits::{EVIDENCE_BYTES, KEPT_BYTES, KEPT_COMPONENTS};
 use crate::rpc::control::control_client::ControlClient;
 use crate::rpc::control::{
-    Component, ReloadPolicyRequest, StartRequest, StatusReply, StatusRequest, StopRequest, start_reply,
+    Component, ListReply, ListRequest, LogsReply, LogsRequest, ReloadPolicyRequest, StartReply, StartRequest,
+    StatusReply, StatusRequest, StopReply, StopRequest, start_reply,
 };
 
 /// Which host.
@@ -25,11 +29,70 @@ pub struct TargetArgs {
     socket: Option<PathBuf>,
 }
 
+/// A host elsewhere.
+#[derive(Debug, Default, clap::Args)]
+pub struct ElsewhereArgs {
+    /// The operator file: who signs, whom to believe, the way to hosts. Without it the command is for the host of this machine.
+    #[arg(long, value_name = "FILE", requires = "host", conflicts_with_all = ["config", "socket"])]
+    operator: Option<PathBuf>,
+    /// The name of the host.
+    #[arg(long, value_name = "NAME", requires = "operator")]
+    host: Option<String>,
+}
+
+impl ElsewhereArgs {
+    /// The operator file and the host, where both are named.
+    fn named(&self) -> Option<(&Path, &str)> {
+        Some((self.operator.as_deref()?, self.host.as_deref()?))
+    }
+}
+
+/// Asks a host: the local one, or another one as an operator.
+macro_rules! ask {
+    ($target:expr, $elsewhere:expr, $method:expr, $call:ident, $request:expr) => {
+        match $elsewhere.named() {
+            Some((file, host)) => block_on(async { Client::open(file, host).await?.call($method, &$request).await }),
+            None => {
+                let socket = $target.socket()?;
+                block_on(async {
+                    let reply = connect(&socket).await?.$call($request).await;
+                    Ok(reply.map_err(|error| failed(&error))?.into_inner())
+                })
+            }
+        }
+    };
+}
+
+/// Arguments of `portcullis list`.
+#[derive(Debug, clap::Args)]
+pub struct ListArgs {
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    elsewhere: ElsewhereArgs,
+}
+
+/// Arguments of `portcullis logs`.
+#[derive(Debug, clap::Args)]
+pub struct LogsArgs {
+    /// Name of a component, or an instance id; without it, all.
+    component: Option<String>,
+    /// At most so many lines, the newest.
+    #[arg(long, default_value_t = 100)]
+    lines: u32,
+    #[command(flatten)]
+    target: TargetArgs,
+    #[command(flatten)]
+    elsewhere: ElsewhereArgs,
+}
+
 /// Arguments of `portcullis status`.
 #[derive(Debug, clap::Args)]
 pub struct StatusArgs {
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    elsewhere: ElsewhereArgs,
     /// Wait up to this many seconds for the host to be ready.
     #[arg(long, default_value_t = 0)]
     wait: u64,
@@ -38,8 +101,16 @@ pub struct StatusArgs {
 /// Arguments of `portcullis start`.
 #[derive(Debug, clap::Args)]
 pub struct StartArgs {
-    /// The component: a file, or oci://HOST/REPOSITORY:TAG, which is fetched to the host's state directory.
-    component: Located,
+    /// The component: a file, or oci://HOST/REPOSITORY:TAG, which is fetched to the host's state directory. On a host elsewhere:
+    /// oci://, or nothing for what is in its store; --name and --digest say what it must be.
+    #[arg(required_unless_present = "digest")]
+    component: Option<Located>,
+    /// The claimed name that it must have.
+    #[arg(long, value_name = "NAMESPACE:NAME", requires = "digest")]
+    name: Option<String>,
+    /// The digest that its bytes must have: `sha256:` and hexadecimal digits. The host verifies it with everything else.
+    #[arg(long, value_name = "DIGEST", requires = "name")]
+    digest: Option<String>,
     /// Its evidence, instead of COMPONENT.sigstore.json.
     #[arg(long = "bundle")]
     evidence: Vec<PathBuf>,
@@ -50,6 +121,8 @@ pub struct StartArgs {
     route: Option<String>,
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    elsewhere: ElsewhereArgs,
 }
 
 /// Arguments of `portcullis stop`.
@@ -59,6 +132,8 @@ pub struct StopArgs {
     component: String,
     #[command(flatten)]
     target: TargetArgs,
+    #[command(flatten)]
+    elsewhere: ElsewhereArgs,
 }
 
 /// A client of the control socket.
@@ -97,6 +172,8 @@ pub async fn connect(socket: &Path) -> Result<Control, CliError> {
 pub fn failed(status: &tonic::Status) -> CliError {
     match status.code() {
         tonic::Code::InvalidArgument => CliError::usage(status.message()),
+        tonic::Code::PermissionDenied => CliError::new(exit::DENIED, "control.denied", status.message())
+            .with_hint("the text above says what would allow it"),
         _ => {
             CliError::new(exit::TRANSPORT, "host.call-failed", format!("the host did not answer: {}", status.message()))
                 .with_hint("look at the log of the host")
@@ -106,6 +183,12 @@ pub fn failed(status: &tonic::Status) -> CliError {
 
 /// `portcullis status`: exit 0 if the host is ready, else 1.
 pub fn status(args: StatusArgs, out: &mut Output) -> Result<(), CliError> {
+    if let Some((file, host)) = args.elsewhere.named() {
+        let request = StatusRequest { wait_ready_ms: args.wait.saturating_mul(1_000) };
+        let reply: StatusReply =
+            block_on(async { Client::open(file, host).await?.call(Method::Status, &request).await })?;
+        return shown(&reply, out);
+    }
     let socket = args.target.socket()?;
     let reply = block_on(async {
         let until = tokio::time::Instant::now() + std::time::Duration::from_secs(args.wait);
@@ -122,7 +205,11 @@ pub fn status(args: StatusArgs, out: &mut Output) -> Result<(), CliError> {
         let reply = control.status(StatusRequest { wait_ready_ms }).await;
         Ok(reply.map_err(|error| failed(&error))?.into_inner())
     })?;
-    out.result(status_text(&reply), &status_json(&reply))?;
+    shown(&reply, out)
+}
+
+fn shown(reply: &StatusReply, out: &mut Output) -> Result<(), CliError> {
+    out.result(status_text(reply), &status_json(reply))?;
     if reply.ready {
         return Ok(());
     }
@@ -131,19 +218,35 @@ pub fn status(args: StatusArgs, out: &mut Output) -> Result<(), CliError> {
 }
 
 /// `portcullis list`.
-pub fn list(args: TargetArgs, out: &mut Output) -> Result<(), CliError> {
-    let socket = args.socket()?;
-    let reply = block_on(async {
-        let reply = connect(&socket).await?.status(StatusRequest { wait_ready_ms: 0 }).await;
-        Ok(reply.map_err(|error| failed(&error))?.into_inner())
-    })?;
+pub fn list(args: ListArgs, out: &mut Output) -> Result<(), CliError> {
+    let reply: ListReply = ask!(args.target, args.elsewhere, Method::List, list, ListRequest {})?;
     let json = reply.components.iter().map(component_json).collect::<Vec<_>>();
     out.result(components_text(&reply.components), &json.into())
 }
 
+/// `portcullis logs`.
+pub fn logs(args: LogsArgs, out: &mut Output) -> Result<(), CliError> {
+    let request = LogsRequest { target: args.component.clone().unwrap_or_default(), lines: args.lines };
+    let reply: LogsReply = ask!(args.target, args.elsewhere, Method::Logs, logs, request)?;
+    let rows = reply.lines.iter().map(|line| {
+        let at = shown_ms(line.at_ms);
+        vec![at, line.component.clone(), line.stream.clone(), line.text.clone()]
+    });
+    let json = reply.lines.iter().map(|line| {
+        serde_json::json!({
+            "at_ms": line.at_ms, "component": line.component, "instance": line.instance, "stream": line.stream,
+            "text": line.text,
+        })
+    });
+    let text = match reply.lines.is_empty() {
+        true => "nothing was written".to_owned(),
+        false => table(&rows.collect::<Vec<_>>()).trim_end().to_owned(),
+    };
+    out.result(text, &json.collect::<Vec<_>>().into())
+}
+
 /// `portcullis start`: the exit code of a refusal is the refusal's.
 pub fn start(args: StartArgs, out: &mut Output) -> Result<(), CliError> {
-    let socket = args.target.socket()?;
     let absolute =
         |path: PathBuf| std::path::absolute(&path).map(|path| path.display().to_string()).map_err(CliError::internal);
     let (route_host, route_path) = match args.route {
@@ -155,21 +258,50 @@ pub fn start(args: StartArgs, out: &mut Output) -> Result<(), CliError> {
             }
         },
     };
-    let (component, about) = match &args.component {
-        Located::File(path) => (path.clone(), files::with_evidence(path, &args.evidence)),
-        Located::Registry(text) => fetched(&socket, text, &args.registry, out)?,
-    };
-    let request = StartRequest {
-        component_path: absolute(component)?,
-        evidence_paths: args.evidence.into_iter().map(absolute).collect::<Result<_, _>>()?,
-        route_host,
-        route_path,
+    let route = StartRequest { route_host, route_path, ..StartRequest::default() };
+    let (request, about) = match (args.elsewhere.named().is_some(), &args.component, &args.digest) {
+        (_, Some(Located::File(path)), Some(_)) | (true, Some(Located::File(path)), _) => {
+            let message = format!("{} is a file of this machine", path.display());
+            return Err(CliError::usage(message)
+                .with_hint("push it, and name it as oci://HOST/REPOSITORY:TAG with --name and --digest"));
+        }
+        (true, Some(Located::Registry(_)), None) => {
+            return Err(CliError::usage("what a host elsewhere starts is named by its digest")
+                .with_hint("add --name NAMESPACE:NAME --digest sha256:.. as `portcullis verify` prints them"));
+        }
+        (_, reference, Some(digest)) => {
+            let text = match reference {
+                Some(Located::Registry(text)) => text.clone(),
+                _ => String::new(),
+            };
+            let about = if text.is_empty() { digest.clone() } else { text.clone() };
+            let read = |path: &PathBuf| files::read_bytes(path, EVIDENCE_BYTES, "evidence");
+            let request = StartRequest {
+                component: args.name.clone().unwrap_or_default(),
+                digest: digest.clone(),
+                reference: text,
+                evidence: args.evidence.iter().map(read).collect::<Result<_, _>>()?,
+                ..route
+            };
+            (request, about)
+        }
+        (false, located, None) => {
+            let (component, about) = match located {
+                Some(Located::File(path)) => (path.clone(), files::with_evidence(path, &args.evidence)),
+                Some(Located::Registry(text)) => fetched(&args.target.socket()?, text, &args.registry, out)?,
+                None => return Err(CliError::usage("there is nothing to start")),
+            };
+            let request = StartRequest {
+                component_path: absolute(component)?,
+                evidence_paths: args.evidence.iter().cloned().map(absolute).collect::<Result<_, _>>()?,
+                ..route
+            };
+            (request, about)
+        }
+        (true, None, None) => return Err(CliError::usage("there is nothing to start")),
     };
     let spinner = out.spinner("verifying and compiling");
-    let reply = block_on(async {
-        let reply = connect(&socket).await?.start(request).await;
-        Ok(reply.map_err(|error| failed(&error))?.into_inner())
-    });
+    let reply: Result<StartReply, _> = ask!(args.target, args.elsewhere, Method::Start, start, request);
     spinner.finish_and_clear();
     match reply?.result {
         Some(start_reply::Result::Started(component)) => {
@@ -219,11 +351,9 @@ fn fetched(
 
 /// `portcullis stop`.
 pub fn stop(args: StopArgs, out: &mut Output) -> Result<(), CliError> {
-    let socket = args.target.socket()?;
-    let stopped = block_on(async {
-        let reply = connect(&socket).await?.stop(StopRequest { target: args.component.clone() }).await;
-        Ok(reply.map_err(|error| failed(&error))?.into_inner().stopped)
-    })?;
+    let request = StopRequest { target: args.component.clone() };
+    let reply: StopReply = ask!(args.target, args.elsewhere, Method::Stop, stop, request)?;
+    let stopped = reply.stopped;
     if stopped == 0 {
         return Err(CliError::usage(format!("nothing called {} runs", args.component))
             .with_hint("`portcullis list` shows what runs"));
@@ -257,6 +387,9 @@ fn status_text(reply: &StatusReply) -> String {
         vec!["audit".to_owned(), reply.audit_path.clone()],
         vec!["requests".to_owned(), format!("{}, spoilt by guests {}", reply.requests, reply.guest_failures)],
     ];
+    if !reply.nats.is_empty() {
+        rows.push(vec!["nats".to_owned(), reply.nats.clone()]);
+    }
     rows.extend(reply.listening.iter().map(|socket| vec![socket.name.clone(), socket.address.clone()]));
     rows.extend(reply.processes.iter().map(|process| {
         let up = if process.up { format!("pid {}", process.pid) } else { "down".to_owned() };
@@ -315,6 +448,7 @@ pub fn status_json(reply: &StatusReply) -> serde_json::Value {
         "http": reply.http_address, "mtls": reply.mtls_address, "audit": reply.audit_path, "pool_profile": reply.pool_profile,
         "requests": reply.requests, "guest_failures": reply.guest_failures, "events_lost": reply.events_lost,
         "dangers": reply.dangers, "listening": listening, "audited": audited.collect::<Vec<_>>(),
+        "nats": reply.nats,
     })
 }
 
@@ -322,3 +456,10 @@ pub fn status_json(reply: &StatusReply) -> serde_json::Value {
 const REFUSAL_CHARS: usize = 72;
 /// Largest answer of a host.
 const MESSAGE_BYTES: usize = 16 << 20;
+
+/// Milliseconds since 1970 for people, in UTC.
+fn shown_ms(at: i64) -> String {
+    let moment = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(at) * 1_000_000);
+    let text = moment.ok().and_then(|at| at.format(&time::format_description::well_known::Rfc3339).ok());
+    text.unwrap_or_else(|| at.to_string())
+}

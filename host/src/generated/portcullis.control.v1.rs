@@ -43,6 +43,9 @@ pub struct StatusReply {
     /// Components in audit mode.
     #[prost(message, repeated, tag = "21")]
     pub audited: ::prost::alloc::vec::Vec<Audited>,
+    /// As whom the host is connected to NATS, and where; empty: it is not, or is not to be.
+    #[prost(string, tag = "22")]
+    pub nats: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Audited {
@@ -146,6 +149,18 @@ pub struct StartRequest {
     pub route_host: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
     pub route_path: ::prost::alloc::string::String,
+    /// The claimed name that it must have; over the network always, where a path is never taken.
+    #[prost(string, tag = "5")]
+    pub component: ::prost::alloc::string::String,
+    /// The digest of its bytes, "sha256:" and hexadecimal digits: it is in the host's store, or comes from `reference`.
+    #[prost(string, tag = "6")]
+    pub digest: ::prost::alloc::string::String,
+    /// An OCI reference to fetch it from; empty: it is in the store.
+    #[prost(string, tag = "7")]
+    pub reference: ::prost::alloc::string::String,
+    /// Its evidence; empty: what came with it.
+    #[prost(bytes = "vec", repeated, tag = "8")]
+    pub evidence: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartReply {
@@ -268,6 +283,58 @@ pub struct ScanReply {
     pub hits: u64,
     #[prost(uint64, tag = "2")]
     pub scanned: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListReply {
+    #[prost(message, repeated, tag = "1")]
+    pub components: ::prost::alloc::vec::Vec<Component>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogsRequest {
+    /// Component name or instance id; empty: all that the caller may read.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    /// At most so many, the newest.
+    #[prost(uint32, tag = "2")]
+    pub lines: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LogsReply {
+    #[prost(message, repeated, tag = "1")]
+    pub lines: ::prost::alloc::vec::Vec<LogLine>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogLine {
+    /// Milliseconds since 1970.
+    #[prost(int64, tag = "1")]
+    pub at_ms: i64,
+    #[prost(string, tag = "2")]
+    pub component: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub instance: ::prost::alloc::string::String,
+    /// "stdout", "stderr", or "host" for what the host has to say.
+    #[prost(string, tag = "4")]
+    pub stream: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub text: ::prost::alloc::string::String,
+}
+/// What answers a request over NATS or HTTPS: the reply message of the method, or why there is none.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Answer {
+    #[prost(oneof = "answer::Result", tags = "1, 2")]
+    pub result: ::core::option::Option<answer::Result>,
+}
+/// Nested message and enum types in `Answer`.
+pub mod answer {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Result {
+        #[prost(bytes, tag = "1")]
+        Reply(::prost::alloc::vec::Vec<u8>),
+        #[prost(message, tag = "2")]
+        Refused(super::Refused),
+    }
 }
 /// Generated client implementations.
 pub mod control_client {
@@ -624,6 +691,50 @@ pub mod control_client {
                 .insert(GrpcMethod::new("portcullis.control.v1.Control", "ScanForKeys"));
             self.inner.client_streaming(req, path, codec).await
         }
+        /// What runs, and what was refused at the start of the host or lately.
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.control.v1.Control/List",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("portcullis.control.v1.Control", "List"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// The last lines of components, and the host's reasons for starts that failed.
+        pub async fn logs(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LogsRequest>,
+        ) -> std::result::Result<tonic::Response<super::LogsReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.control.v1.Control/Logs",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("portcullis.control.v1.Control", "Logs"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -700,6 +811,16 @@ pub mod control_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::ScanChunk>>,
         ) -> std::result::Result<tonic::Response<super::ScanReply>, tonic::Status>;
+        /// What runs, and what was refused at the start of the host or lately.
+        async fn list(
+            &self,
+            request: tonic::Request<super::ListRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListReply>, tonic::Status>;
+        /// The last lines of components, and the host's reasons for starts that failed.
+        async fn logs(
+            &self,
+            request: tonic::Request<super::LogsRequest>,
+        ) -> std::result::Result<tonic::Response<super::LogsReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct ControlServer<T> {
@@ -1301,6 +1422,92 @@ pub mod control_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.control.v1.Control/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::ListRequest>
+                    for ListSvc<T> {
+                        type Response = super::ListReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.control.v1.Control/Logs" => {
+                    #[allow(non_camel_case_types)]
+                    struct LogsSvc<T: Control>(pub Arc<T>);
+                    impl<T: Control> tonic::server::UnaryService<super::LogsRequest>
+                    for LogsSvc<T> {
+                        type Response = super::LogsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LogsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Control>::logs(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LogsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

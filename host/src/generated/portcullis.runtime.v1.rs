@@ -11,6 +11,9 @@ pub struct ConfigureRequest {
     pub names: ::prost::alloc::vec::Vec<StaticName>,
     #[prost(bool, tag = "4")]
     pub http2: bool,
+    /// host::config::messaging::Messaging as JSON; empty: none.
+    #[prost(string, tag = "10")]
+    pub messaging_json: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StaticName {
@@ -244,6 +247,33 @@ pub struct Failure {
     pub kind: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub detail: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LinesRequest {
+    /// Claimed name or instance id; empty: all.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LinesReply {
+    #[prost(message, repeated, tag = "1")]
+    pub lines: ::prost::alloc::vec::Vec<Line>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Line {
+    /// Milliseconds since 1970.
+    #[prost(int64, tag = "1")]
+    pub at_ms: i64,
+    #[prost(string, tag = "2")]
+    pub component: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub instance: ::prost::alloc::string::String,
+    /// "stdout" or "stderr".
+    #[prost(string, tag = "4")]
+    pub stream: ::prost::alloc::string::String,
+    /// Escaped and cut.
+    #[prost(string, tag = "5")]
+    pub text: ::prost::alloc::string::String,
 }
 /// Generated client implementations.
 pub mod runtime_client {
@@ -506,6 +536,28 @@ pub mod runtime_client {
                 .insert(GrpcMethod::new("portcullis.runtime.v1.Runtime", "Events"));
             self.inner.server_streaming(req, path, codec).await
         }
+        /// The last lines that components wrote, also of instances that were unloaded lately.
+        pub async fn lines(
+            &mut self,
+            request: impl tonic::IntoRequest<super::LinesRequest>,
+        ) -> std::result::Result<tonic::Response<super::LinesReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/portcullis.runtime.v1.Runtime/Lines",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("portcullis.runtime.v1.Runtime", "Lines"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -566,6 +618,11 @@ pub mod runtime_server {
             &self,
             request: tonic::Request<super::EventsRequest>,
         ) -> std::result::Result<tonic::Response<Self::EventsStream>, tonic::Status>;
+        /// The last lines that components wrote, also of instances that were unloaded lately.
+        async fn lines(
+            &self,
+            request: tonic::Request<super::LinesRequest>,
+        ) -> std::result::Result<tonic::Response<super::LinesReply>, tonic::Status>;
     }
     #[derive(Debug)]
     pub struct RuntimeServer<T> {
@@ -988,6 +1045,49 @@ pub mod runtime_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/portcullis.runtime.v1.Runtime/Lines" => {
+                    #[allow(non_camel_case_types)]
+                    struct LinesSvc<T: Runtime>(pub Arc<T>);
+                    impl<T: Runtime> tonic::server::UnaryService<super::LinesRequest>
+                    for LinesSvc<T> {
+                        type Response = super::LinesReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::LinesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Runtime>::lines(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = LinesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

@@ -182,10 +182,14 @@ impl Cause {
             return Self::ServerExpired;
         }
         if has("not valid for name") || has("NotValidForName") {
-            return Self::WrongName(cut(after(text, "not valid for name").as_deref().unwrap_or_default()));
+            let name = text.split_once("for name \"").and_then(|(_, rest)| rest.split('"').next());
+            return Self::WrongName(cut(name.unwrap_or_default()));
         }
         if let Some(what) = after(text, "the peer ") {
             return Self::WrongServer(what);
+        }
+        if let Some(why) = after(text, "invalid peer certificate: the certificate") {
+            return Self::WrongServer(format!("shows what is no X.509-SVID: the certificate {why}"));
         }
         if let Some(why) = after(text, "the handshake could not be signed: ") {
             return Self::Credential(why);
@@ -297,7 +301,11 @@ mod tests {
             ("IO error: invalid peer certificate: UnknownIssuer", "wrong-authority"),
             ("IO error: invalid peer certificate: certificate not valid for name \"localhost\"", "wrong-name"),
             ("IO error: invalid peer certificate: certificate expired: verification time 3", "server-expired"),
-            ("IO error: invalid peer certificate: the peer is spiffe://a/b, expected spiffe://a/c", "wrong-server"),
+            ("IO error: invalid peer certificate: the peer is spiffe://a/b, not spiffe://a/c", "wrong-server"),
+            (
+                "IO error: invalid peer certificate: the certificate has 0 URI names, an X.509-SVID has one",
+                "wrong-server",
+            ),
             ("failed signing nonce: AuthError(no such file)", "credential"),
             ("IO error: nats: maximum control line exceeded", "too-long"),
             ("IO error: nats: 'Authentication Timeout'", "undecided"),

@@ -1,20 +1,20 @@
 //! Drives the client library: answers its callbacks, follows its events, asks the server whom it takes us for.
 //!
-//! The library calls before each attempt, also before the first; there it is decided how long to wait and which server comes
-//! next. What it tells of failures is taken from its list of servers, what servers say from its events.
+//! What it calls before each attempt is in [`attempts`]; here is what it tells afterwards, and what the server says.
+
+mod attempts;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, ReconnectToServer, ServerAddr, ServerError};
+use async_nats::{AuthError, Client, ConnectOptions, Event, ServerAddr, ServerError};
 use portcullis_identity::nats_tls::{CurrentCertificate, NatsRoots, client_config};
-use ring::rand::SecureRandom as _;
 use tokio::sync::{broadcast, watch};
 
+use self::attempts::Attempt;
 use super::cause::Cause;
 use super::credentials::Credentials;
-use super::pace::Pace;
 use super::settings::Settings;
 use super::standing::{Denied, Standing};
 use super::{Counts, NatsError, State};
@@ -42,19 +42,6 @@ pub(super) struct Shared {
     closed: watch::Sender<bool>,
     attempt: Mutex<Attempt>,
     counts: [AtomicU64; 4],
-}
-
-/// What is known of the last attempt and the ones before.
-#[derive(Debug, Default)]
-struct Attempt {
-    pace: Pace,
-    next: usize,
-    tried: Option<String>,
-    /// What the server or we ourselves said of the connection that is ending, or of the attempt.
-    said: Option<Cause>,
-    verified_at: Option<Instant>,
-    /// It ended because we wanted it to.
-    ours: bool,
 }
 
 impl Driver {
@@ -256,111 +243,6 @@ impl Shared {
         self.down(cause);
     }
 
-    /// Before each attempt: learns from the last one, waits, and says which server is next.
-    async fn next(self: Arc<Self>, servers: Vec<async_nats::Server>) -> ReconnectToServer {
-        // What a server said before it hung up comes by way of another task.
-        tokio::time::sleep(BEHIND).await;
-        let mut wanted = self.wanted.subscribe();
-        self.learn(&servers);
-        loop {
-            let pause = self.attempt().pace.pause(servers.len(), random());
-            tokio::select! {
-                biased;
-                () = closed(&self.closed) => std::future::pending().await,
-                _ = wanted.changed() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-            if !self.settings.certificate {
-                break;
-            }
-            match self.credentials.certificate().await {
-                Ok(certificate) => {
-                    self.certificate.set(Some(certificate));
-                    break;
-                }
-                Err(why) => {
-                    // Without it the server would refuse: it is not even asked.
-                    self.certificate.set(None);
-                    self.down(Cause::Credential(why));
-                    self.attempt().pace.failed(false);
-                }
-            }
-        }
-        self.count(ATTEMPTS);
-        match self.choose(&servers) {
-            Some(addr) => ReconnectToServer { addr, delay: Some(Duration::ZERO) },
-            // There is always one: the configuration says so.
-            None => std::future::pending().await,
-        }
-    }
-
-    /// The next server in turn.
-    fn choose(&self, servers: &[async_nats::Server]) -> Option<ServerAddr> {
-        let mut attempt = self.attempt();
-        let addr = servers.get(attempt.next % servers.len().max(1)).map(|server| server.addr.clone());
-        attempt.next = attempt.next.wrapping_add(1);
-        attempt.tried = addr.as_ref().map(|addr| addr.as_url_str().to_owned());
-        attempt.ours = false;
-        addr
-    }
-
-    /// Finds out how the last attempt, or the connection that came of it, ended.
-    fn learn(&self, servers: &[async_nats::Server]) {
-        let mut attempt = self.attempt();
-        let Some(tried) = attempt.tried.take() else {
-            attempt.next = usize::from(random());
-            return;
-        };
-        let ours = std::mem::take(&mut attempt.ours);
-        let said = attempt.said.take();
-        let stood = attempt.verified_at.take().map(|at| at.elapsed());
-        let error = servers.iter().find(|server| server.addr.as_url_str() == tried && server.failed_attempts > 0);
-        let error = error.and_then(|server| server.last_error.as_deref()).map(Cause::of_attempt);
-        let cause = match (said, error) {
-            // Ours is more exact than "failed signing nonce".
-            (Some(cause), _) | (None, Some(cause)) => cause,
-            (None, None) => Cause::Lost,
-        };
-        if stood.is_some_and(|stood| stood >= STOOD) {
-            attempt.pace.begin_anew();
-        } else if !ours || cause.is_refusal() {
-            attempt.pace.failed(cause.is_refusal());
-        }
-        let refusals = attempt.pace.refusals();
-        drop(attempt);
-        if cause.is_refusal() {
-            self.count(REFUSED);
-        }
-        let shown = if ours && cause == Cause::Lost { Cause::Connecting } else { cause };
-        match shown {
-            Cause::Connecting => {}
-            _ => tracing::warn!(server = tried, refusals, "no connection to NATS: {shown}; hint: {}", shown.hint()),
-        }
-        self.down(shown);
-    }
-
-    /// What CONNECT says, over the nonce of the server.
-    async fn show(self: Arc<Self>, nonce: Vec<u8>) -> Result<Auth, AuthError> {
-        match self.credentials.for_connect(&nonce).await {
-            Ok(mut secrets) => {
-                let mut auth = Auth::new();
-                auth.jwt = secrets.jwt.take().map(|mut text| std::mem::take(&mut *text));
-                auth.nkey = secrets.nkey.take();
-                auth.signature = secrets.signature.take();
-                auth.username = secrets.user.take();
-                auth.password = secrets.password.take().map(|mut text| std::mem::take(&mut *text));
-                auth.token = secrets.token.take().map(|mut text| std::mem::take(&mut *text));
-                Ok(auth)
-            }
-            Err(why) => {
-                let cause = Cause::Credential(why);
-                self.attempt().said = Some(cause.clone());
-                self.down(cause);
-                Err(AuthError::new("nothing to show"))
-            }
-        }
-    }
-
     /// Verifies each connection, again and again, and connects anew when there is something new to show.
     async fn watch(self: Arc<Self>, client: Client) {
         let (mut connected, mut changes) = (self.connected.subscribe(), self.credentials.changes());
@@ -414,6 +296,8 @@ impl Shared {
                     });
                 }
             }
+            // It broke off meanwhile: that is another matter.
+            Err(Cause::Unverified) if client.connection_state() != async_nats::connection::State::Connected => {}
             Err(cause) => {
                 self.attempt().said.get_or_insert(cause.clone());
                 self.down(cause);
@@ -428,21 +312,10 @@ async fn closed(closed: &watch::Sender<bool>) {
     let _ = closed.subscribe().wait_for(|closed| *closed).await;
 }
 
-fn random() -> u8 {
-    let mut byte = [0];
-    let _ = ring::rand::SystemRandom::new().fill(&mut byte);
-    let [byte] = byte;
-    byte
-}
-
 /// Whom the server takes us for.
 const USER_INFO: &str = "$SYS.REQ.USER.INFO";
-/// How long a connection must have counted before an end of it counts as a new beginning.
-const STOOD: Duration = Duration::from_secs(10);
 /// How often the client library asks whether the server is there.
 const PING: Duration = Duration::from_secs(10);
-/// How far an event of the client library may be behind.
-const BEHIND: Duration = Duration::from_millis(10);
 /// Denials that may wait for whoever follows them.
 const DENIALS: usize = 256;
 const ATTEMPTS: usize = 0;

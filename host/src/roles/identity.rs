@@ -43,7 +43,7 @@ use serde::{Deserialize, Serialize};
 use self::authority::ForSupervisor;
 use self::for_host::ForHost;
 use self::keeper::Keeper;
-use self::nats::ForNats;
+use self::nats::{ForNats, Whose};
 pub use self::workload_api::Caller;
 use self::workload_api::WorkloadApi;
 use self::workloads::ForRuntime;
@@ -142,7 +142,8 @@ async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot
     let workload_api = WorkloadApi::start(Arc::clone(&keeper), boot.wit_svid);
     federation::start(&keeper, &keeper.dials, &boot.federation, &boot.folder)?;
     let (gone, supervisor_gone) = tokio::sync::oneshot::channel();
-    let for_nats = NatsSecretsServer::new(ForNats::new(Arc::clone(&keeper), boot.nats.as_ref().map(|nats| &nats.host)));
+    let link = boot.nats.as_ref().map(|nats| &nats.host);
+    let for_nats = NatsSecretsServer::new(ForNats::new(Arc::clone(&keeper), Whose::Host, link));
     let mut handed = Handed { keeper: Arc::clone(&keeper), boot, runtime: None, workload_api };
     let handle = tokio::runtime::Handle::current();
     std::thread::Builder::new().name("handover".to_owned()).spawn(move || {
@@ -154,8 +155,9 @@ async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot
     })?;
     let for_host = OwnServer::new(ForHost::new(Arc::clone(&keeper))).max_decoding_message_size(MESSAGE_BYTES);
     let service = AuthorityServer::new(ForSupervisor(keeper)).max_decoding_message_size(MESSAGE_BYTES);
+    let services = tonic::service::Routes::new(service).add_service(for_host).add_service(for_nats);
     tokio::select! {
-        served = crate::rpc::serve(supervisor, tonic::service::Routes::new(service).add_service(for_host).add_service(for_nats)) => served,
+        served = crate::rpc::serve(supervisor, services) => served,
         _ = supervisor_gone => Ok(()),
     }
 }
@@ -188,7 +190,7 @@ impl Handed {
         let Some(fd) = packet.fds.into_iter().next() else { return };
         let service = WorkloadsServer::new(ForRuntime(Arc::clone(&self.keeper)));
         let link = self.boot.nats.as_ref().and_then(|nats| nats.data.as_ref());
-        let for_nats = NatsSecretsServer::new(ForNats::new(Arc::clone(&self.keeper), link));
+        let for_nats = NatsSecretsServer::new(ForNats::new(Arc::clone(&self.keeper), Whose::Runtime, link));
         let new = tokio::spawn(crate::rpc::serve(fd, tonic::service::Routes::new(service).add_service(for_nats)));
         if let Some(old) = self.runtime.replace(new) {
             old.abort();

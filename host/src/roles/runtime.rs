@@ -22,7 +22,6 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 use wasmtime::component::Linker;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use crate::config::Limits;
 use crate::limits;
@@ -35,15 +34,18 @@ use crate::rpc::runtime::{
     PushPolicyReply, PushPolicyRequest, SetRoutesReply, SetRoutesRequest, StatusReply, StatusRequest, UnloadReply,
     UnloadRequest,
 };
-use crate::runtime::component::{Loaded, Shared};
+use crate::rpc::runtime::{LinesReply, LinesRequest};
+use crate::runtime::component::{Entries, Loaded, Shared};
 use crate::runtime::engine::{self, PoolProfile};
 use crate::runtime::events::Events;
 use crate::runtime::gateway::Gateway;
 use crate::runtime::guest::Lanes;
 use crate::runtime::handshake::{RemoteSigner, SignerThread};
 use crate::runtime::identity::{IdentityClient, IdentityError, following};
+use crate::runtime::lines::Lines;
 use crate::runtime::linking;
 use crate::runtime::live::Live;
+use crate::runtime::messaging::{Messaging, subscribing};
 use crate::runtime::resolve::Resolver;
 use crate::runtime::routes::Routes;
 
@@ -224,7 +226,7 @@ impl Process {
             let mut linker = Linker::new(&shared.engine);
             linking::link(&mut linker, &links).map_err(|error| format!("{error:#}"))?;
             let pre = linker.instantiate_pre(&component).map_err(|error| format!("{error:#}"))?;
-            ProxyPre::new(pre).map_err(|error| format!("{error:#}"))
+            Entries::of(&pre).map_err(|error| format!("{error:#}"))
         })
         .await
         .map_err(|error| error.to_string())??;
@@ -239,6 +241,7 @@ impl Process {
                 old.stop();
             }
         }
+        tokio::spawn(subscribing::run(Arc::clone(&loaded)));
         tokio::spawn(keep_svid(loaded));
         Ok(())
     }
@@ -351,6 +354,11 @@ impl Service for Process {
         let profile = PoolProfile::of_this_machine();
         let engine = engine::serving(&limits, profile).map_err(|error| Status::internal(format!("{error:#}")))?;
         tick(engine.clone()).map_err(internal)?;
+        let messaging = match request.messaging_json.as_str() {
+            "" => None,
+            json => Some(serde_json::from_str(json).map_err(invalid)?),
+        };
+        let places = usize::try_from(limits.concurrent_requests).unwrap_or(usize::MAX >> 4);
         let shared = Arc::new(Shared {
             engine,
             limits,
@@ -362,6 +370,9 @@ impl Service for Process {
             resolver: Resolver::new(names),
             lanes: Arc::new(Lanes::new(self.low.clone())),
             outgoing: Arc::new(tokio::sync::Semaphore::new(limits::OUTGOING)),
+            places: Arc::new(tokio::sync::Semaphore::new(places)),
+            lines: Lines::default(),
+            messaging: Messaging::new(messaging),
             requests: AtomicU64::new(0),
             refused_busy: AtomicU64::new(0),
             guest_failures: AtomicU64::new(0),
@@ -380,8 +391,9 @@ impl Service for Process {
         }
         let identity = self.handed.identity.lock().ok().and_then(|mut fd| fd.take());
         if let Some(fd) = identity {
-            tokio::spawn(follow_identity(shared, fd));
+            tokio::spawn(follow_identity(Arc::clone(&shared), fd));
         }
+        tokio::spawn(Messaging::start(shared));
         Ok(Response::new(ConfigureReply {}))
     }
 
@@ -444,9 +456,15 @@ impl Service for Process {
         let within = Duration::from_millis(request.into_inner().within_ms);
         self.draining.send_replace(true);
         let running = self.running()?;
+        running.shared.messaging.drain();
         let unfinished = running.gateway.drain(within).await;
         running.shared.events.handed_over(limits::SIGN_TIMEOUT).await;
         Ok(Response::new(DrainReply { unfinished }))
+    }
+
+    async fn lines(&self, request: Request<LinesRequest>) -> Result<Response<LinesReply>, Status> {
+        let lines = self.running()?.shared.lines.of(&request.into_inner().target);
+        Ok(Response::new(LinesReply { lines }))
     }
 
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {

@@ -10,6 +10,7 @@ use portcullis_identity::web::WebConnector;
 use portcullis_policies::{ComponentFacts, Denial, Grant, Identity, IdentityAction, Slice};
 use tokio::sync::{Semaphore, watch};
 use wasmtime::Engine;
+use wasmtime::component::InstancePre;
 use wasmtime_wasi_http::p2::bindings::ProxyPre;
 
 use super::context::Ctx;
@@ -17,9 +18,12 @@ use super::events::Events;
 use super::guest::Lanes;
 use super::handshake::SignerThread;
 use super::identity::IdentityClient;
+use super::lines::Lines;
 use super::live::Live;
+use super::messaging::Messaging;
 use super::resolve::Resolver;
 use super::standing::linked;
+use super::wit::messaging::MessagesPre as HandlerPre;
 use crate::config::Limits;
 use crate::rpc::runtime::event::What;
 
@@ -46,6 +50,12 @@ pub struct Shared {
     pub lanes: Arc<Lanes>,
     /// Places for outgoing connections.
     pub outgoing: Arc<Semaphore>,
+    /// Places for requests and messages at work.
+    pub places: Arc<Semaphore>,
+    /// The last lines that guests wrote.
+    pub lines: Lines,
+    /// Messages over NATS.
+    pub messaging: Messaging,
     /// Requests taken.
     pub requests: AtomicU64,
     /// Requests refused since all places were taken.
@@ -89,11 +99,29 @@ impl InForce {
     }
 }
 
+/// What a component can be called by, pre-linked: at least one of them.
+pub struct Entries {
+    http: Option<ProxyPre<Ctx>>,
+    messages: Option<HandlerPre<Ctx>>,
+}
+
+impl Entries {
+    /// Those that a component has. One without any is of no use.
+    pub fn of(pre: &InstancePre<Ctx>) -> wasmtime::Result<Self> {
+        let messages = HandlerPre::new(pre.clone()).ok();
+        match ProxyPre::new(pre.clone()) {
+            Ok(http) => Ok(Self { http: Some(http), messages }),
+            Err(_) if messages.is_some() => Ok(Self { http: None, messages }),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// One instance, in the sense of an admission: the code may run many times at once.
 pub struct Loaded {
     facts: ComponentFacts,
     spiffe_id: SpiffeId,
-    pre: ProxyPre<Ctx>,
+    entries: Entries,
     links: Vec<String>,
     in_force: ArcSwap<InForce>,
     /// Counts changes of what is in force.
@@ -107,7 +135,7 @@ impl Loaded {
     pub fn new(
         facts: ComponentFacts,
         spiffe_id: SpiffeId,
-        pre: ProxyPre<Ctx>,
+        entries: Entries,
         links: Vec<String>,
         slice: Arc<Slice>,
         shared: Arc<Shared>,
@@ -115,7 +143,7 @@ impl Loaded {
         Self {
             facts,
             spiffe_id,
-            pre,
+            entries,
             in_force: ArcSwap::from_pointee(InForce::new(slice, &links)),
             links,
             changes: watch::Sender::new(0),
@@ -144,9 +172,14 @@ impl Loaded {
         &self.spiffe_id
     }
 
-    /// The pre-linked code.
-    pub fn pre(&self) -> &ProxyPre<Ctx> {
-        &self.pre
+    /// The code that serves HTTP, where it does.
+    pub fn http(&self) -> Option<&ProxyPre<Ctx>> {
+        self.entries.http.as_ref()
+    }
+
+    /// The code that handles messages, where it does.
+    pub fn handler(&self) -> Option<&HandlerPre<Ctx>> {
+        self.entries.messages.as_ref()
     }
 
     /// The slice of policy in force.
@@ -199,11 +232,21 @@ impl Loaded {
         self.stopped.store(true, Ordering::Release);
         self.shared.identity.forget(self.instance());
         self.shared.live.stop(self.instance());
+        self.shared.messaging.forget(self.instance());
+        // Whoever follows changes sees that it is over.
+        self.changes.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Whether it was stopped.
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
+    }
+}
+
+impl fmt::Debug for Entries {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (http, messages) = (self.http.is_some(), self.messages.is_some());
+        f.debug_struct("Entries").field("http", &http).field("messages", &messages).finish()
     }
 }
 

@@ -9,6 +9,7 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use super::budget::Budget;
 use super::component::Loaded;
 use super::egress::Egress;
+use super::messaging::delivery::Delivery;
 use super::serving::Caller;
 use super::stdio::GuestLog;
 
@@ -20,6 +21,7 @@ pub struct Ctx {
     egress: Egress,
     budget: Budget,
     caller: Option<Caller>,
+    delivery: Option<Arc<Delivery>>,
 }
 
 impl Ctx {
@@ -41,7 +43,18 @@ impl Ctx {
             egress: Egress::new(Arc::clone(who)),
             budget: Budget::new(limits),
             caller,
+            delivery: None,
         }
+    }
+
+    /// The same, to handle a message.
+    pub fn for_message(who: &Arc<Loaded>, delivery: Arc<Delivery>) -> Self {
+        Self { delivery: Some(delivery), ..Self::new(who, None) }
+    }
+
+    /// The message that is handled, where one is.
+    pub fn delivery(&self) -> Option<&Arc<Delivery>> {
+        self.delivery.as_ref()
     }
 
     /// The component that runs.

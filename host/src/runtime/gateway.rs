@@ -51,7 +51,7 @@ impl Gateway {
     pub fn new(shared: Arc<Shared>, http2: bool) -> Arc<Self> {
         let count = |n: u32| Arc::new(Semaphore::new(usize::try_from(n).unwrap_or(usize::MAX >> 4)));
         Arc::new(Self {
-            places: count(shared.limits.concurrent_requests),
+            places: Arc::clone(&shared.places),
             connections: count(shared.limits.connections),
             routes: ArcSwap::default(),
             draining: watch::Sender::new(false),
@@ -263,6 +263,9 @@ impl Gateway {
             return text(StatusCode::NOT_FOUND, "no component is routed here");
         };
         let who = &who;
+        if who.http().is_none() {
+            return text(StatusCode::NOT_FOUND, "the component that is routed here serves no HTTP");
+        }
         if let Some(handshake) = &side.handshake {
             if handshake.shown != *who.spiffe_id() {
                 return text(

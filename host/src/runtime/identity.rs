@@ -305,6 +305,11 @@ impl IdentityClient {
         Ok(client.watch_bundle(WatchBundleRequest {}).await.map_err(unavailable)?.into_inner())
     }
 
+    /// The present connection.
+    pub fn channel(&self) -> Option<Channel> {
+        self.channel.load_full().map(|channel| channel.as_ref().clone())
+    }
+
     /// A client over the present connection.
     pub fn client(&self) -> Result<WorkloadsClient<Channel>, IdentityError> {
         match self.channel.load_full() {

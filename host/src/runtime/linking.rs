@@ -16,7 +16,7 @@ use wasmtime_wasi_http::{WasiHttp, WasiHttpView};
 use wasmtime_wasi_io::bindings::wasi::io;
 
 use super::context::Ctx;
-use super::wit::{portcullis, wasmcloud};
+use super::wit::{messaging, portcullis, wasmcloud};
 
 type Add = fn(&mut Linker<Ctx>) -> wasmtime::Result<()>;
 
@@ -75,6 +75,12 @@ const SERVED: &[(&str, Add)] = &[
     }),
     ("wasmcloud:identity/store", |l| {
         wasmcloud::wasmcloud::identity::store::add_to_linker::<Ctx, HasSelf<Ctx>>(l, |ctx| ctx)
+    }),
+    ("wasmcloud:messaging/types", |l| {
+        messaging::wasmcloud::messaging::types::add_to_linker::<Ctx, HasSelf<Ctx>>(l, |ctx| ctx)
+    }),
+    ("wasmcloud:messaging/consumer", |l| {
+        messaging::wasmcloud::messaging::consumer::add_to_linker::<Ctx, HasSelf<Ctx>>(l, |ctx| ctx)
     }),
 ];
 

@@ -160,16 +160,11 @@ where
     B: Body<Data = Bytes, Error = Error> + Send + 'static,
 {
     let shared = who.shared();
-    let mut store = Store::new(&shared.engine, Ctx::new(who, side.caller.clone()));
-    store.limiter(Ctx::budget);
-    store.set_hostcall_fuel(usize::try_from(shared.limits.hostcall_bytes).unwrap_or(usize::MAX));
-    store.set_max_component_handles(usize::try_from(shared.limits.handles).unwrap_or(usize::MAX));
-    let meter = Arc::new(Meter::default());
-    meter.arm(&mut store, shared.limits.cpu());
+    let pre = who.http().ok_or_else(|| wasmtime::Error::msg("it serves no HTTP"))?.clone();
+    let (mut store, meter) = store(who, Ctx::new(who, side.caller.clone()));
     let (tell, head) = oneshot::channel();
     let request = store.data_mut().http().new_incoming_request((side.scheme)(), request)?;
     let outparam = store.data_mut().http().new_response_outparam(tell)?;
-    let pre = who.pre().clone();
     let ending = meter.ending();
     let future = Box::pin(async move {
         // Dropped from below: the end is marked, then the store goes, and only then its place is free for another.
@@ -182,7 +177,20 @@ where
     Ok((GuestCall::new(future, meter, Arc::clone(&shared.lanes)), head))
 }
 
-fn failure_report(who: &Arc<Loaded>) -> Box<dyn FnOnce(&GuestFailure) + Send> {
+/// A store for one call, with the limits that each has.
+pub fn store(who: &Arc<Loaded>, context: Ctx) -> (Store<Ctx>, Arc<Meter>) {
+    let shared = who.shared();
+    let mut store = Store::new(&shared.engine, context);
+    store.limiter(Ctx::budget);
+    store.set_hostcall_fuel(usize::try_from(shared.limits.hostcall_bytes).unwrap_or(usize::MAX));
+    store.set_max_component_handles(usize::try_from(shared.limits.handles).unwrap_or(usize::MAX));
+    let meter = Arc::new(Meter::default());
+    meter.arm(&mut store, shared.limits.cpu());
+    (store, meter)
+}
+
+/// Reports that a guest spoilt what it was to do.
+pub fn failure_report(who: &Arc<Loaded>) -> Box<dyn FnOnce(&GuestFailure) + Send> {
     let who = Arc::clone(who);
     Box::new(move |failure| {
         let shared = who.shared();

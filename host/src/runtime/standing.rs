@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use portcullis_policies::{Caller, Denial, Grant, HttpSend};
+use portcullis_policies::{Caller, Denial, Grant, HttpSend, Subscribe};
 use tokio::sync::watch;
 
 use super::component::Loaded;
@@ -31,6 +31,8 @@ pub enum Granted {
     Call(Caller),
     /// A request may go where its grant says, and to this address.
     Http(Grant<HttpSend>, SocketAddr),
+    /// Messages may be received.
+    Messages(Arc<Grant<Subscribe>>),
 }
 
 /// Why it is over, as it was reported.
@@ -113,6 +115,13 @@ impl Standing {
                 })?;
                 Ok(())
             }
+            Granted::Messages(subscribe) => {
+                let (pattern, queue) = (subscribe.pattern().as_str(), subscribe.queue());
+                let _grant = slice
+                    .subscribe(pattern, queue)
+                    .map_err(|denial| (denial, messaged("subscribe", pattern, queue)))?;
+                in_force.links().map_err(|(interface, denial)| (denial.clone(), linked(interface)))
+            }
         }
     }
 }
@@ -124,6 +133,13 @@ pub fn called(caller: &Caller) -> What {
         Caller::Workload(id) => id.clone(),
     };
     What::Call(rpc::Call { caller })
+}
+
+/// What is reported of a message that was to be sent, or of a subscription.
+pub fn messaged(action: &str, subject: &str, queue: &str) -> What {
+    // What is longer is malformed, and so is what is left of it.
+    let subject = subject.chars().take(SUBJECT_CHARS).collect();
+    What::Messaging(rpc::Messaging { action: action.to_owned(), subject, queue: queue.to_owned() })
 }
 
 /// What is reported of a link that is not granted any more.
@@ -139,3 +155,6 @@ impl fmt::Debug for Standing {
             .finish_non_exhaustive()
     }
 }
+
+/// Longest part of a subject that is reported; subjects have at most 255 bytes.
+const SUBJECT_CHARS: usize = 300;

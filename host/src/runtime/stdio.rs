@@ -13,6 +13,7 @@ use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 
 use super::component::Loaded;
 use crate::limits::{LOG_LINES_PER_REQUEST, LOG_TEXT};
+use crate::rpc::runtime::Line;
 
 /// Where one stream of one request goes.
 #[derive(Debug, Clone)]
@@ -76,6 +77,9 @@ impl Writer {
             n if n < LOG_LINES_PER_REQUEST => {
                 let text = escape(&line, cut);
                 tracing::info!(target: "guest", component, instance, stream, text);
+                let at_ms = i64::try_from(crate::clock::now().unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+                let (component, instance, stream) = (component.to_owned(), instance.to_owned(), stream.to_owned());
+                self.log.who.shared().lines.keep(Line { at_ms, component, instance, stream, text });
             }
             LOG_LINES_PER_REQUEST => {
                 tracing::warn!(target: "guest", component, instance, "writes more lines than a request may: the rest is dropped");

@@ -1,4 +1,4 @@
-//! Bindings of the two identity packages under `wit/`, made by wasmtime at build time. Nothing here decides anything.
+//! Bindings of the packages under `wit/`, made by wasmtime at build time. Nothing here decides anything.
 
 /// `portcullis:identity@0.1.0`.
 #[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
@@ -17,5 +17,16 @@ pub mod wasmcloud {
         path: "../wit/wasmcloud-identity",
         world: "wasmcloud:identity/imports",
         imports: { default: async },
+    });
+}
+
+/// `wasmcloud:messaging@0.2.0`.
+#[allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic, reason = "generated code")]
+pub mod messaging {
+    wasmtime::component::bindgen!({
+        path: "../wit/wasmcloud-messaging",
+        world: "wasmcloud:messaging/messages",
+        imports: { default: async },
+        exports: { default: async },
     });
 }

@@ -68,8 +68,8 @@ impl Admitted {
         if !not_served.is_empty() {
             return Err(NotAdmitted::NotServed(not_served));
         }
-        let handler = format!("{HANDLER}@");
-        if !verified.interfaces().exports().iter().any(|export| export.to_string().starts_with(&handler)) {
+        let is_handler = |export: &str| ENTRIES.iter().any(|entry| export.starts_with(entry));
+        if !verified.interfaces().exports().iter().any(|export| is_handler(&export.to_string())) {
             return Err(NotAdmitted::NoHandler);
         }
         Ok(Self {
@@ -153,5 +153,9 @@ impl Admitted {
     }
 }
 
-/// What a component must export to be called.
+/// What a component must export to be called: one of these.
 pub const HANDLER: &str = "wasi:http/incoming-handler";
+/// The same for messages.
+pub const MESSAGE_HANDLER: &str = "wasmcloud:messaging/handler";
+/// Both, in the versions that are called here.
+const ENTRIES: [&str; 2] = ["wasi:http/incoming-handler@", "wasmcloud:messaging/handler@0.2."];

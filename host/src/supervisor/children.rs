@@ -160,6 +160,8 @@ async fn start_identity(host: &Arc<Host>) -> io::Result<IdentityUp> {
         federation: host.config.federation.clone(),
         oidc: host.config.oidc.clone(),
         broker: host.config.broker.clone(),
+        host_name: host.config.membership.as_ref().and_then(crate::config::cluster::Cluster::host_id),
+        nats: host.config.nats.clone(),
     };
     child.boot(serde_json::to_value(boot)?, &borrow([&theirs, &sink_theirs]))?;
     let service = AuditServer::new(AuditSink::new(Arc::clone(host))).max_decoding_message_size(MESSAGE_BYTES);
@@ -221,6 +223,7 @@ async fn start_runtime(host: &Arc<Host>) -> io::Result<RuntimeUp> {
         limits_json: serde_json::to_string(&host.config.limits)?,
         names: names.collect(),
         http2: host.config.listen.http2,
+        messaging_json: super::messaging::told(host)?,
     };
     up.client().configure(configure).await.map_err(io::Error::other)?;
     push_policy(host, &up).await?;

@@ -1,29 +1,39 @@
-//! The local control plane: one service on an owner-only Unix socket, for the command line of the same user.
+//! The control plane: one service on an owner-only Unix socket, for the command line of the same user, and the methods that
+//! operators may use over NATS and HTTPS ([`remote`]).
 //!
 //! The socket is 0600 in a 0700 folder, and each caller's uid is asked of the kernel besides: only the host's own uid and
-//! root are served.
+//! root are served. What either way asks for is done in [`acts`], where policy is asked who may.
+
+mod acts;
+mod allowed;
+pub mod notices;
+mod over_https;
+mod over_nats;
+pub mod remote;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_identity::rpc::{RotateRequest, TaintRequest};
+use portcullis_policies::Operator;
 use tokio::net::{UnixListener, UnixStream};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 
+use self::acts::Proof;
+use super::Host;
 use super::refused::Refused;
-use super::{Host, StartSpec};
 use crate::cli::error::exit;
-use crate::config::{Route, check_route};
 use crate::rpc::control::control_server::{Control as Service, ControlServer};
 use crate::rpc::control::{
     AuditModeReply, AuditModeRequest, Audited, BundleReply, BundleRequest, Component, ExplainReply, ExplainRequest,
-    IdentityReply, IdentityRevokeRequest, IdentityRotateRequest, IdentityShowRequest, IdentityTaintRequest, Listening,
-    Process, ReloadPolicyReply, ReloadPolicyRequest, ScanChunk, ScanReply, StartReply, StartRequest, StatusReply,
-    StatusRequest, StopReply, StopRequest, audit_mode_reply, identity_reply, start_reply,
+    IdentityReply, IdentityRevokeRequest, IdentityRotateRequest, IdentityShowRequest, IdentityTaintRequest, ListReply,
+    ListRequest, Listening, LogsReply, LogsRequest, Process, ReloadPolicyReply, ReloadPolicyRequest, ScanChunk,
+    ScanReply, StartReply, StartRequest, StatusReply, StatusRequest, StopReply, StopRequest, audit_mode_reply,
+    identity_reply, start_reply,
 };
 
 #[derive(Debug)]
@@ -85,46 +95,32 @@ async fn accept(host: &Host, listener: &UnixListener, own: u32) -> UnixStream {
 #[tonic::async_trait]
 impl Service for Control {
     async fn status(&self, request: Request<StatusRequest>) -> Result<Response<StatusReply>, Status> {
-        let wait = Duration::from_millis(request.into_inner().wait_ready_ms.min(MOST_WAIT_MS));
-        let until = tokio::time::Instant::now() + wait;
-        let mut problems = self.host.problems().await;
-        while !problems.is_empty() && tokio::time::Instant::now() < until {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-            problems = self.host.problems().await;
-        }
-        Ok(Response::new(self.reply(problems).await))
+        let who = who(&request)?;
+        told(acts::status(&self.host, &who, request.into_inner()).await)
+    }
+
+    async fn list(&self, request: Request<ListRequest>) -> Result<Response<ListReply>, Status> {
+        told(acts::list(&self.host, &who(&request)?))
+    }
+
+    async fn logs(&self, request: Request<LogsRequest>) -> Result<Response<LogsReply>, Status> {
+        let who = who(&request)?;
+        told(acts::logs(&self.host, &who, request.into_inner()).await)
     }
 
     async fn start(&self, request: Request<StartRequest>) -> Result<Response<StartReply>, Status> {
-        let request = request.into_inner();
-        let route = match request.route_path.is_empty() {
-            true => None,
-            false => {
-                let host = Some(request.route_host).filter(|host| !host.is_empty());
-                let route = Route { host, path: request.route_path, component: "-".to_owned() };
-                check_route(&route).map_err(Status::invalid_argument)?;
-                Some((route.host, route.path))
+        let who = who(&request)?;
+        match acts::start(&self.host, &who, request.into_inner(), &Proof::Local).await {
+            Ok(reply) => Ok(Response::new(reply)),
+            Err(refused) => {
+                Ok(Response::new(StartReply { result: Some(start_reply::Result::Refused(refused.to_rpc())) }))
             }
-        };
-        let spec = StartSpec {
-            path: PathBuf::from(request.component_path),
-            evidence: request.evidence_paths.into_iter().map(PathBuf::from).collect(),
-            route,
-        };
-        let host = Arc::clone(&self.host);
-        // A task of its own: a caller that goes away leaves nothing half done.
-        let started = tokio::spawn(async move { host.start_component(spec).await }).await;
-        let result = match started.map_err(|error| Status::internal(error.to_string()))? {
-            Ok(component) => start_reply::Result::Started(shown(&component)),
-            Err(refused) => start_reply::Result::Refused(refused.to_rpc()),
-        };
-        Ok(Response::new(StartReply { result: Some(result) }))
+        }
     }
 
     async fn stop(&self, request: Request<StopRequest>) -> Result<Response<StopReply>, Status> {
-        let (host, target) = (Arc::clone(&self.host), request.into_inner().target);
-        let stopped = tokio::spawn(async move { host.stop_component(&target).await }).await;
-        Ok(Response::new(StopReply { stopped: stopped.map_err(|error| Status::internal(error.to_string()))? }))
+        let who = who(&request)?;
+        told(acts::stop(&self.host, &who, request.into_inner(), &Proof::Local).await)
     }
 
     async fn reload_policy(&self, _: Request<ReloadPolicyRequest>) -> Result<Response<ReloadPolicyReply>, Status> {
@@ -236,58 +232,102 @@ impl Service for Control {
     }
 }
 
-impl Control {
-    async fn reply(&self, problems: Vec<String>) -> StatusReply {
-        let host = &self.host;
-        let runtime = host.runtime_status().await.unwrap_or_default();
-        let (http, mtls) = host.addresses();
-        let process = |role: &str, pid: Option<u32>, restarts| Process {
-            role: role.to_owned(),
-            pid: pid.unwrap_or_default(),
-            restarts,
-            up: pid.is_some(),
-        };
-        let identity_pid = host.identity_process.now().map(|up| up.child.pid);
-        let runtime_pid = host.runtime_process.now().map(|up| up.child.pid);
-        let mut components: Vec<Component> = host.running().iter().map(|component| shown(component)).collect();
-        if let Ok(refused) = host.refused.lock() {
-            components.extend(refused.iter().map(|(path, refused)| Component {
-                name: path.display().to_string(),
-                state: "refused".to_owned(),
-                detail: format!("{}: {}", refused.code, refused.message),
-                ..Component::default()
-            }));
-        }
-        StatusReply {
-            ready: problems.is_empty(),
-            problems,
-            policy_generation: host.policy().generation(),
-            trust_version: host.trust.read().ok().and_then(|trust| trust.version()).unwrap_or_default(),
-            processes: vec![
-                process("supervisor", Some(std::process::id()), 0),
-                process("identity", identity_pid, host.identity_process.restarts()),
-                process("runtime", runtime_pid, host.runtime_process.restarts()),
-            ],
-            components,
-            http_address: http.map(|address| address.to_string()).unwrap_or_default(),
-            mtls_address: mtls.map(|address| address.to_string()).unwrap_or_default(),
-            audit_path: host.state.audit_log().display().to_string(),
-            pool_profile: runtime.pool_profile,
-            requests: runtime.requests,
-            guest_failures: runtime.guest_failures,
-            events_lost: runtime.events_lost,
-            audited: host
-                .audited()
-                .iter()
-                .map(|(component, until)| Audited { component: component.to_owned(), until })
-                .collect(),
-            dangers: host.config.dangers.on().iter().map(|danger| (*danger).to_owned()).collect(),
-            listening: host
-                .endpoint_addresses()
-                .into_iter()
-                .map(|(name, address)| Listening { name: name.to_owned(), address: address.to_string() })
-                .collect(),
-        }
+/// How a host is, all of it.
+async fn reply(host: &Arc<Host>, problems: Vec<String>) -> StatusReply {
+    let runtime = host.runtime_status().await.unwrap_or_default();
+    let (http, mtls) = host.addresses();
+    let process = |role: &str, pid: Option<u32>, restarts| Process {
+        role: role.to_owned(),
+        pid: pid.unwrap_or_default(),
+        restarts,
+        up: pid.is_some(),
+    };
+    let identity_pid = host.identity_process.now().map(|up| up.child.pid);
+    let runtime_pid = host.runtime_process.now().map(|up| up.child.pid);
+    StatusReply {
+        ready: problems.is_empty(),
+        problems,
+        policy_generation: host.policy().generation(),
+        trust_version: host.trust.read().ok().and_then(|trust| trust.version()).unwrap_or_default(),
+        processes: vec![
+            process("supervisor", Some(std::process::id()), 0),
+            process("identity", identity_pid, host.identity_process.restarts()),
+            process("runtime", runtime_pid, host.runtime_process.restarts()),
+        ],
+        components: components(host),
+        http_address: http.map(|address| address.to_string()).unwrap_or_default(),
+        mtls_address: mtls.map(|address| address.to_string()).unwrap_or_default(),
+        audit_path: host.state.audit_log().display().to_string(),
+        pool_profile: runtime.pool_profile,
+        requests: runtime.requests,
+        guest_failures: runtime.guest_failures,
+        events_lost: runtime.events_lost,
+        nats: host.nats_standing().unwrap_or_default(),
+        audited: host
+            .audited()
+            .iter()
+            .map(|(component, until)| Audited { component: component.to_owned(), until })
+            .collect(),
+        dangers: host.config.dangers.on().iter().map(|danger| (*danger).to_owned()).collect(),
+        listening: host
+            .endpoint_addresses()
+            .into_iter()
+            .map(|(name, address)| Listening { name: name.to_owned(), address: address.to_string() })
+            .collect(),
+    }
+}
+
+/// What runs, and what was refused at the start of the host or lately.
+fn components(host: &Host) -> Vec<Component> {
+    let mut components: Vec<Component> = host.running().iter().map(|component| shown(component)).collect();
+    if let Ok(refused) = host.refused.lock() {
+        components.extend(refused.iter().map(|(path, refused)| Component {
+            name: path.display().to_string(),
+            state: "refused".to_owned(),
+            detail: format!("{}: {}", refused.code, refused.message),
+            ..Component::default()
+        }));
+    }
+    components.extend(host.notices.list());
+    components.extend(host.cluster.iter().flat_map(|cluster| cluster.failures()));
+    components
+}
+
+/// Who is at the other end of the local socket: the kernel knows.
+fn who<T>(request: &Request<T>) -> Result<Operator, Status> {
+    let peer = request.extensions().get::<UdsConnectInfo>().and_then(|info| info.peer_cred);
+    peer.map(|peer| Operator::Local(peer.uid())).ok_or_else(|| Status::internal("the kernel does not know the caller"))
+}
+
+/// A reply, or a refusal as an error of the call.
+fn told<T>(done: Result<T, Refused>) -> Result<Response<T>, Status> {
+    done.map(Response::new).map_err(|refused| match refused.exit {
+        exit::USAGE => Status::invalid_argument(refused.message),
+        exit::DENIED => Status::permission_denied(refused.message),
+        _ => Status::internal(refused.message),
+    })
+}
+
+/// Begins to serve operators over NATS and HTTPS, where that is configured.
+pub fn serve_operators(host: &Arc<Host>, https: Option<std::net::TcpListener>) {
+    let over_nats = host.config.nats.is_some() && host.config.membership.is_some();
+    if !over_nats && https.is_none() {
+        return;
+    }
+    if host.config.membership.is_none() {
+        tokio::spawn(super::own::follow(Arc::clone(host)));
+    }
+    let remote = Arc::new(remote::Remote::new(Arc::clone(host)));
+    if over_nats {
+        tokio::spawn(over_nats::serve(Arc::clone(host), Arc::clone(&remote)));
+    }
+    if let Some(listener) = https {
+        let host = Arc::clone(host);
+        tokio::spawn(async move {
+            if let Err(error) = over_https::serve(host, listener, remote).await {
+                tracing::error!(%error, "the control plane is not served over HTTPS");
+            }
+        });
     }
 }
 

@@ -108,7 +108,7 @@ impl Host {
     }
 
     /// Tells the identity process what is revoked. One that does not take it is ended: it comes back and is told first.
-    async fn send_revocations(&self) {
+    pub(super) async fn send_revocations(&self) {
         if let Err(error) = self.tell_revocations().await {
             tracing::error!(%error, "the identity process did not take a revocation; it is started again with it");
             if let Some(up) = self.identity_process.now().filter(|_| !self.is_stopping()) {
@@ -121,7 +121,10 @@ impl Host {
     pub(super) async fn tell_revocations(&self) -> Result<u64, IdentityError> {
         let _one_at_a_time = self.telling.lock().await;
         let all = self.revocations.lock().map(|list| list.all());
-        let (instances, spiffe_ids) = all.map_err(|_| IdentityError::internal("poisoned"))?;
+        let (mut instances, mut spiffe_ids) = all.map_err(|_| IdentityError::internal("poisoned"))?;
+        let (more_instances, more_ids) = self.cluster_revoked();
+        instances.extend(more_instances);
+        spiffe_ids.extend(more_ids);
         self.identity.set_revoked(instances, spiffe_ids).await
     }
 

@@ -112,6 +112,17 @@ async fn page(host: &Arc<Host>) -> String {
         counter(&mut page, "portcullis_events_lost_total", "Decisions that were not recorded.", runtime.events_lost);
         gauge(&mut page, "portcullis_requests_in_flight", "Requests being served.", runtime.in_flight);
     }
+    if let Some(nats) = host.nats() {
+        let verified = matches!(&*nats.state().borrow(), crate::nats::State::Verified { .. });
+        let counts = nats.counts();
+        let counter = |page: &mut Page, name: &str, help: &str, value| page.number(name, Kind::Counter, help, value);
+        let help = "Whether the server has said that it takes this host for who it is.";
+        gauge(&mut page, "portcullis_nats_verified", help, u64::from(verified));
+        counter(&mut page, "portcullis_nats_attempts_total", "Attempts to connect to NATS.", counts.attempts);
+        counter(&mut page, "portcullis_nats_connections_total", "Connections that were verified.", counts.verified);
+        counter(&mut page, "portcullis_nats_refused_total", "Times that the server refused this host.", counts.refused);
+        counter(&mut page, "portcullis_nats_denied_total", "Subjects that the server denied.", counts.denied);
+    }
     let mut text = page.into_text();
     match identity {
         Ok(identity) => text.push_str(&own_lines(&identity)),

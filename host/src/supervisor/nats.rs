@@ -53,6 +53,16 @@ impl Host {
         self.nats.now()
     }
 
+    /// As whom the host is connected, and where; `None`: it is not.
+    pub fn nats_standing(&self) -> Option<String> {
+        match &*self.nats.now()?.state().borrow() {
+            State::Verified { standing, .. } => {
+                Some(format!("{} in {} at {} ({})", standing.user, standing.account, standing.server, standing.version))
+            }
+            State::Down { .. } => None,
+        }
+    }
+
     /// Why the host is not ready because of NATS.
     pub fn nats_problems(&self) -> Vec<String> {
         if self.config.nats.is_none() {
@@ -72,7 +82,12 @@ impl Host {
 
     /// The SPIFFE ID that this host has as its own.
     pub fn own_id(&self) -> Option<SpiffeId> {
-        own_id(&self.config)
+        own_id(&self.config, "host")
+    }
+
+    /// The one of the runtime's connection to NATS.
+    pub fn data_id(&self) -> Option<SpiffeId> {
+        own_id(&self.config, "data")
     }
 }
 
@@ -106,9 +121,9 @@ fn name(config: &Config) -> Option<String> {
     config.membership.as_ref().and_then(Cluster::host_id).map(|name| name.to_string())
 }
 
-fn own_id(config: &Config) -> Option<SpiffeId> {
+fn own_id(config: &Config, part: &str) -> Option<SpiffeId> {
     let name = name(config).map(|name| format!("/{name}")).unwrap_or_default();
-    format!("spiffe://{}/portcullis/host{name}", config.trust_domain).parse().ok()
+    format!("spiffe://{}/portcullis/{part}{name}", config.trust_domain).parse().ok()
 }
 
 async fn look(host: &Arc<Host>, config: &NatsConfig, stamp: &mut Option<Stamp>) -> Result<(), String> {
@@ -125,7 +140,7 @@ async fn look(host: &Arc<Host>, config: &NatsConfig, stamp: &mut Option<Stamp>) 
         }
         (Some(_), None) => {}
         (None, _) => {
-            let own = own_id(&host.config).ok_or("the host has no SPIFFE ID")?;
+            let own = host.own_id().ok_or("the host has no SPIFFE ID")?;
             let name = name(&host.config).unwrap_or_else(|| "portcullis".to_owned());
             let settings = Settings::of(config, &config.host, &own, &name, ca);
             let weak = Arc::downgrade(host);

@@ -26,6 +26,11 @@ impl Policy {
 
     /// Reads and compiles the files that the configuration names. Every problem is returned, none is skipped.
     pub fn read(config: &config::Policy, generation: u64) -> Result<Self, Vec<String>> {
+        Self::read_with(config, Vec::new(), generation)
+    }
+
+    /// The same with more sources: those of a cluster.
+    pub fn read_with(config: &config::Policy, more: Vec<Source>, generation: u64) -> Result<Self, Vec<String>> {
         let (mut sources, mut problems) = (Vec::new(), Vec::new());
         let files = config.grants.iter().map(|path| (path, SourceKind::Grants));
         for (path, kind) in files.chain(config.cedar.iter().map(|path| (path, SourceKind::Cedar))) {
@@ -37,6 +42,7 @@ impl Policy {
         if !problems.is_empty() {
             return Err(problems);
         }
+        sources.extend(more);
         let set = PolicySet::compile(&sources, generation).map_err(|errors| errors.lines())?;
         let problems = if sources.is_empty() {
             vec!["no grants file is configured: everything is denied".to_owned()]

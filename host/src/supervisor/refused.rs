@@ -4,7 +4,7 @@ use portcullis_identity::SpiffeId;
 use portcullis_policies::{Denial, FixContext};
 use portcullis_signing::Refusal;
 
-use super::admission::{HANDLER, NotAdmitted};
+use super::admission::{HANDLER, MESSAGE_HANDLER, NotAdmitted};
 use super::code::CodeError;
 use crate::cli::error::{CliError, exit};
 use crate::rpc::control;
@@ -90,8 +90,11 @@ impl Refused {
             NotAdmitted::NoHandler => Self {
                 exit: exit::CLAIMS,
                 code: "component.no-handler".to_owned(),
-                message: format!("the component does not export {HANDLER}, so nothing can call it here"),
-                hint: "build it for the world wasi:http/proxy".to_owned(),
+                message: format!(
+                    "the component exports neither {HANDLER} nor {MESSAGE_HANDLER}, so nothing can call it here"
+                ),
+                hint: "build it for the world wasi:http/proxy, or have it export wasmcloud:messaging/handler@0.2.0"
+                    .to_owned(),
                 ..Self::internal("")
             },
             NotAdmitted::Identity(why) => Self {

@@ -51,6 +51,7 @@ async fn look_and_act(host: Arc<Host>) {
 
 /// Stops what the last usable trust policy or deny list does not let run, and sees to claims that are over.
 pub async fn enforce(host: &Arc<Host>) {
+    super::cluster::enforce(host).await;
     let now = clock::now();
     let mut doomed: Vec<(Arc<Component>, Why)> = Vec::new();
     {

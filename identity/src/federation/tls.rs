@@ -23,7 +23,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 use crate::excerpt::Excerpt;
 use crate::limits::{MAX_CHAIN_CERTIFICATES, MAX_WEB_CERTIFICATE_BYTES};
-use crate::mtls::{PinnedServer, ServedIdentity, TlsError, certified, provider};
+use crate::mtls::{Authorities, PinnedServer, ServedIdentity, TlsError, certified, provider};
 use crate::spiffe_id::SpiffeId;
 use crate::trust_bundle::TrustBundle;
 
@@ -160,7 +160,8 @@ impl SpiffeServer {
         let authorities = trust.get(domain).filter(|document| !document.x509_authorities().is_empty());
         let document = authorities.cloned().ok_or_else(|| TlsError::NoAuthority(domain.clone()))?;
         let provider = provider();
-        let pinned = PinnedServer { peer: endpoint.clone(), bundle: document, provider: Arc::clone(&provider) };
+        let authorities = Authorities::Bundle(document);
+        let pinned = PinnedServer { peer: endpoint.clone(), authorities, provider: Arc::clone(&provider) };
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| TlsError::Handshake(error.to_string()))?

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{TlsConnector, TlsStream};
 
 use super::peer::Side;
-use super::peer_check::PinnedServer;
+use super::peer_check::{Authorities, PinnedServer};
 use super::remote_key::{OneCertificate, certified};
 use super::{HandshakeSigner, Peer, PeerError, Svid, TlsError, provider};
 use crate::excerpt::Excerpt;
@@ -41,7 +41,11 @@ pub fn connector(
     let document = authorities.cloned().ok_or_else(|| TlsError::NoAuthority(domain.clone()))?;
     let certificate = OneCertificate(certified(svid, signer)?);
     let provider = provider();
-    let verifier = PinnedServer { peer: peer.clone(), bundle: document, provider: Arc::clone(&provider) };
+    let verifier = PinnedServer {
+        peer: peer.clone(),
+        authorities: Authorities::Bundle(document),
+        provider: Arc::clone(&provider),
+    };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(|e| TlsError::Handshake(e.to_string()))?

@@ -77,8 +77,7 @@ impl PeerError {
 #[derive(Debug)]
 pub(crate) struct PinnedServer {
     pub(crate) peer: SpiffeId,
-    /// The bundle of the peer's trust domain.
-    pub(crate) bundle: Arc<BundleDocument>,
+    pub(crate) authorities: Authorities,
     pub(crate) provider: Arc<CryptoProvider>,
 }
 
@@ -88,6 +87,24 @@ pub(super) struct AnyClient {
     pub(super) provider: Arc<CryptoProvider>,
 }
 
+/// Under which authorities a pinned server's certificate must be.
+#[derive(Debug)]
+pub(crate) enum Authorities {
+    /// Those of the bundle of its trust domain that have not ended.
+    Bundle(Arc<BundleDocument>),
+    /// Those that a site's file names.
+    File(Arc<RootCertStore>),
+}
+
+impl Authorities {
+    fn roots(&self, now: UnixTime) -> Option<Arc<RootCertStore>> {
+        match self {
+            Self::Bundle(document) => document.roots(now),
+            Self::File(roots) => Some(Arc::clone(roots)),
+        }
+    }
+}
+
 impl PinnedServer {
     fn check(&self, leaf: &CertificateDer<'_>, rest: &[CertificateDer<'_>], now: UnixTime) -> Result<(), PeerError> {
         let found = shape(leaf, rest)?;
@@ -95,7 +112,7 @@ impl PinnedServer {
             return Err(PeerError::WrongPeer { expected: self.peer.clone(), found });
         }
         let unknown = || PeerError::UnknownTrustDomain(found.trust_domain().clone());
-        let roots = self.bundle.roots(now).ok_or_else(unknown)?;
+        let roots = self.authorities.roots(now).ok_or_else(unknown)?;
         server_path(leaf, rest, &roots, now, &self.provider)
     }
 }

@@ -32,6 +32,8 @@ use crate::rpc::audit::{AppendManyRequest, AppendRequest};
 /// and none is held over an `await`.
 pub(super) struct Keeper {
     pub(super) issuer: Arc<Mutex<Issuer>>,
+    /// The host's name in its cluster: the end of its own SPIFFE ID.
+    pub(super) host_name: Option<portcullis_cluster::HostId>,
     /// Where components' identities come from: the issuer above, or a source outside of this host.
     pub(super) identities: Arc<dyn IdentitySource>,
     /// Counts what may change the answer to a broker: admissions, stops, policies.
@@ -124,6 +126,7 @@ impl Keeper {
         let identities = Arc::new(BuiltIn::new(Arc::clone(&issuer), trust_domain));
         Ok(Self {
             issuer,
+            host_name: None,
             identities,
             changed: watch::Sender::new(0),
             policy: Mutex::new(Arc::new(Pushed::nothing())),

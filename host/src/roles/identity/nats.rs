@@ -36,6 +36,7 @@ struct Inner {
     keeper: Arc<Keeper>,
     /// `None`: there is no such connection.
     secrets: Option<Secrets>,
+    whose: Whose,
     /// Begins when it is asked for.
     own: OnceLock<Result<Arc<OwnIdentity>, String>>,
     /// Keys of the certificates that were shown last, for the handshakes that are under way.
@@ -44,13 +45,23 @@ struct Inner {
     token: Mutex<(Option<OffsetDateTime>, u64)>,
 }
 
+/// Whose connection it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whose {
+    /// The host's own.
+    Host,
+    /// The runtime's.
+    Runtime,
+}
+
 impl ForNats {
     /// For this part of the configuration.
-    pub(super) fn new(keeper: Arc<Keeper>, link: Option<&NatsLink>) -> Self {
+    pub(super) fn new(keeper: Arc<Keeper>, whose: Whose, link: Option<&NatsLink>) -> Self {
         let secrets = link.map(|link| Secrets::new(link.auth.clone()));
         Self(Arc::new(Inner {
             keeper,
             secrets,
+            whose,
             own: OnceLock::new(),
             shown: Mutex::default(),
             token: Mutex::default(),
@@ -64,7 +75,11 @@ impl Inner {
     }
 
     fn own(&self) -> Result<&Arc<OwnIdentity>, String> {
-        self.own.get_or_init(|| OwnIdentity::start(&self.keeper)).as_ref().map_err(Clone::clone)
+        let start = || match self.whose {
+            Whose::Host => OwnIdentity::start(&self.keeper),
+            Whose::Runtime => OwnIdentity::start_for_runtime(&self.keeper),
+        };
+        self.own.get_or_init(start).as_ref().map_err(Clone::clone)
     }
 
     async fn credential(&self, nonce: &[u8]) -> Result<ConnectSecrets, String> {
@@ -233,3 +248,72 @@ const KEYS: usize = 4;
 /// How often the host's first SVID is looked for.
 const FIRST_SVID_LOOKS: usize = 20;
 const NO_SVID: &str = "the host has no X.509-SVID at the moment";
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+    use crate::config::nats::NatsAuth;
+    use crate::roles::identity::rig::Rig;
+
+    fn link(auth: NatsAuth) -> NatsLink {
+        NatsLink { account: "APP".to_owned(), user: None, inbox_prefix: None, auth }
+    }
+
+    fn handshake(side: &str) -> Vec<u8> {
+        [&[0x20; 64][..], format!("TLS 1.3, {side} CertificateVerify\0").as_bytes(), &[7; 32]].concat()
+    }
+
+    async fn shown(nats: &ForNats) -> Result<Certificate, String> {
+        let reply = nats.certificate(Request::new(CertificateRequest {})).await.unwrap().into_inner();
+        match reply.result.unwrap() {
+            certificate_reply::Result::Ok(certificate) => Ok(certificate),
+            certificate_reply::Result::Failed(why) => Err(why),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_runtime_gets_an_identity_of_its_own_and_no_signature_of_the_hosts() {
+        let rig = Rig::new().await;
+        let svid = link(NatsAuth { svid: true, ..NatsAuth::default() });
+        let host = ForNats::new(Arc::clone(&rig.keeper), Whose::Host, Some(&svid));
+        let runtime = ForNats::new(Arc::clone(&rig.keeper), Whose::Runtime, Some(&svid));
+        let (of_host, of_runtime) = (shown(&host).await.unwrap(), shown(&runtime).await.unwrap());
+        assert_ne!(of_host.chain, of_runtime.chain);
+        assert!(host.0.own().unwrap().spiffe_id().to_string().ends_with("/portcullis/host"));
+        assert!(runtime.0.own().unwrap().spiffe_id().to_string().ends_with("/portcullis/data"));
+        let sign = |nats: &ForNats, key_id: &str, side: &str| {
+            nats.0.sign(&SignHandshakeRequest { key_id: key_id.to_owned(), message: handshake(side) })
+        };
+        assert!(sign(&host, &of_host.key_id, "client").is_ok());
+        assert!(sign(&runtime, &of_runtime.key_id, "client").is_ok());
+        assert!(sign(&runtime, &of_host.key_id, "client").is_err(), "the key of the host");
+        assert!(sign(&host, &of_host.key_id, "server").is_err(), "a server's handshake");
+        let document = SignHandshakeRequest { key_id: of_host.key_id.clone(), message: b"a document".to_vec() };
+        assert!(host.0.sign(&document).is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn each_connection_has_the_secrets_of_its_own_part_of_the_configuration() {
+        let rig = Rig::new().await;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        std::fs::write(&path, "secret of the host\n").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let token = link(NatsAuth { token: Some(path.clone()), ..NatsAuth::default() });
+        let host = ForNats::new(Arc::clone(&rig.keeper), Whose::Host, Some(&token));
+        let runtime = ForNats::new(Arc::clone(&rig.keeper), Whose::Runtime, None);
+        assert_eq!(host.0.credential(b"nonce").await.unwrap().token.unwrap().as_str(), "secret of the host");
+        assert!(runtime.0.credential(b"nonce").await.is_err());
+        assert!(shown(&host).await.is_err(), "no certificate is configured");
+        assert!(shown(&runtime).await.is_err());
+        let (before, problem) = host.0.look();
+        assert_eq!(problem, None);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(host.0.look().1.unwrap().contains("others can read it"));
+        std::fs::write(&path, "another").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_ne!(host.0.look().0, before);
+    }
+}

@@ -18,8 +18,12 @@ use crate::clock;
 pub(super) const PATH: &str = "/portcullis/host";
 /// Paths below this are the host's own.
 pub(super) const RESERVED: &str = "/portcullis/";
+/// The path of the ID that the runtime's connection to NATS has: not the host's, which the runtime may never use.
+const RUNTIME_PATH: &str = "/portcullis/data";
 /// What the issuer knows the host by. Instances that are admitted have a ULID in their name.
 const INSTANCE: &str = "portcullis-host";
+/// What it knows the runtime by.
+const RUNTIME_INSTANCE: &str = "portcullis-data";
 
 /// The host's X.509-SVID, always current.
 pub(super) struct OwnIdentity {
@@ -38,13 +42,22 @@ struct OwnSigner {
 impl OwnIdentity {
     /// Gives the host its identity and keeps it current for as long as the process runs.
     pub(super) fn start(keeper: &Arc<Keeper>) -> Result<Arc<Self>, String> {
-        let instance: InstanceId = INSTANCE.parse().map_err(|_| "the host's own instance id".to_owned())?;
+        Self::start_as(keeper, INSTANCE, PATH)
+    }
+
+    /// The same for the runtime's connection to NATS, with an ID of its own.
+    pub(super) fn start_for_runtime(keeper: &Arc<Keeper>) -> Result<Arc<Self>, String> {
+        Self::start_as(keeper, RUNTIME_INSTANCE, RUNTIME_PATH)
+    }
+
+    fn start_as(keeper: &Arc<Keeper>, name: &str, path: &str) -> Result<Arc<Self>, String> {
+        let instance: InstanceId = name.parse().map_err(|_| "the host's own instance id".to_owned())?;
         let workload = {
             let issuer = keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
-            let name = keeper.host_name.as_ref().map(|name| format!("/{name}")).unwrap_or_default();
-            let id = format!("spiffe://{}{PATH}{name}", issuer.trust_domain());
+            let host = keeper.host_name.as_ref().map(|name| format!("/{name}")).unwrap_or_default();
+            let id = format!("spiffe://{}{path}{host}", issuer.trust_domain());
             let spiffe_id: SpiffeId = id.parse().map_err(|error| format!("the host's own ID: {error}"))?;
-            let (digest, component) = (String::new(), INSTANCE.to_owned());
+            let (digest, component) = (String::new(), name.to_owned());
             Workload { instance: instance.clone(), spiffe_id, digest, component, exportable: false }
         };
         let spiffe_id = workload.spiffe_id.clone();
@@ -65,7 +78,7 @@ impl OwnIdentity {
 
     /// What to present now; `None` while there is no SVID that is valid, and when the host's ID is revoked.
     pub(super) fn served(&self) -> Option<ServedIdentity> {
-        if self.keeper.now_published().revoked.hold(INSTANCE, &self.spiffe_id) {
+        if self.keeper.now_published().revoked.hold(self.instance.as_str(), &self.spiffe_id) {
             return None;
         }
         let served = self.served.lock().ok()?.clone()?;
@@ -81,7 +94,7 @@ impl OwnIdentity {
     /// A JWT-SVID of the host for an audience, on disk in the audit log before it leaves.
     pub(super) async fn jwt_svid(&self, audience: &str) -> Result<JwtSvid, String> {
         let audience: Audience = audience.parse().map_err(|error: AudienceError| error.to_string())?;
-        if self.keeper.now_published().revoked.hold(INSTANCE, &self.spiffe_id) {
+        if self.keeper.now_published().revoked.hold(self.instance.as_str(), &self.spiffe_id) {
             return Err("the host's identity is revoked".to_owned());
         }
         let svid = {
@@ -92,8 +105,8 @@ impl OwnIdentity {
         };
         let fields = json!({
             "svid": "jwt",
-            "instance": INSTANCE,
-            "component": INSTANCE,
+            "instance": self.instance.as_str(),
+            "component": self.instance.as_str(),
             "spiffe_id": svid.spiffe_id().to_string(),
             "audiences": [audience.as_str()],
             "jti": svid.jti(),
@@ -148,8 +161,8 @@ impl OwnIdentity {
         };
         let fields = json!({
             "svid": "x509",
-            "instance": INSTANCE,
-            "component": INSTANCE,
+            "instance": self.instance.as_str(),
+            "component": self.instance.as_str(),
             "spiffe_id": svid.spiffe_id.to_string(),
             "serial": svid.serial,
             "expires_at": svid.not_after.unix_timestamp(),

@@ -11,7 +11,8 @@ use crate::limits;
 impl Keeper {
     /// Replaces what is revoked; says for how many instances that was the end of their identity.
     pub(super) fn set_revoked(&self, request: SetRevokedRequest) -> Result<u64, Stop> {
-        if request.spiffe_ids.len() > limits::REVOKED {
+        // Those of the host, and those of its cluster.
+        if request.spiffe_ids.len() > 2 * limits::REVOKED {
             return Err(failed("invalid-argument", "too many SPIFFE IDs"));
         }
         let spiffe_ids: Result<_, _> = request.spiffe_ids.iter().map(|id| id.parse::<SpiffeId>()).collect();

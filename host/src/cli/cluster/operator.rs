@@ -1,0 +1,209 @@
+//! The operator's end of a cluster: signs what is kept in buckets, writes it where nobody wrote meanwhile, and believes what is there
+//! only by its statement.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::{HeaderMap, StatusCode};
+use portcullis_cluster::{ClusterName, Place, place};
+use portcullis_identity::TrustBundle;
+use portcullis_identity::limits::MAX_ENVELOPE_BYTES;
+use portcullis_identity::statement::{Draft, Envelope, Jti, SvidKey, UserSeed};
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+use crate::cli::error::{CliError, exit};
+use crate::cli::files;
+use crate::config::operator::OperatorConfig;
+use crate::limits::{CONFIG_BYTES, NATS_FILE_BYTES};
+use crate::nats::{FromFiles, Nats, NatsError, Settings};
+
+/// An operator who is connected.
+#[derive(Debug)]
+pub struct Operator {
+    /// What the file says.
+    pub config: OperatorConfig,
+    /// The cluster.
+    pub cluster: ClusterName,
+    /// The connection.
+    pub nats: Nats,
+    key: Key,
+}
+
+#[derive(Debug)]
+enum Key {
+    Svid(Arc<SvidKey>),
+    Nkey(UserSeed),
+}
+
+/// A value as it is stored, not believed.
+#[derive(Debug)]
+pub struct Stored {
+    /// The payload of its envelope.
+    pub payload: Vec<u8>,
+    /// Its place in the stream.
+    pub sequence: u64,
+}
+
+impl Operator {
+    /// Reads the operator's file and connects.
+    pub async fn open(path: &Path) -> Result<Self, CliError> {
+        let text = files::read_text(path, CONFIG_BYTES, "operator file")?;
+        let invalid = |why: String| {
+            CliError::new(exit::CONFIG, "operator.invalid", why)
+                .with_hint("correct the operator file: docs/control-plane.md")
+        };
+        let config = OperatorConfig::parse(&text, path).map_err(|error| invalid(error.to_string()))?;
+        let cluster = config.cluster.as_deref().and_then(|name| name.parse::<ClusterName>().ok());
+        let cluster = cluster.ok_or_else(|| invalid("`cluster` is missing, or is no token".to_owned()))?;
+        let key = Key::read(&config)?;
+        let nats =
+            config.nats.as_ref().ok_or_else(|| invalid("[nats] is missing: a cluster is reached by it".to_owned()))?;
+        let ca =
+            nats.tls.ca.as_deref().map(|path| files::read_text(path, NATS_FILE_BYTES as u64, "CA file")).transpose()?;
+        let own = format!("spiffe://{}/operator", config.trust_domain).parse().map_err(CliError::internal)?;
+        let own = match &key {
+            Key::Svid(key) => key.svid().spiffe_id.clone(),
+            Key::Nkey(_) => own,
+        };
+        let settings = Settings::of(nats, &nats.host, &own, "operator", ca);
+        let credentials = FromFiles::new(nats.host.auth.clone());
+        let nats = Nats::start(settings, credentials).await.map_err(|error| unreachable(&error))?;
+        nats.verified(CONNECT).await.map_err(|error| unreachable(&error))?;
+        Ok(Self { config, cluster, nats, key })
+    }
+
+    /// Whether what is signed ends with an SVID.
+    pub fn signs_with_svid(&self) -> bool {
+        matches!(self.key, Key::Svid(_))
+    }
+
+    /// The bundle that hosts are checked with.
+    pub fn trust(&self) -> Result<TrustBundle, CliError> {
+        let bundle = files::read_bytes(&self.config.bundle, CONFIG_BYTES, "bundle")?;
+        TrustBundle::from_json(&self.config.trust_domain, &bundle).map_err(|error| {
+            CliError::new(exit::CONFIG, "operator.bundle", format!("{}: {error}", self.config.bundle.display()))
+                .with_hint("`portcullis identity bundle` on a host prints it")
+        })
+    }
+
+    /// What is stored at a place; `None`: nothing.
+    pub async fn get(&self, at: &Place) -> Result<Option<Stored>, CliError> {
+        let bucket = at.bucket();
+        let subject = format!("$JS.API.DIRECT.GET.{}.{}", bucket.stream(&self.cluster), at.subject(&self.cluster));
+        let answer = match self.nats.request(subject, None, Vec::new(), ANSWER).await {
+            Ok(answer) => answer,
+            Err(NatsError::NoResponders(_)) => return Err(no_bucket(&bucket.name(&self.cluster))),
+            Err(error) => return Err(unreachable(&error)),
+        };
+        if answer.status == Some(StatusCode::NOT_FOUND) {
+            return Ok(None);
+        }
+        let headers = answer.headers.as_ref();
+        let header = |name: &str| headers.and_then(|headers| headers.get(name)).map(|value| value.as_str().to_owned());
+        let sequence = header("Nats-Sequence").and_then(|text| text.parse().ok());
+        let (Some(sequence), None) = (sequence, answer.status) else {
+            return Err(CliError::new(exit::TRANSPORT, "cluster.answer", "the bucket's answer makes no sense"));
+        };
+        if header("KV-Operation").is_some() || answer.payload.is_empty() {
+            return Ok(Some(Stored { payload: Vec::new(), sequence }));
+        }
+        let envelope = Envelope::parse(&answer.payload).map_err(|error| {
+            CliError::new(
+                exit::SIGNATURE,
+                error.code(),
+                format!("what is at {} is no value of a cluster: {error}", at.statement()),
+            )
+            .with_hint("somebody wrote there who should not; a new value with a higher --version replaces it")
+        })?;
+        Ok(Some(Stored { payload: envelope.payload, sequence }))
+    }
+
+    /// Signs a payload and stores it, if nobody stored another one meanwhile.
+    pub async fn put(
+        &self,
+        at: &Place,
+        payload: Vec<u8>,
+        version: u64,
+        life: Duration,
+        over: u64,
+    ) -> Result<u64, CliError> {
+        let statement = self.signed(at, &payload, version, life)?;
+        let value = Envelope { statement, payload }.to_json();
+        if value.len() > MAX_ENVELOPE_BYTES {
+            return Err(CliError::usage(format!("the value would be larger than {MAX_ENVELOPE_BYTES} bytes")));
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Expected-Last-Subject-Sequence", over.to_string().as_str());
+        let answer = self.nats.request(at.subject(&self.cluster), Some(headers), value.into_bytes(), ANSWER).await;
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(NatsError::NoResponders(_)) => return Err(no_bucket(&at.bucket().name(&self.cluster))),
+            Err(error) => return Err(unreachable(&error)),
+        };
+        let answer: Value = serde_json::from_slice(&answer.payload).unwrap_or_default();
+        match (answer.get("seq").and_then(Value::as_u64), answer.get("error")) {
+            (Some(sequence), None) => Ok(sequence),
+            (_, error) => {
+                let why = error.map(ToString::to_string).unwrap_or_else(|| "no answer of JetStream".to_owned());
+                Err(CliError::new(exit::TRANSPORT, "cluster.not-stored", format!("it was not stored: {why}"))
+                    .with_hint("somebody else may have stored another version meanwhile: look with `cluster status`, and ask again"))
+            }
+        }
+    }
+
+    fn signed(&self, at: &Place, payload: &[u8], version: u64, life: Duration) -> Result<String, CliError> {
+        let jti: Jti = ulid::Ulid::generate().to_string().parse().map_err(|()| CliError::internal("no ULID"))?;
+        let (audience, sub) = (place::audience(&self.cluster), at.statement());
+        match &self.key {
+            Key::Svid(key) => {
+                let draft =
+                    Draft::by_svid(key.signer(), &audience, &sub, jti, life, payload).map_err(CliError::internal)?;
+                key.sign_statement(&draft.version(version)).ok_or_else(|| CliError::internal("no signature"))
+            }
+            Key::Nkey(seed) => {
+                let draft =
+                    Draft::by_nkey(seed.public(), &audience, &sub, jti, life, payload).map_err(CliError::internal)?;
+                let draft = draft.version(version);
+                Ok(draft.token(&seed.sign(draft.signing_input().as_bytes())))
+            }
+        }
+    }
+}
+
+impl Key {
+    fn read(config: &OperatorConfig) -> Result<Self, CliError> {
+        let invalid = |why: String, hint: &str| CliError::new(exit::CONFIG, "operator.key", why).with_hint(hint);
+        match (&config.key.svid, &config.key.svid_key, &config.key.nkey) {
+            (Some(chain), Some(key), None) => {
+                let chain = files::read_bytes(chain, CONFIG_BYTES, "SVID")?;
+                let key = Zeroizing::new(files::read_bytes(key, CONFIG_BYTES, "key of the SVID")?);
+                let key = SvidKey::parse(&chain, &key).map_err(|error| invalid(error.to_string(), error.hint()))?;
+                Ok(Self::Svid(Arc::new(key)))
+            }
+            (None, None, Some(path)) => {
+                let text = Zeroizing::new(files::read_text(path, CONFIG_BYTES, "nkey seed")?);
+                let seed =
+                    UserSeed::parse(text.trim_end()).map_err(|error| invalid(error.to_string(), error.hint()))?;
+                Ok(Self::Nkey(seed))
+            }
+            _ => Err(invalid("key names not exactly one signer".to_owned(), "svid and svid_key, or nkey")),
+        }
+    }
+}
+
+/// The cluster cannot be reached.
+pub fn unreachable(error: &NatsError) -> CliError {
+    CliError::new(exit::TRANSPORT, "cluster.unreachable", error.to_string()).with_hint(error.hint())
+}
+
+fn no_bucket(name: &str) -> CliError {
+    CliError::new(exit::TRANSPORT, "cluster.no-bucket", format!("bucket {name} does not answer"))
+        .with_hint("`portcullis cluster init` makes the buckets and prints the permissions of each user")
+}
+
+/// How long the connection may take.
+const CONNECT: Duration = Duration::from_secs(10);
+/// How long one answer may take.
+const ANSWER: Duration = Duration::from_secs(5);

@@ -1,0 +1,236 @@
+//! This host's part in its cluster: what it is to run comes from NATS, and nothing that comes from there is believed for that.
+//!
+//! Decides, by [`portcullis_cluster`]'s pure rules and without a leader: which components of the cluster run here. Trusts: operators
+//! of this host's own policy for what is to run and what is revoked, hosts of its cluster for what they say of themselves. Refuses:
+//! values without a statement for exactly their key, versions lower than one that was seen, also after a restart. What a manifest
+//! starts goes the way of every start: verified, admitted, recorded.
+//!
+//! Cut off, a host keeps what runs and starts nothing new; a revocation that it heard of stays in force. Past `stale_seconds`
+//! without a look at the revocations it is not ready, and nothing starts at all.
+
+pub mod belief;
+pub mod bucket;
+mod hearing;
+mod kept;
+pub mod policies;
+mod reconcile;
+mod revoking;
+pub(super) mod sources;
+mod state;
+mod telling;
+
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::{ClusterName, HostId};
+use tokio::sync::{Notify, mpsc, watch};
+
+use self::kept::Kept;
+pub use self::kept::KeptError;
+use self::state::State;
+use self::telling::Outgoing;
+use super::Host;
+use super::refused::Refused;
+use crate::cli::error::exit;
+use crate::config::cluster::Cluster as Section;
+use crate::limits::{CLUSTER_EVENTS, CLUSTER_FIRST_LOOK};
+use crate::nats::Nats;
+use crate::rpc::control;
+use crate::{clock, nats};
+
+/// A host's part in its cluster.
+#[derive(Debug)]
+pub struct Cluster {
+    name: ClusterName,
+    me: HostId,
+    /// Changes with each start, and rises.
+    boot: String,
+    config: Section,
+    kept: Mutex<Result<Kept, KeptError>>,
+    state: Mutex<State>,
+    /// One at a time takes up what is revoked.
+    revoking: tokio::sync::Mutex<()>,
+    outgoing: mpsc::Sender<Outgoing>,
+    waiting: Mutex<Option<mpsc::Receiver<Outgoing>>>,
+    /// Something changed that others want to know.
+    beat: Notify,
+    /// Something changed that may move a component.
+    place: Notify,
+    /// The buckets are to be looked at.
+    look: Notify,
+    /// Counts looks at the revocations that went well.
+    looks: watch::Sender<u64>,
+}
+
+impl Cluster {
+    /// Reads what this host remembers of its cluster. `None` where it has no part in one.
+    pub fn open(config: &crate::config::Config) -> std::io::Result<Option<Arc<Self>>> {
+        let Some(section) = config.membership.clone() else { return Ok(None) };
+        let (Ok(name), Some(me)) = (config.cluster.parse::<ClusterName>(), section.host_id()) else { return Ok(None) };
+        let folder = config.state_dir.join("cluster");
+        std::fs::create_dir_all(&folder)?;
+        std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
+        let kept = Kept::open(&folder, &name);
+        let (outgoing, waiting) = mpsc::channel(CLUSTER_EVENTS);
+        Ok(Some(Arc::new(Self {
+            name,
+            me,
+            boot: ulid::Ulid::generate().to_string(),
+            config: section,
+            kept: Mutex::new(kept),
+            state: Mutex::default(),
+            revoking: tokio::sync::Mutex::new(()),
+            outgoing,
+            waiting: Mutex::new(Some(waiting)),
+            beat: Notify::new(),
+            place: Notify::new(),
+            look: Notify::new(),
+            looks: watch::Sender::new(0),
+        })))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic elsewhere leaves what was there: each change is one assignment.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Result<Kept, KeptError>> {
+        self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Why nothing may start here because of the cluster; `None`: it may.
+    fn stops_starts(&self) -> Option<Refused> {
+        let refused = |code: &str, message: String, hint: &str| Refused {
+            exit: exit::TRUST,
+            code: code.to_owned(),
+            message,
+            hint: hint.to_owned(),
+            ..Refused::internal("")
+        };
+        let now = clock::now();
+        match &*self.kept() {
+            Err(error) => Some(refused("cluster.state", error.to_string(), "see the text")),
+            Ok(kept) => {
+                let age = kept.confirmed_at(now).map(|at| now.unix_timestamp().saturating_sub(at));
+                let most = i64::try_from(self.config.stale().as_secs()).unwrap_or(i64::MAX);
+                let message = match age {
+                    Some(age) if age <= most => return None,
+                    Some(age) => format!("the cluster's revocations were last seen {age} s ago, {most} s are allowed"),
+                    None => "the cluster's revocations were never seen".to_owned(),
+                };
+                Some(refused(
+                    "cluster.stale",
+                    message,
+                    "see that NATS can be reached and that this host may read its buckets",
+                ))
+            }
+        }
+    }
+
+    /// What an operator must know, one line each: the host is not ready while there is any.
+    pub fn problems(&self) -> Vec<String> {
+        let stopped = self.stops_starts().map(|refused| format!("{}: {}", refused.code, refused.message));
+        let state = self.state();
+        let read = state.read_problem.as_ref().filter(|_| stopped.is_some());
+        stopped
+            .iter()
+            .chain(read)
+            .chain(state.policy_problem.iter().map(|(_, why)| why))
+            .chain(&state.trust_problems)
+            .cloned()
+            .collect()
+    }
+
+    /// The sources of the set of policies that this host took from its cluster.
+    pub fn policy_sources(&self) -> Vec<portcullis_policies::Source> {
+        match &*self.kept() {
+            Ok(kept) if self.config.policies => kept.policy().map(policies::sources).unwrap_or_default(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Components of the cluster that did not start here, as `status` shows them.
+    pub fn failures(&self) -> Vec<control::Component> {
+        let state = self.state();
+        let failed = state.failures.iter().map(|(name, failure)| control::Component {
+            name: name.to_string(),
+            state: "refused".to_owned(),
+            detail: format!(
+                "{}: {} (version {} of its manifest)",
+                failure.told.code, failure.told.message, failure.told.version
+            ),
+            ..control::Component::default()
+        });
+        failed.collect()
+    }
+
+    /// Waits for the first look at the revocations, for so long as a start may.
+    pub async fn first_look(&self) {
+        let mut looks = self.looks.subscribe();
+        let _ = tokio::time::timeout(CLUSTER_FIRST_LOOK, looks.wait_for(|looks| *looks > 0)).await;
+    }
+}
+
+/// Stops whatever runs here and is revoked in the cluster.
+pub async fn enforce(host: &Arc<Host>) {
+    revoking::enforce(host).await;
+}
+
+/// Takes part from now on, until the host stops, where the host has a part in a cluster.
+pub fn start(host: &Arc<Host>) {
+    let Some(cluster) = host.cluster.clone() else { return };
+    let host = Arc::clone(host);
+    tokio::spawn(async move {
+        let mut link = host.nats.subscribe();
+        let nats = link.wait_for(Option::is_some).await.ok().and_then(|nats| nats.clone());
+        if let Some(nats) = nats {
+            take_part(&host, &cluster, &nats);
+        }
+    });
+}
+
+fn take_part(host: &Arc<Host>, cluster: &Arc<Cluster>, nats: &Nats) {
+    tokio::spawn(super::own::follow(Arc::clone(host)));
+    tokio::spawn(follow_connection(Arc::clone(host), Arc::clone(cluster), nats.clone()));
+    tokio::spawn(hearing::hear(Arc::clone(host), Arc::clone(cluster), nats.clone()));
+    tokio::spawn(hearing::keep_looking(Arc::clone(host), Arc::clone(cluster), nats.clone()));
+    tokio::spawn(telling::beat(Arc::clone(host), Arc::clone(cluster), nats.clone()));
+    tokio::spawn(telling::send(Arc::clone(host), Arc::clone(cluster), nats.clone()));
+    tokio::spawn(reconcile::keep_reconciling(Arc::clone(host), Arc::clone(cluster)));
+}
+
+/// Says that this host leaves, so that others take over before its heartbeats are missed.
+pub async fn leave(host: &Arc<Host>) {
+    let Some(cluster) = &host.cluster else { return };
+    cluster.state().disconnected();
+    if let Some(nats) = host.nats() {
+        telling::leave(host, cluster, &nats).await;
+    }
+}
+
+async fn follow_connection(host: Arc<Host>, cluster: Arc<Cluster>, nats: Nats) {
+    let mut connection = nats.state();
+    let mut was = false;
+    while !host.is_stopping() {
+        let is = matches!(&*connection.borrow_and_update(), nats::State::Verified { .. });
+        if is != was {
+            was = is;
+            match is {
+                true => {
+                    tracing::info!(cluster = %cluster.name, host = %cluster.me, "connected to the cluster");
+                    cluster.state().connected(cluster.config.heartbeat(), Instant::now());
+                    cluster.look.notify_one();
+                    cluster.beat.notify_one();
+                }
+                false => {
+                    tracing::warn!(cluster = %cluster.name, "cut off from the cluster: what runs goes on, nothing new is started");
+                    cluster.state().disconnected();
+                }
+            }
+        }
+        // Looks again now and then, so that a host that stops is noticed.
+        if let Ok(Err(_)) = tokio::time::timeout(Duration::from_secs(1), connection.changed()).await {
+            return;
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! What a host hears: new values at once, by core NATS; heartbeats and farewells of others; and all values by a look at the buckets,
+//! at the start, after each connect and every few seconds, which heals whatever was missed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_nats::Message;
+use futures::StreamExt as _;
+use portcullis_cluster::{Bucket, EventKind, Place, Verdict, place};
+use portcullis_identity::statement;
+
+use super::belief::{Document, MemberTrust};
+use super::bucket;
+use super::kept::TakeError;
+use super::state::Wanted;
+use super::{Cluster, policies, revoking, telling};
+use crate::audit::Record;
+use crate::clock;
+use crate::nats::Nats;
+use crate::supervisor::Host;
+
+/// Hears until the host stops.
+pub async fn hear(host: Arc<Host>, cluster: Arc<Cluster>, nats: Nats) {
+    let subjects = [
+        place::all_values(&cluster.name),
+        place::all_heartbeats(&cluster.name),
+        format!("portcullis.{}.evt.*.{}", cluster.name, EventKind::HostDown.word()),
+    ];
+    let mut heard = loop {
+        if host.is_stopping() {
+            return;
+        }
+        // Asked for once there is a connection that counts; they live through reconnects then.
+        let all = async {
+            nats.verified(VERIFIED).await?;
+            let mut all = Vec::new();
+            for subject in &subjects {
+                all.push(nats.subscribe(subject.clone(), None).await?);
+            }
+            Ok::<_, crate::nats::NatsError>(all)
+        };
+        match all.await {
+            Ok(all) => break futures::stream::select_all(all),
+            Err(error) => {
+                tracing::warn!(%error, "the cluster cannot be heard yet");
+                tokio::time::sleep(AGAIN).await;
+            }
+        }
+    };
+    // What came before this host heard is in the buckets.
+    cluster.look.notify_one();
+    let (mut trust, mut made) = (members(&host, &cluster), Instant::now());
+    while let Some(message) = heard.next().await {
+        if host.is_stopping() {
+            return;
+        }
+        if made.elapsed() > TRUST_AGE {
+            (trust, made) = (members(&host, &cluster), Instant::now());
+        }
+        take(&host, &cluster, &trust, message).await;
+    }
+}
+
+fn members(host: &Host, cluster: &Cluster) -> MemberTrust {
+    let (trust, problems) = MemberTrust::now(&cluster.config, host.own(), &host.config.trust_domain);
+    cluster.state().trust_problems = problems;
+    trust
+}
+
+async fn take(host: &Arc<Host>, cluster: &Arc<Cluster>, trust: &MemberTrust, message: Message) {
+    let subject = message.subject.as_str();
+    if let Some(at) = Place::of_subject(&cluster.name, subject) {
+        if !message.payload.is_empty() {
+            value(host, cluster, &at, &message.payload).await;
+        }
+        return;
+    }
+    let Some(token) = message.headers.as_ref().and_then(|headers| headers.get(statement::HEADER)) else { return };
+    let now = clock::now();
+    if let Some(id) = place::heartbeat_host(&cluster.name, subject) {
+        let believed = trust.event(&cluster.name, subject, &id, token.as_str(), &message.payload, now);
+        let heartbeat = believed.and_then(|from| Ok((MemberTrust::heartbeat(&from.event, &id)?, from.signed_at)));
+        let (heartbeat, signed_at) = match heartbeat {
+            Ok(heard) => heard,
+            Err(why) => {
+                tracing::warn!(host = %id, %why, "a heartbeat is not believed");
+                return;
+            }
+        };
+        if id == cluster.me {
+            if heartbeat.boot == cluster.boot {
+                cluster.state().heard_myself(cluster.config.heartbeat(), Instant::now());
+            } else {
+                tracing::error!(host = %id, "another host has this host's name: give each its own cluster.host");
+            }
+            return;
+        }
+        let moves = {
+            let mut state = cluster.state();
+            let before =
+                state.members.all().find(|member| member.heartbeat.host == id).map(|member| member.heartbeat.clone());
+            let changes = before.is_none_or(|before| {
+                (before.accepting, &before.replicas, &before.failed, &before.labels)
+                    != (heartbeat.accepting, &heartbeat.replicas, &heartbeat.failed, &heartbeat.labels)
+            });
+            match state.members.heard(heartbeat, signed_at, now) {
+                Ok(back) => back || changes,
+                Err(why) => {
+                    tracing::debug!(host = %id, %why, "a heartbeat does not count");
+                    false
+                }
+            }
+        };
+        if moves {
+            cluster.place.notify_one();
+        }
+    } else if let Some((id, _)) = place::event_host(&cluster.name, subject)
+        && id != cluster.me
+        && let Ok(from) = trust.event(&cluster.name, subject, &id, token.as_str(), &message.payload, now)
+        && from.event.kind == EventKind::HostDown
+        && let Some(boot) = from.event.data.get("boot").and_then(|boot| boot.as_str())
+    {
+        cluster.state().members.left(&id, boot);
+        cluster.place.notify_one();
+    }
+}
+
+/// Looks at the buckets until the host stops.
+pub async fn keep_looking(host: Arc<Host>, cluster: Arc<Cluster>, nats: Nats) {
+    while !host.is_stopping() {
+        let _ = tokio::time::timeout(cluster.config.read(), cluster.look.notified()).await;
+        if matches!(&*nats.state().borrow(), crate::nats::State::Verified { .. }) {
+            look(&host, &cluster, &nats).await;
+        }
+    }
+}
+
+/// One look at all buckets, the revocations first.
+async fn look(host: &Arc<Host>, cluster: &Arc<Cluster>, nats: &Nats) {
+    // Nobody can be believed before it is known whom the host trusts.
+    let mut own = host.own.subscribe();
+    let _ = tokio::time::timeout(VERIFIED, own.wait_for(|own| own.spiffe_id().is_some())).await;
+    let client = nats.client();
+    let mut problem = None;
+    let mut found = Vec::new();
+    for bucket in [Bucket::Revoked, Bucket::Desired, Bucket::Policy] {
+        let contents = match bucket::read(&client, &cluster.name, bucket).await {
+            Ok(contents) => contents,
+            Err(error) => {
+                problem.get_or_insert_with(|| error.to_string());
+                continue;
+            }
+        };
+        let mut good = true;
+        for value in &contents.values {
+            found.push(value.place.clone());
+            good &= self::value(host, cluster, &value.place, &value.bytes).await;
+        }
+        for strange in contents.strange {
+            refuse(host, cluster, &strange, "cluster.strange-key", "this is no key of the cluster's");
+        }
+        if bucket == Bucket::Revoked {
+            revocations_seen(cluster, !contents.values.is_empty(), good);
+        }
+    }
+    missing(host, cluster, &found);
+    cluster.state().read_problem = problem;
+    cluster.place.notify_one();
+}
+
+/// The revocations count as looked at when what is there is believed, or when nothing is there and nothing ever was.
+fn revocations_seen(cluster: &Cluster, any: bool, good: bool) {
+    if let Ok(kept) = &mut *cluster.kept()
+        && good
+        && (any || !kept.knows(&Place::Revoked))
+    {
+        kept.confirm(clock::now());
+        cluster.looks.send_modify(|looks| *looks = looks.saturating_add(1));
+    }
+}
+
+/// A key that is gone undeploys nothing and lifts nothing: only a signed value does.
+fn missing(host: &Arc<Host>, cluster: &Cluster, found: &[Place]) {
+    let gone: Vec<String> = {
+        let state = cluster.state();
+        let apps = state.desired.keys().map(|name| Place::App(name.clone()));
+        apps.filter(|at| !found.contains(at)).map(|at| at.statement()).collect()
+    };
+    for at in gone {
+        refuse(
+            host,
+            cluster,
+            &at,
+            "cluster.missing",
+            "its key is gone; nothing is undeployed by that, `cluster undeploy` does",
+        );
+    }
+}
+
+/// Takes up one value, if it is believed. Says whether it is, as a new one or the one that is known.
+async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8]) -> bool {
+    let believed = match host.believe(cluster, at, bytes, clock::now()) {
+        Ok(believed) => believed,
+        Err(why) => {
+            refuse(host, cluster, &at.statement(), why.code(), &why.to_string());
+            return false;
+        }
+    };
+    let by = believed.by.to_string();
+    let version = believed.document.version();
+    let taken = match believed.document {
+        Document::App(manifest) => {
+            let wanted = Wanted { manifest: *manifest, until: believed.until };
+            app(cluster, at, wanted, &believed.payload)
+        }
+        Document::Revoked(list) => revoking::take(host, cluster, list, &believed.payload).await,
+        Document::Policy(set) => policies::take(host, cluster, set, &believed.payload).await,
+    };
+    match taken {
+        Ok(verdict) => {
+            cluster.state().refused.remove(&at.statement());
+            if verdict == Verdict::New {
+                tracing::info!(place = at.statement(), version, by, "a new value of the cluster is taken up");
+                let record = Record::new("cluster").field("by", "supervisor").field("place", at.statement());
+                if host.record(record.field("version", version).field("signer", by)).is_err() {
+                    host.audit_failed();
+                }
+                cluster.place.notify_one();
+                cluster.beat.notify_one();
+            }
+            true
+        }
+        Err(error) => {
+            let code = match &error {
+                TakeError::Seen(error) => error.code(),
+                TakeError::Disk(_) => "cluster.disk",
+            };
+            refuse(host, cluster, &at.statement(), code, &error.to_string());
+            false
+        }
+    }
+}
+
+fn app(cluster: &Cluster, at: &Place, wanted: Wanted, payload: &[u8]) -> Result<Verdict, TakeError> {
+    let taken = match &mut *cluster.kept() {
+        Ok(kept) => kept.take(at, wanted.manifest.version(), payload)?,
+        Err(error) => return Err(TakeError::Disk(std::io::Error::other(error.clone()))),
+    };
+    let mut state = cluster.state();
+    let name = wanted.manifest.component().clone();
+    let known = state.desired.get(&name).is_some_and(|known| known.manifest == wanted.manifest);
+    state.desired.insert(name, wanted);
+    Ok(if known { taken } else { Verdict::New })
+}
+
+/// What is not believed is recorded and told once, and shown until it is gone.
+fn refuse(host: &Arc<Host>, cluster: &Cluster, at: &str, code: &str, why: &str) {
+    let at: String = at.chars().take(200).flat_map(char::escape_debug).collect();
+    let why: String = why.chars().take(400).collect();
+    if !cluster.state().refuse(at.clone(), code, why.clone()) {
+        return;
+    }
+    tracing::warn!(place = at, code, "a value of the cluster is not believed: {why}");
+    let record = Record::new("denial")
+        .reference(&ulid::Ulid::generate().to_string())
+        .field("by", "supervisor")
+        .field("action", "cluster")
+        .field("place", at.clone())
+        .field("code", code)
+        .field("text", why.clone());
+    if host.record(record).is_err() {
+        host.audit_failed();
+    }
+    telling::tell(cluster, EventKind::Refused, None, serde_json::json!({ "place": at, "code": code, "text": why }));
+}
+
+/// How long the first steps wait for a connection at a time.
+const VERIFIED: Duration = Duration::from_secs(5);
+/// Between two attempts to hear.
+const AGAIN: Duration = Duration::from_millis(500);
+/// How long keys and bundles of members are used before they are read again.
+const TRUST_AGE: Duration = Duration::from_secs(1);

@@ -1,0 +1,238 @@
+//! What a host remembers of its cluster over restarts: the highest versions, the revocations in force and when they were last
+//! looked at, the set of policies in force.
+//!
+//! INVARIANT: on disk before it has an effect, but for a revocation, which does not wait for the disk. Damaged files are not
+//! empty ones: nothing is placed until somebody has looked.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use portcullis_cluster::{ClusterName, Place, PolicyDocument, RevocationList, Seen, SeenError, Verdict};
+use portcullis_signing::Digest;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::state::write_atomically;
+
+/// The files of one host.
+#[derive(Debug)]
+pub struct Kept {
+    folder: PathBuf,
+    seen: Seen,
+    revoked: Option<RevocationList>,
+    policy: Option<PolicyDocument>,
+    confirmed_at: Option<i64>,
+}
+
+/// Files that cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{}: what was seen of the cluster cannot be read: {why}; hint: restore the file; deleting it forgets every rollback protection", path.display())]
+pub struct KeptError {
+    path: PathBuf,
+    why: String,
+}
+
+/// Why a version was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// It must not be.
+    #[error(transparent)]
+    Seen(#[from] SeenError),
+    /// The disk did not take it.
+    #[error("it cannot be written: {0}")]
+    Disk(#[from] io::Error),
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Looked {
+    confirmed_at: i64,
+}
+
+impl Kept {
+    /// Reads what was kept; missing files are a new host.
+    pub fn open(folder: &Path, cluster: &ClusterName) -> Result<Self, KeptError> {
+        let failed = |name: &str, why: String| KeptError { path: folder.join(name), why };
+        let read = |name: &str| match std::fs::read(folder.join(name)) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(name, error.to_string())),
+        };
+        let seen = match read(SEEN)? {
+            Some(bytes) => Seen::parse(&bytes, cluster).map_err(|error| failed(SEEN, error.to_string()))?,
+            None => Seen::new(cluster.clone()),
+        };
+        let revoked = read(REVOKED)?;
+        let policy = read(POLICY)?;
+        let looked = read(LOOKED)?.map(|bytes| serde_json::from_slice::<Looked>(&bytes)).transpose();
+        let mut kept = Self {
+            folder: folder.to_path_buf(),
+            seen,
+            revoked: None,
+            policy: None,
+            confirmed_at: looked.map_err(|error| failed(LOOKED, error.to_string()))?.map(|looked| looked.confirmed_at),
+        };
+        // A crash between a document and its mark leaves the mark behind: it is raised here.
+        if let Some(bytes) = revoked {
+            let list = RevocationList::parse(&bytes).map_err(|error| failed(REVOKED, error.to_string()))?;
+            kept.raise(&Place::Revoked, list.epoch(), &bytes).map_err(|why| failed(REVOKED, why))?;
+            kept.revoked = Some(list);
+        }
+        if let Some(bytes) = policy {
+            let set = PolicyDocument::parse(&bytes).map_err(|error| failed(POLICY, error.to_string()))?;
+            kept.raise(&Place::Policy, set.version(), &bytes).map_err(|why| failed(POLICY, why))?;
+            kept.policy = Some(set);
+        }
+        Ok(kept)
+    }
+
+    fn raise(&mut self, place: &Place, version: u64, payload: &[u8]) -> Result<(), String> {
+        if let Some(seen) = self.seen.with(place, version, Digest::of(payload)).map_err(|error| error.to_string())? {
+            self.seen = seen;
+        }
+        Ok(())
+    }
+
+    /// Whether a version may be believed.
+    pub fn judge(&self, place: &Place, version: u64, payload: &[u8]) -> Result<Verdict, SeenError> {
+        self.seen.judge(place, version, &Digest::of(payload))
+    }
+
+    /// Whether anything was ever seen at a place.
+    pub fn knows(&self, place: &Place) -> bool {
+        self.seen.mark(place).is_some()
+    }
+
+    /// Takes the version of a manifest.
+    pub fn take(&mut self, place: &Place, version: u64, payload: &[u8]) -> Result<Verdict, TakeError> {
+        match self.seen.with(place, version, Digest::of(payload))? {
+            None => Ok(Verdict::Same),
+            Some(seen) => {
+                write_atomically(&self.folder.join(SEEN), &seen.to_json())?;
+                self.seen = seen;
+                Ok(Verdict::New)
+            }
+        }
+    }
+
+    /// Takes a list. Where the disk does not, it is in force all the same.
+    pub fn take_revoked(&mut self, list: RevocationList, payload: &[u8]) -> Result<Verdict, TakeError> {
+        let verdict = self.seen.judge(&Place::Revoked, list.epoch(), &Digest::of(payload))?;
+        let same = self.revoked.as_ref() == Some(&list);
+        self.revoked = Some(list);
+        if !same {
+            write_atomically(&self.folder.join(REVOKED), payload)?;
+        }
+        // The list first: a mark without its list would leave a host that restarts without either.
+        let epoch = self.revoked.as_ref().map(RevocationList::epoch).unwrap_or_default();
+        self.take(&Place::Revoked, epoch, payload)?;
+        Ok(if same { verdict } else { Verdict::New })
+    }
+
+    /// Takes a set of policies that is in force.
+    pub fn take_policy(&mut self, set: PolicyDocument, payload: &[u8]) -> Result<(), TakeError> {
+        self.seen.judge(&Place::Policy, set.version(), &Digest::of(payload))?;
+        write_atomically(&self.folder.join(POLICY), payload)?;
+        self.take(&Place::Policy, set.version(), payload)?;
+        self.policy = Some(set);
+        Ok(())
+    }
+
+    /// The revocations were looked at now.
+    pub fn confirm(&mut self, now: OffsetDateTime) {
+        let now = now.unix_timestamp();
+        let old = self.confirmed_at.replace(now);
+        // Not each time: what matters is that a restart knows about when.
+        if old.is_none_or(|old| now - old >= CONFIRM_EVERY || now < old) {
+            let written = serde_json::to_vec(&Looked { confirmed_at: now }).map_err(io::Error::other);
+            if let Err(error) = written.and_then(|bytes| write_atomically(&self.folder.join(LOOKED), &bytes)) {
+                tracing::warn!(%error, "when the revocations were looked at cannot be kept");
+            }
+        }
+    }
+
+    /// When the revocations were last looked at. A moment in the future is none: the clock was another one then.
+    pub fn confirmed_at(&self, now: OffsetDateTime) -> Option<i64> {
+        self.confirmed_at.filter(|at| *at <= now.unix_timestamp())
+    }
+
+    /// The revocations in force.
+    pub fn revoked(&self) -> Option<&RevocationList> {
+        self.revoked.as_ref()
+    }
+
+    /// The set of policies that was in force last.
+    pub fn policy(&self) -> Option<&PolicyDocument> {
+        self.policy.as_ref()
+    }
+}
+
+const SEEN: &str = "seen.json";
+const REVOKED: &str = "revoked.json";
+const POLICY: &str = "policy.json";
+const LOOKED: &str = "looked.json";
+/// Seconds between two times that a look is kept.
+const CONFIRM_EVERY: i64 = 5;
+
+#[cfg(test)]
+mod tests {
+    use portcullis_cluster::RevocationEdit;
+
+    use super::*;
+
+    fn cluster() -> ClusterName {
+        "prod".parse().unwrap()
+    }
+
+    fn list(epoch: u64) -> RevocationList {
+        let add = RevocationEdit { instances: [format!("i{epoch}")].into(), ..RevocationEdit::default() };
+        RevocationList::empty(epoch - 1).next(&add, &RevocationEdit::default()).unwrap()
+    }
+
+    #[test]
+    fn what_was_seen_is_known_after_a_restart_and_an_older_list_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut kept = Kept::open(temp.path(), &cluster()).unwrap();
+        let app = Place::App("shop:cart".parse().unwrap());
+        assert_eq!(kept.take(&app, 3, b"x").unwrap(), Verdict::New);
+        assert_eq!(kept.take_revoked(list(5), &list(5).to_json()).unwrap(), Verdict::New);
+        kept.confirm(OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(1_000));
+        let mut kept = Kept::open(temp.path(), &cluster()).unwrap();
+        assert!(matches!(kept.take(&app, 2, b"y"), Err(TakeError::Seen(SeenError::Lower { .. }))));
+        assert_eq!(kept.revoked(), Some(&list(5)));
+        assert!(kept.take_revoked(list(4), &list(4).to_json()).is_err());
+        assert_eq!(kept.revoked(), Some(&list(5)), "the newer one stays in force");
+        assert_eq!(kept.take_revoked(list(5), &list(5).to_json()).unwrap(), Verdict::Same);
+        let at = |seconds| OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(seconds);
+        assert_eq!(kept.confirmed_at(at(1_001)), Some(1_000));
+        assert_eq!(kept.confirmed_at(at(999)), None, "the clock went back");
+    }
+
+    #[test]
+    fn a_crash_between_the_list_and_its_mark_loses_neither() {
+        let temp = tempfile::tempdir().unwrap();
+        std::fs::write(temp.path().join(REVOKED), list(7).to_json()).unwrap();
+        let mut kept = Kept::open(temp.path(), &cluster()).unwrap();
+        assert_eq!(kept.revoked(), Some(&list(7)));
+        assert!(kept.take_revoked(list(6), &list(6).to_json()).is_err(), "its mark was not written before the crash");
+        assert!(kept.take_revoked(list(7), &list(7).to_json()).is_ok());
+        assert!(kept.take_revoked(list(6), &list(6).to_json()).is_err());
+    }
+
+    #[test]
+    fn a_list_that_the_disk_does_not_take_is_in_force_and_said_to_be_so() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut kept = Kept::open(&temp.path().join("gone"), &cluster()).unwrap();
+        assert!(matches!(kept.take_revoked(list(2), &list(2).to_json()), Err(TakeError::Disk(_))));
+        assert_eq!(kept.revoked(), Some(&list(2)));
+    }
+
+    #[test]
+    fn damaged_files_are_not_a_fresh_start() {
+        for name in [SEEN, REVOKED, POLICY, LOOKED] {
+            let temp = tempfile::tempdir().unwrap();
+            std::fs::write(temp.path().join(name), "{").unwrap();
+            assert!(Kept::open(temp.path(), &cluster()).unwrap_err().to_string().contains(name));
+        }
+    }
+}

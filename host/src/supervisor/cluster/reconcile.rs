@@ -1,0 +1,160 @@
+//! Brings what runs here in step with what the cluster wants, for as long as this host may: connected, heard, and sure of the
+//! revocations. Each start goes the way of every start; one that fails is told, and tried again later.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use portcullis_cluster::placement::{self, Candidate, Mine};
+use portcullis_cluster::{EventKind, Failed, Manifest, Step};
+use portcullis_signing::ComponentName;
+use serde_json::json;
+
+use super::state::{Run, Wanted};
+use super::{Cluster, sources, telling};
+use crate::clock;
+use crate::config::Route;
+use crate::supervisor::refused::Refused;
+use crate::supervisor::{Component, Expect, Host, settle, trust_watch};
+
+/// Reconciles until the host stops: when something changed, and with each heartbeat.
+pub async fn keep_reconciling(host: Arc<Host>, cluster: Arc<Cluster>) {
+    while !host.is_stopping() {
+        let _ = tokio::time::timeout(cluster.config.heartbeat(), cluster.place.notified()).await;
+        prune(&host, &cluster);
+        if may_place(&cluster) {
+            reconcile(&host, &cluster).await;
+        }
+    }
+}
+
+fn may_place(cluster: &Cluster) -> bool {
+    cluster.stops_starts().is_none() && cluster.state().places(cluster.config.heartbeat(), Instant::now())
+}
+
+/// What ended by itself, by a revocation or by a command does not run any more.
+fn prune(host: &Host, cluster: &Cluster) {
+    let running = host.running();
+    let runs = |run: &Run| running.iter().any(|component| component.admitted.facts().instance == run.instance);
+    let mut state = cluster.state();
+    let before = state.runs.len();
+    state.runs.retain(|_, run| runs(run));
+    if state.runs.len() != before {
+        cluster.beat.notify_one();
+    }
+}
+
+async fn reconcile(host: &Arc<Host>, cluster: &Arc<Cluster>) {
+    let wanted: Vec<Wanted> = cluster.state().desired.values().cloned().collect();
+    for Wanted { manifest, until } in wanted {
+        // A start takes its time: each decision is made on what is known then.
+        if host.is_stopping() || !may_place(cluster) {
+            return;
+        }
+        match decide(cluster, &manifest) {
+            Step::Start if clock::now().unix_timestamp() < until => start(host, cluster, &manifest).await,
+            Step::Stop => stop(host, cluster, manifest.component()).await,
+            Step::Start | Step::Keep | Step::Nothing => {}
+        }
+    }
+}
+
+fn decide(cluster: &Cluster, manifest: &Manifest) -> Step {
+    let (state, now) = (cluster.state(), Instant::now());
+    let (name, version) = (manifest.component(), manifest.version());
+    let mine = Mine { runs: state.runs.get(name).map(|run| run.version) };
+    let me = Candidate {
+        host: &cluster.me,
+        labels: &cluster.config.labels,
+        accepting: true,
+        runs: mine.runs,
+        failed: state.failed(name, version, now),
+    };
+    let others = state.members.alive(clock::now()).map(|member| &member.heartbeat).map(|heartbeat| Candidate {
+        host: &heartbeat.host,
+        labels: &heartbeat.labels,
+        accepting: heartbeat.accepting,
+        runs: heartbeat.runs(name),
+        failed: heartbeat.failed(name, version),
+    });
+    let candidates: Vec<_> = std::iter::once(me).chain(others).collect();
+    placement::step(manifest, &cluster.me, mine, &candidates)
+}
+
+async fn start(host: &Arc<Host>, cluster: &Arc<Cluster>, manifest: &Manifest) {
+    let (name, version) = (manifest.component().clone(), manifest.version());
+    let began = Instant::now();
+    match bring_up(host, manifest).await {
+        Ok(component) => {
+            let facts = component.admitted.facts();
+            let run = Run { version, instance: facts.instance.clone(), digest: manifest.wanted().digest };
+            let data = json!({
+                "version": version, "instance": facts.instance, "digest": facts.digest, "spiffe_id": facts.spiffe_id,
+                "took_ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            });
+            {
+                let mut state = cluster.state();
+                state.failures.remove(&name);
+                state.runs.insert(name.clone(), run);
+            }
+            telling::tell(cluster, EventKind::Started, Some(name.as_str()), data);
+        }
+        Err(refused) => {
+            let told = Failed::new(name.clone(), version, &refused.code, &refused.message);
+            let data = json!({
+                "version": version, "code": refused.code, "text": telling::cut(&refused.message), "hint": telling::cut(&refused.hint),
+                "reference": refused.reference,
+            });
+            if cluster.state().fail(told, Instant::now()) {
+                tracing::error!(component = %name, version, code = refused.code, "the cluster's component does not start here: {}", refused.message);
+                telling::tell(cluster, EventKind::StartFailed, Some(name.as_str()), data);
+            }
+        }
+    }
+    cluster.beat.notify_one();
+}
+
+/// Starts a component, or lets the one that runs with these bytes go on under the new version.
+async fn bring_up(host: &Arc<Host>, manifest: &Manifest) -> Result<Arc<Component>, Refused> {
+    let (name, digest) = (manifest.component().as_str(), manifest.wanted().digest.to_string());
+    let same = |component: &&Arc<Component>| {
+        let facts = component.admitted.facts();
+        facts.name == name && facts.digest == digest && !component.draining.load(std::sync::atomic::Ordering::Acquire)
+    };
+    let routes: Vec<Route> = manifest
+        .wanted()
+        .routes
+        .iter()
+        .map(|route| Route { host: route.host.clone(), path: route.path.clone(), component: name.to_owned() })
+        .collect();
+    for route in &routes {
+        host.check_route_free(route)?;
+    }
+    let component = match host.running().iter().find(same).cloned() {
+        Some(component) => component,
+        None => {
+            let mut spec = sources::locate(host, manifest).await?;
+            spec.expect = Some(Expect { name: name.to_owned(), digest });
+            let host = Arc::clone(host);
+            // A task of its own: what has begun is finished.
+            let started = tokio::spawn(async move { host.start_component(spec).await }).await;
+            started.map_err(Refused::internal)??
+        }
+    };
+    host.replace_routes(name, routes);
+    let _one_at_a_time = host.starting.lock().await;
+    settle::settle(host).await;
+    Ok(component)
+}
+
+async fn stop(host: &Arc<Host>, cluster: &Arc<Cluster>, name: &ComponentName) {
+    let Some(run) = cluster.state().runs.get(name).cloned() else { return };
+    let running = host.running().into_iter().find(|component| component.admitted.facts().instance == run.instance);
+    if let Some(component) = running {
+        trust_watch::end_now(host, &component, "cluster.unwanted", "the cluster does not want it here").await;
+    }
+    host.replace_routes(name.as_str(), Vec::new());
+    cluster.state().runs.remove(name);
+    let data = json!({ "version": run.version, "instance": run.instance, "digest": run.digest });
+    telling::tell(cluster, EventKind::Stopped, Some(name.as_str()), data);
+    cluster.beat.notify_one();
+}

@@ -1,0 +1,184 @@
+//! What a host knows of its cluster now, in memory: what is wanted, what runs here by that, what did not start, what was refused.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::limits::DEAD_AFTER;
+use portcullis_cluster::{Failed, Manifest, Members};
+use portcullis_signing::{ComponentName, Digest};
+
+use crate::limits::{CLUSTER_REFUSED, CLUSTER_RETRY};
+
+/// The state of one host.
+#[derive(Debug, Default)]
+pub struct State {
+    /// The manifests that are believed.
+    pub desired: BTreeMap<ComponentName, Wanted>,
+    /// What runs here by one.
+    pub runs: BTreeMap<ComponentName, Run>,
+    /// What did not start.
+    pub failures: BTreeMap<ComponentName, Failure>,
+    /// Who is alive.
+    pub members: Members,
+    /// Values that are not believed, by their place: code and reason.
+    pub refused: BTreeMap<String, (String, String)>,
+    /// What is wrong with files of the configuration.
+    pub trust_problems: Vec<String>,
+    /// The version of the cluster's set of policies that is not in force, and why.
+    pub policy_problem: Option<(u64, String)>,
+    /// Why the buckets cannot be read.
+    pub read_problem: Option<String>,
+    /// From when on this host places, after the connection came.
+    pub places_from: Option<Instant>,
+    /// When this host last heard its own heartbeat.
+    pub echo: Option<Instant>,
+    /// The number of its last heartbeat.
+    pub sequence: u64,
+}
+
+/// A manifest that is believed, for as long as its statement holds: then what runs goes on, and nothing is started by it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// What is wanted.
+    pub manifest: Manifest,
+    /// Until when, in seconds since 1970.
+    pub until: i64,
+}
+
+/// A component that runs here by a manifest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The manifest's version.
+    pub version: u64,
+    /// The instance.
+    pub instance: String,
+    /// Its digest.
+    pub digest: Digest,
+}
+
+/// A component that did not start.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// What is told of it.
+    pub told: Failed,
+    /// When it is tried again.
+    pub until: Instant,
+    times: u32,
+}
+
+impl State {
+    /// The connection came: what was heard before it went is not believed, and nothing is placed for two intervals.
+    pub fn connected(&mut self, heartbeat: Duration, now: Instant) {
+        self.members.doubt();
+        self.echo = None;
+        self.places_from = Some(now + heartbeat * 2);
+    }
+
+    /// The connection is gone: what runs goes on, nothing new is started.
+    pub fn disconnected(&mut self) {
+        self.places_from = None;
+        self.echo = None;
+    }
+
+    /// This host heard itself. After a silence that is a new connection, whatever the client says.
+    pub fn heard_myself(&mut self, heartbeat: Duration, now: Instant) {
+        if self.echo.is_some_and(|echo| now.duration_since(echo) > heartbeat * DEAD_AFTER) {
+            self.connected(heartbeat, now);
+        }
+        self.echo = Some(now);
+    }
+
+    /// Whether this host places now: connected for long enough, and heard by itself just now.
+    pub fn places(&self, heartbeat: Duration, now: Instant) -> bool {
+        let heard = self.echo.is_some_and(|echo| now.duration_since(echo) <= heartbeat * 2 + SLACK);
+        self.places_from.is_some_and(|from| now >= from) && heard
+    }
+
+    /// A component did not start; says whether that is new.
+    pub fn fail(&mut self, told: Failed, now: Instant) -> bool {
+        let before = self.failures.get(&told.component).filter(|failure| failure.told.version == told.version);
+        let times = before.map_or(1, |failure| failure.times.saturating_add(1));
+        let (first, longest) = CLUSTER_RETRY;
+        let pause = first.saturating_mul(1 << times.saturating_sub(1).min(10)).min(longest);
+        let new = before.is_none_or(|failure| failure.told.code != told.code);
+        self.failures.insert(told.component.clone(), Failure { told, until: now + pause, times });
+        new
+    }
+
+    /// Whether this version of a component did not start a short while ago.
+    pub fn failed(&self, component: &ComponentName, version: u64, now: Instant) -> bool {
+        self.failures.get(component).is_some_and(|failure| failure.told.version == version && now < failure.until)
+    }
+
+    /// Remembers a value that is not believed; says whether that is new.
+    pub fn refuse(&mut self, place: String, code: &str, why: String) -> bool {
+        let known = self.refused.get(&place).is_some_and(|(had, text)| had == code && *text == why);
+        if !known && (self.refused.contains_key(&place) || self.refused.len() < CLUSTER_REFUSED) {
+            self.refused.insert(place, (code.to_owned(), why));
+            return true;
+        }
+        false
+    }
+}
+
+/// What a heartbeat may be late by.
+const SLACK: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEAT: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_host_places_two_intervals_after_it_connected_and_while_it_hears_itself() {
+        let mut state = State::default();
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        assert!(!state.places(BEAT, at(0)), "not connected");
+        state.connected(BEAT, at(0));
+        state.heard_myself(BEAT, at(100));
+        state.heard_myself(BEAT, at(1_100));
+        assert!(!state.places(BEAT, at(1_900)));
+        assert!(state.places(BEAT, at(2_000)));
+        // Nothing is heard any more, and the client has not noticed.
+        assert!(!state.places(BEAT, at(3_700)));
+        state.heard_myself(BEAT, at(9_000));
+        assert!(!state.places(BEAT, at(9_000)), "after a silence it waits again");
+        state.heard_myself(BEAT, at(10_000));
+        state.heard_myself(BEAT, at(11_000));
+        assert!(state.places(BEAT, at(11_000)));
+        state.disconnected();
+        assert!(!state.places(BEAT, at(11_100)));
+    }
+
+    #[test]
+    fn what_does_not_start_is_tried_again_later_and_later() {
+        let mut state = State::default();
+        let name: ComponentName = "a:b".parse().unwrap();
+        let told = |version| Failed::new("a:b".parse().unwrap(), version, "x", "y");
+        let now = Instant::now();
+        assert!(state.fail(told(1), now));
+        assert!(state.failed(&name, 1, now + CLUSTER_RETRY.0 - Duration::from_millis(1)));
+        assert!(!state.failed(&name, 1, now + CLUSTER_RETRY.0));
+        assert!(!state.failed(&name, 2, now), "another version is another try");
+        assert!(!state.fail(told(1), now), "the same again is told once");
+        assert!(state.failed(&name, 1, now + CLUSTER_RETRY.0 * 2 - Duration::from_millis(1)));
+        for _ in 0..20 {
+            state.fail(told(1), now);
+        }
+        assert!(!state.failed(&name, 1, now + CLUSTER_RETRY.1));
+    }
+
+    #[test]
+    fn refused_values_are_remembered_once_each_and_have_an_end() {
+        let mut state = State::default();
+        assert!(state.refuse("a".to_owned(), "c", "w".to_owned()));
+        assert!(!state.refuse("a".to_owned(), "c", "w".to_owned()));
+        assert!(state.refuse("a".to_owned(), "d", "w".to_owned()));
+        for n in 0..2 * CLUSTER_REFUSED {
+            state.refuse(format!("x{n}"), "c", String::new());
+        }
+        assert_eq!(state.refused.len(), CLUSTER_REFUSED);
+    }
+}

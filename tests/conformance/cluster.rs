@@ -1,0 +1,169 @@
+//! A cluster of real hosts on a real nats-server with TLS: what an operator deploys runs, and is seen; what does not start says why.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    reason = "a broken test must stop"
+)]
+
+use std::time::{Duration, Instant};
+
+use portcullis_tests::cluster::{Lattice, Plan};
+use serde_json::Value;
+
+#[test]
+fn what_is_deployed_runs_on_as_many_hosts_as_are_wanted_and_stops_when_it_is_not() {
+    let Some(lattice) = Lattice::start("cluster", &Plan::of(2)) else { return };
+    a_component_runs_on_one_host_then_on_two(&lattice);
+    events_are_signed_cloudevents(&lattice);
+    a_component_that_does_not_start_says_why_and_the_old_one_goes_on(&lattice);
+    policies_of_the_cluster_are_in_force_where_they_are_taken(&lattice);
+    a_component_that_is_undeployed_stops_everywhere(&lattice);
+    bad_input_of_the_operator_is_refused(&lattice);
+}
+
+fn a_component_runs_on_one_host_then_on_two(lattice: &Lattice) {
+    let deployed = lattice.deploy(1, "").ok().json();
+    assert_eq!(deployed["version"], 1);
+    lattice.wait("one replica", |lattice| lattice.running("test:hello").len() == 1);
+    let on = lattice.running("test:hello");
+    assert_eq!(lattice.answering(), on, "it answers where it says that it runs");
+    assert_eq!(lattice.deploy(2, "").ok().json()["version"], 2);
+    lattice.wait("two replicas", |lattice| lattice.running("test:hello").len() == 2);
+    assert_eq!(lattice.answering(), ["h1", "h2"]);
+    let host = &lattice.hosts[&on[0]];
+    assert_eq!(
+        host.audit().iter().filter(|record| record["kind"] == "admission").count(),
+        1,
+        "the same bytes under a higher version go on running"
+    );
+    host.record(&[("kind", "cluster"), ("place", "desired/app.test.hello")]);
+    // Every start went the whole way.
+    host.record(&[("kind", "admission"), ("component", "test:hello")]);
+    assert_eq!(
+        lattice.cli(["cluster", "status", "--operator", "operator.toml"]).ok().json()["components"][0]["running"],
+        2
+    );
+}
+
+fn events_are_signed_cloudevents(lattice: &Lattice) {
+    let folder = lattice.folder().to_path_buf();
+    let listening = std::thread::spawn(move || {
+        std::process::Command::new(portcullis_tests::binary())
+            .current_dir(folder)
+            .args(["cluster", "events", "--operator", "operator.toml", "--json", "--seconds", "10", "--count", "2"])
+            .output()
+            .unwrap()
+    });
+    // The listener needs a moment to be there.
+    std::thread::sleep(Duration::from_secs(2));
+    lattice.deploy(1, "").ok();
+    let output = listening.join().unwrap();
+    let events: Vec<Value> =
+        serde_json::Deserializer::from_slice(&output.stdout).into_iter().map_while(Result::ok).collect();
+    let kinds: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
+    assert_eq!(events.len(), 2, "{output:?}\n{}", lattice.logs());
+    assert!(
+        kinds.contains(&"dev.portcullis.component.started.v1"),
+        "the one that stays runs by the new version: {kinds:?}"
+    );
+    assert!(kinds.contains(&"dev.portcullis.component.stopped.v1"), "{kinds:?}");
+    for event in &events {
+        assert_eq!((&event["specversion"], &event["subject"]), (&"1.0".into(), &"test:hello".into()));
+        assert!(event["source"].as_str().unwrap().starts_with("spiffe://test.example/portcullis/host/h"));
+    }
+    lattice.wait("one replica", |lattice| lattice.running("test:hello").len() == 1);
+    lattice.deploy(2, "").ok();
+    lattice.wait("two replicas", |lattice| lattice.running("test:hello").len() == 2);
+}
+
+fn a_component_that_does_not_start_says_why_and_the_old_one_goes_on(lattice: &Lattice) {
+    // Bytes that nobody signed lie on every host, and the manifest names them.
+    let other = portcullis_tests::guests::ours("echo");
+    for host in lattice.hosts.values() {
+        std::fs::write(host.site().file("apps/unsigned.wasm"), &other).unwrap();
+    }
+    let text = std::fs::read_to_string(lattice.folder().join("hello.toml")).unwrap();
+    let digest = portcullis_signing::Digest::of(&other).to_string();
+    let text = text.replace(&lattice.digest("hello.wasm"), &digest).replace("hello.wasm", "unsigned.wasm");
+    std::fs::write(lattice.folder().join("bad.toml"), text).unwrap();
+    lattice.cli(["cluster", "deploy", "bad.toml", "--operator", "operator.toml"]).ok();
+    lattice.wait("both hosts say why", |lattice| {
+        let status = lattice.status();
+        let hosts = status["hosts"].as_array().cloned().unwrap_or_default();
+        hosts.len() == 2 && hosts.iter().all(|host| host["failed"][0]["code"] == "evidence.none")
+    });
+    assert_eq!(lattice.answering(), ["h1", "h2"], "the version before goes on");
+    let ended = lattice.cli(["cluster", "status", "--operator", "operator.toml"]);
+    assert_eq!(ended.exit, 1, "{}", ended.err);
+    let host = &lattice.hosts["h1"];
+    let shown = host.ask_status(0);
+    assert!(shown["components"].to_string().contains("evidence.none"), "{shown:#}");
+    assert_eq!(shown["ready"], true, "one bad manifest takes no host away: {shown:#}");
+    lattice.deploy(2, "").ok();
+    lattice.wait("the good one again", |lattice| lattice.running("test:hello").len() == 2);
+}
+
+fn policies_of_the_cluster_are_in_force_where_they_are_taken(lattice: &Lattice) {
+    // Neither host takes them by configuration: nothing changes.
+    let before = lattice.hosts["h1"].ask_status(0)["policy_generation"].clone();
+    std::fs::write(lattice.folder().join("more.toml"), "version = 1\n").unwrap();
+    lattice.cli(["cluster", "policies", "--grants", "more.toml", "--operator", "operator.toml"]).ok();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert_eq!(lattice.hosts["h1"].ask_status(0)["policy_generation"], before);
+    std::fs::write(lattice.folder().join("op.toml"), "version = 1\n[[operator]]\nid = \"x\"\n").unwrap();
+    let refused = lattice.cli(["cluster", "policies", "--grants", "op.toml", "--operator", "operator.toml"]);
+    assert_eq!((refused.exit, refused.code().as_str()), (64, "cluster.operators"));
+}
+
+fn a_component_that_is_undeployed_stops_everywhere(lattice: &Lattice) {
+    lattice.cli(["cluster", "undeploy", "test:hello", "--operator", "operator.toml"]).ok();
+    lattice.wait("it runs nowhere", |lattice| lattice.answering().is_empty());
+    assert!(lattice.running("test:hello").is_empty());
+    lattice.hosts["h1"].record(&[("kind", "stop"), ("why", "cluster.unwanted")]);
+}
+
+fn bad_input_of_the_operator_is_refused(lattice: &Lattice) {
+    for (name, text) in [("a.toml", "component = \"test\""), ("b.toml", "x = 1"), ("c.json", "{}"), ("d.toml", "")] {
+        std::fs::write(lattice.folder().join(name), text).unwrap();
+        let ended = lattice.cli(["cluster", "deploy", name, "--operator", "operator.toml"]);
+        assert_eq!(ended.exit, 2, "{name}: {}{}", ended.out, ended.err);
+        assert!(ended.err.contains("hint:"), "{name}: {}", ended.err);
+    }
+    for arguments in [
+        vec!["cluster", "undeploy", "test:other", "--operator", "operator.toml"],
+        vec!["cluster", "revoke", "--operator", "operator.toml"],
+        vec!["cluster", "revoke", "--refresh", "--instance", "x", "--operator", "operator.toml"],
+    ] {
+        let ended = lattice.cli(arguments.clone());
+        assert_eq!(ended.exit, 2, "{arguments:?}: {}{}", ended.out, ended.err);
+    }
+}
+
+#[test]
+fn a_bad_set_of_policies_keeps_the_old_one_and_the_host_says_so() {
+    let mut plan = Plan::of(1);
+    plan.section.push_str("policies = true\n");
+    let Some(lattice) = Lattice::start("cluster policies", &plan) else { return };
+    let host = &lattice.hosts["h1"];
+    std::fs::write(lattice.folder().join("more.toml"), "version = 1\n\n[[grant]]\nid = \"more\"\nreason = \"a test\"\nowner = \"tests\"\ncomponent = \"test:more\"\nload = true\n").unwrap();
+    lattice.cli(["cluster", "policies", "--grants", "more.toml", "--operator", "operator.toml"]).ok();
+    lattice.wait("the set is in force", |lattice| lattice.status()["hosts"][0]["policy"] == 1);
+    assert!(host.ask_status(5)["ready"] == true, "{}", host.ask_status(0));
+    // Two grants with one id: each set is good by itself, both together are not.
+    std::fs::write(lattice.folder().join("bad.toml"), "version = 1\n\n[[grant]]\nid = \"hello\"\nreason = \"a test\"\nowner = \"tests\"\ncomponent = \"test:more\"\nload = true\n").unwrap();
+    lattice.cli(["cluster", "policies", "--grants", "bad.toml", "--operator", "operator.toml"]).ok();
+    let began = Instant::now();
+    while host.ask_status(0)["problems"].to_string().contains("cannot be used") == false {
+        assert!(began.elapsed() < Duration::from_secs(20), "{:#}\n{}", host.ask_status(0), host.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(lattice.status()["hosts"][0]["policy"], 1, "the one before stays in force");
+    lattice.deploy(1, "").ok();
+    lattice.wait("what was granted before still runs", |lattice| lattice.answering() == ["h1"]);
+    lattice.cli(["cluster", "policies", "--grants", "more.toml", "--operator", "operator.toml"]).ok();
+    lattice.wait("a good one mends it", |lattice| lattice.status()["hosts"][0]["policy"] == 3);
+    assert!(host.ask_status(5)["ready"] == true, "{}", host.ask_status(0));
+}
