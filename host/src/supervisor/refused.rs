@@ -78,8 +78,11 @@ impl Refused {
             NotAdmitted::NoHandler => Self {
                 exit: exit::CLAIMS,
                 code: "component.no-handler".to_owned(),
-                message: format!("the component exports neither {HANDLER} nor {MESSAGE_HANDLER}, so nothing can call it here"),
-                hint: "build it for the world wasi:http/proxy, or have it export wasmcloud:messaging/handler@0.2.0".to_owned(),
+                message: format!(
+                    "the component exports neither {HANDLER} nor {MESSAGE_HANDLER}, so nothing can call it here"
+                ),
+                hint: "build it for the world wasi:http/proxy, or have it export wasmcloud:messaging/handler@0.2.0"
+                    .to_owned(),
                 ..Self::internal("")
             },
             NotAdmitted::Identity(why) => Self {
