@@ -167,3 +167,32 @@ fn a_bad_set_of_policies_keeps_the_old_one_and_the_host_says_so() {
     lattice.wait("a good one mends it", |lattice| lattice.status()["hosts"][0]["policy"] == 3);
     assert!(host.ask_status(5)["ready"] == true, "{}", host.ask_status(0));
 }
+
+/// More than a page, and more than the server gives at once: both ways of a look at a bucket.
+#[test]
+fn a_bucket_is_read_whole_however_many_values_it_has() {
+    use base64::Engine as _;
+    let Some(lattice) = Lattice::start("cluster pages", &Plan::of(0)) else { return };
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let digest = lattice.digest("hello.wasm");
+    let store = |from: usize, to: usize| {
+        runtime.block_on(async {
+            let operator = lattice.connect("operator").await;
+            for n in from..to {
+                let manifest = serde_json::json!({
+                    "format": 1, "version": 1,
+                    "manifest": { "component": format!("test:c{n}"), "digest": digest, "source": { "store": "digest" }, "replicas": 0 },
+                });
+                let payload = base64::engine::general_purpose::STANDARD.encode(manifest.to_string());
+                let value = serde_json::json!({ "statement": "none", "payload": payload }).to_string();
+                operator.publish(format!("$KV.portcullis-test-desired.app.test.c{n}"), value.into()).await.unwrap();
+            }
+            operator.flush().await.unwrap();
+        });
+    };
+    let stored = |lattice: &Lattice| lattice.status()["components"].as_array().map_or(0, Vec::len);
+    store(0, 600);
+    lattice.wait("600 values in pages", |lattice| stored(lattice) == 600);
+    store(600, 1_100);
+    lattice.wait("1100 values, one after the other", |lattice| stored(lattice) == 1_100);
+}

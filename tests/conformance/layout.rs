@@ -70,7 +70,7 @@ fn only_the_host_names_wasmtime() {
 #[test]
 fn deciding_parts_know_no_sockets_and_no_executor() {
     let io = ["tokio", "hyper", "hyper-util", "tonic", "async-nats", "reqwest", "mio", "rustix", "libc"];
-    for part in ["portcullis-signing", "portcullis-policies", "portcullis-nkey"] {
+    for part in ["portcullis-signing", "portcullis-policies", "portcullis-nkey", "portcullis-cluster"] {
         let named = dependencies(part);
         assert!(!named.iter().any(|name| io.contains(&name.as_str())), "{part} depends on {named:?}");
     }

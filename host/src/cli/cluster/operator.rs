@@ -175,14 +175,26 @@ impl Operator {
 impl Key {
     fn read(config: &OperatorConfig) -> Result<Self, CliError> {
         let invalid = |why: String, hint: &str| CliError::new(exit::CONFIG, "operator.key", why).with_hint(hint);
+        let private = |path: &Path| {
+            use std::os::unix::fs::PermissionsExt as _;
+            match std::fs::metadata(path).map(|meta| meta.permissions().mode() & 0o7777) {
+                Ok(mode) if mode & 0o077 != 0 => {
+                    let why = format!("{} is open to others (mode {mode:04o})", path.display());
+                    Err(invalid(why, "chmod 600 it, and make a new key"))
+                }
+                _ => Ok(()),
+            }
+        };
         match (&config.key.svid, &config.key.svid_key, &config.key.nkey) {
             (Some(chain), Some(key), None) => {
+                private(key)?;
                 let chain = files::read_bytes(chain, CONFIG_BYTES, "SVID")?;
                 let key = Zeroizing::new(files::read_bytes(key, CONFIG_BYTES, "key of the SVID")?);
                 let key = SvidKey::parse(&chain, &key).map_err(|error| invalid(error.to_string(), error.hint()))?;
                 Ok(Self::Svid(Arc::new(key)))
             }
             (None, None, Some(path)) => {
+                private(path)?;
                 let text = Zeroizing::new(files::read_text(path, CONFIG_BYTES, "nkey seed")?);
                 let seed =
                     UserSeed::parse(text.trim_end()).map_err(|error| invalid(error.to_string(), error.hint()))?;
