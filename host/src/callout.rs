@@ -13,6 +13,7 @@ pub mod connection;
 pub mod counts;
 pub mod fence;
 pub mod files;
+pub mod init;
 pub mod journal;
 pub mod keys;
 pub mod listener;

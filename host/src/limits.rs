@@ -264,6 +264,8 @@ pub const CALLOUT_SERVERS: usize = 4_096;
 pub const CALLOUT_SERVER_LIFE: Duration = Duration::from_secs(60);
 /// How often servers are asked who they are.
 pub const CALLOUT_SERVER_LOOK: Duration = Duration::from_secs(10);
+/// How long a request waits for the news that its server is one.
+pub const CALLOUT_SERVER_WAIT: Duration = Duration::from_millis(300);
 /// Connections that a callout remembers having let in.
 pub const CALLOUT_ADMITTED: usize = 262_144;
 /// Connections of one page of a server's list.

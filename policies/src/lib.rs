@@ -18,6 +18,7 @@
 //! | [`question`] | a question as a value, to be asked again |
 //! | [`matrix`], [`mod@compare`], [`cases`] | everybody's questions; what a change changes; expected answers |
 //! | [`mod@learn`] | the grants that were missing |
+//! | [`nats_server`] | what a NATS server's configuration says, and what in it is dangerous |
 //! | [`callout`] | who may connect to NATS, into which account, with which subjects |
 
 pub mod address;
@@ -40,6 +41,7 @@ pub mod learn;
 pub mod limits;
 pub mod lint;
 pub mod matrix;
+pub mod nats_server;
 mod nearest;
 mod nesting;
 mod parts;

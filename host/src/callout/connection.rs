@@ -193,3 +193,17 @@ fn pause(attempts: usize) -> Duration {
 
 /// Prefix of inboxes: an own one, so that the callout's users need no right to read others' replies.
 pub const INBOX: &str = "_INBOX_callout";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_four_seconds_and_are_never_none() {
+        for attempts in [0, 1, 5, 7, 8, 1_000_000, usize::MAX] {
+            let pause = pause(attempts);
+            assert!(pause >= Duration::from_millis(25) && pause <= Duration::from_secs(4), "{attempts}: {pause:?}");
+        }
+        assert!(pause(20) >= Duration::from_secs(2));
+    }
+}

@@ -151,3 +151,40 @@ fn stamp(path: &Path) -> Stamp {
     let meta = std::fs::metadata(path).ok()?;
     Some((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(text: &str) -> Result<BTreeSet<String>, CalloutError> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        revocations(file.path())
+    }
+
+    #[test]
+    fn a_list_of_the_revoked_is_taken_whole_or_not_at_all() {
+        let one = "[[revoked]]\nid = \"spiffe://td/a\"\nreason = \"x\"\n";
+        assert_eq!(list(&format!("version = 1\n{one}")).unwrap().len(), 1);
+        assert!(list("version = 1\n").unwrap().is_empty());
+        for bad in [
+            one.to_owned(),
+            format!("version = 2\n{one}"),
+            format!("version = 1\n{}", one.replace("td/a", "td")),
+            format!("version = 1\n{}", one.replace("\"x\"", "\" \"")),
+            format!("version = 1\n{one}more = 1\n"),
+            format!("version = 1\n{one}[[revoked]]\nid = \"*\"\nreason = \"x\"\n"),
+        ] {
+            assert!(list(&bad).is_err(), "{bad}");
+        }
+        assert!(revocations(Path::new("/nonexistent")).is_err(), "a list that is not there is not an empty one");
+    }
+
+    #[test]
+    fn the_list_of_the_revoked_has_an_end() {
+        let entry = |n: usize| format!("[[revoked]]\nid = \"spiffe://td/a{n}\"\nreason = \"x\"\n");
+        let text = |count: usize| format!("version = 1\n{}", (0..count).map(entry).collect::<String>());
+        assert_eq!(list(&text(CALLOUT_REVOCATIONS)).unwrap().len(), CALLOUT_REVOCATIONS);
+        assert!(list(&text(CALLOUT_REVOCATIONS + 1)).is_err());
+    }
+}

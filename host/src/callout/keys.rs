@@ -41,3 +41,36 @@ pub fn read(path: &Path) -> Result<Zeroizing<String>, CalloutError> {
 }
 
 const SECRET_BYTES: u64 = 16 << 10;
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_that_others_can_read_is_refused_and_never_repeated() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seed");
+        std::fs::write(&path, "SECRET").unwrap();
+        for (mode, is_taken) in [(0o600, true), (0o400, true), (0o640, false), (0o604, false), (0o644, false)] {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+            let read = read(&path);
+            assert_eq!(read.is_ok(), is_taken, "{mode:o}");
+            assert!(read.err().is_none_or(|error| !error.to_string().contains("SECRET")));
+        }
+        assert!(read(dir.path()).is_err() && read(&dir.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn a_secret_has_an_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("seed");
+        let size = usize::try_from(SECRET_BYTES).unwrap();
+        for (bytes, is_taken) in [(0, false), (1, true), (size, true), (size + 1, false)] {
+            std::fs::write(&path, "x".repeat(bytes)).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            assert_eq!(read(&path).is_ok(), is_taken, "{bytes}");
+        }
+    }
+}

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::Client;
 use futures::StreamExt;
@@ -38,6 +38,7 @@ pub struct Revoker {
     client: Client,
     servers: Arc<Servers>,
     journal: Journal,
+    tried: Mutex<HashMap<(PublicKey, u64), Instant>>,
 }
 
 impl Admitted {
@@ -66,14 +67,16 @@ impl Admitted {
 impl Revoker {
     /// One that acts through the system account.
     pub fn new(client: Client, servers: Arc<Servers>, journal: Journal) -> Self {
-        Self { client, servers, journal }
+        Self { client, servers, journal, tried: Mutex::default() }
     }
 
     /// Ends what does not stand any more. `newly` are the IDs that were revoked just now: they are asked for by name first.
     pub async fn sweep(&self, standing: &Standing, admitted: &Admitted, newly: &[String], kicked: &Counter) {
-        for (server, number, workload) in admitted.fallen(standing) {
+        let fallen = futures::stream::iter(admitted.fallen(standing));
+        let kick = |(server, number, workload): (PublicKey, u64, WorkloadId)| async move {
             self.kick(server, number, &workload, kicked).await;
-        }
+        };
+        fallen.for_each_concurrent(AT_ONCE, kick).await;
         for id in newly {
             let question = json!({ "auth": true, "user": id, "limit": CALLOUT_PAGE });
             for (server, page) in self.ask_all(&question).await {
@@ -97,6 +100,7 @@ impl Revoker {
     }
 
     async fn end_fallen(&self, server: PublicKey, page: &Value, standing: &Standing, kicked: &Counter) {
+        let mut fallen = Vec::new();
         for connection in page.get("connections").and_then(Value::as_array).into_iter().flatten() {
             let Some(number) = connection.get("cid").and_then(Value::as_u64) else { continue };
             let user = connection.get("authorized_user").and_then(Value::as_str).unwrap_or_default();
@@ -104,23 +108,50 @@ impl Revoker {
             if let Ok(workload) = user.parse::<WorkloadId>()
                 && !standing.still_stands(&workload)
             {
-                self.kick(server, number, &workload, kicked).await;
+                fallen.push((number, workload));
             }
         }
+        let kick = |(number, workload): (u64, WorkloadId)| async move {
+            self.kick(server, number, &workload, kicked).await;
+        };
+        futures::stream::iter(fallen).for_each_concurrent(AT_ONCE, kick).await;
     }
 
     async fn kick(&self, server: PublicKey, number: u64, workload: &WorkloadId, kicked: &Counter) {
-        let payload = json!({ "cid": number }).to_string();
-        let sent = self.client.publish(format!("$SYS.REQ.SERVER.{server}.KICK"), payload.into()).await;
-        let _ = self.client.flush().await;
-        kicked.up();
-        tracing::warn!(%workload, %server, number, "its connection is ended");
+        if !self.is_due(server, number) {
+            return;
+        }
+        // A server ends nothing for a request that nobody waits for.
+        let question = json!({ "cid": number }).to_string();
+        let subject = format!("$SYS.REQ.SERVER.{server}.KICK");
+        let answer = tokio::time::timeout(ANSWER, self.client.request(subject, question.into())).await;
+        let answer = answer.ok().and_then(Result::ok).map(|answer| answer.payload);
+        let answer = answer.and_then(|payload| serde_json::from_slice::<Value>(&payload).ok());
+        // One that has ended by itself meanwhile is an error there, too.
+        let ended = answer.is_some_and(|answer| answer.get("error").is_none());
+        if ended {
+            kicked.up();
+            tracing::warn!(%workload, %server, number, "its connection is ended");
+        } else {
+            tracing::info!(%workload, %server, number, "its connection is not there any more, or its server does not answer");
+        }
         let record = Record::new("callout-kick")
             .field("workload", workload.as_str())
             .field("server", server.to_string())
             .field("connection", number)
-            .field("sent", sent.is_ok());
+            .field("ended", ended);
         self.journal.note(record);
+    }
+
+    /// Whether this connection was not tried just now: it is in lists for a moment longer.
+    fn is_due(&self, server: PublicKey, number: u64) -> bool {
+        let Ok(mut tried) = self.tried.lock() else { return true };
+        tried.retain(|_, at| at.elapsed() < AGAIN);
+        let is_due = !tried.contains_key(&(server, number));
+        if is_due {
+            tried.insert((server, number), Instant::now());
+        }
+        is_due
     }
 
     async fn ask(&self, server: PublicKey, question: &Value) -> Option<Value> {
@@ -152,5 +183,29 @@ impl Revoker {
     }
 }
 
+/// Connections that are ended at once.
+const AT_ONCE: usize = 32;
+/// How soon a connection that was to be ended is tried again.
+const AGAIN: Duration = Duration::from_millis(250);
 /// How long a server may take to list its connections.
 const ANSWER: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_connections_are_remembered_than_may_be_and_those_that_ended_make_room() {
+        let admitted = Admitted::default();
+        let server = PublicKey::new(Kind::Server, [7; 32]);
+        let workload: WorkloadId = "spiffe://td/a".parse().unwrap();
+        let (past, future) =
+            (crate::clock::now() - Duration::from_secs(1), crate::clock::now() + Duration::from_secs(60));
+        for number in 0..u64::try_from(CALLOUT_ADMITTED).unwrap() {
+            let until = if number == 0 { past } else { future };
+            assert!(admitted.remember(server, number, workload.clone(), until));
+        }
+        assert!(admitted.remember(server, u64::MAX, workload.clone(), future), "one has ended");
+        assert!(!admitted.remember(server, u64::MAX - 1, workload, future));
+    }
+}

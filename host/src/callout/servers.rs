@@ -18,35 +18,44 @@ use crate::limits::{CALLOUT_SERVER_LIFE, CALLOUT_SERVER_LOOK, CALLOUT_SERVERS};
 pub struct Servers {
     client: Client,
     known: Mutex<HashMap<PublicKey, Instant>>,
-    asked: Mutex<Option<Instant>>,
+    wanted: Notify,
     news: Notify,
 }
 
 impl Servers {
     /// The servers that this client's system account knows.
     pub fn new(client: Client) -> Arc<Self> {
-        Arc::new(Self { client, known: Mutex::default(), asked: Mutex::default(), news: Notify::new() })
+        Arc::new(Self { client, known: Mutex::default(), wanted: Notify::new(), news: Notify::new() })
     }
 
     /// Takes answers and asks again from time to time. Runs for as long as the process.
     pub async fn keep_looking(self: Arc<Self>) {
         let inbox = self.client.new_inbox();
+        tokio::join!(self.keep_taking(&inbox), self.keep_asking(&inbox));
+    }
+
+    async fn keep_taking(&self, inbox: &str) {
         loop {
-            let Ok(mut answers) = self.client.subscribe(inbox.clone()).await else {
-                tokio::time::sleep(CALLOUT_SERVER_LOOK).await;
-                continue;
-            };
-            let mut look = tokio::time::interval(CALLOUT_SERVER_LOOK);
-            loop {
-                tokio::select! {
-                    answer = answers.next() => match answer {
-                        Some(answer) => self.take(&answer.payload),
-                        None => break,
-                    },
-                    _ = look.tick() => self.ask(&inbox).await,
-                    () = self.wanted() => self.ask(&inbox).await,
+            if let Ok(mut answers) = self.client.subscribe(inbox.to_owned()).await {
+                while let Some(answer) = answers.next().await {
+                    self.take(&answer.payload);
                 }
             }
+            tokio::time::sleep(CALLOUT_SERVER_LOOK).await;
+        }
+    }
+
+    async fn keep_asking(&self, inbox: &str) {
+        let mut look = tokio::time::interval(CALLOUT_SERVER_LOOK);
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                () = self.wanted.notified() => {}
+            }
+            let asked = self.client.publish_with_reply("$SYS.REQ.SERVER.PING", inbox.to_owned(), Default::default());
+            let _ = asked.await;
+            // A flood of requests with made-up keys makes no flood of questions.
+            tokio::time::sleep(BETWEEN).await;
         }
     }
 
@@ -62,7 +71,7 @@ impl Servers {
             if self.has(server) {
                 return true;
             }
-            self.want();
+            self.wanted.notify_one();
             if tokio::time::timeout_at(until, news).await.is_err() {
                 return self.has(server);
             }
@@ -90,28 +99,7 @@ impl Servers {
         }
         self.news.notify_waiters();
     }
-
-    async fn ask(&self, inbox: &str) {
-        if let Ok(mut asked) = self.asked.lock() {
-            *asked = None;
-        }
-        let _ = self.client.publish_with_reply("$SYS.REQ.SERVER.PING", inbox.to_owned(), Default::default()).await;
-    }
-
-    fn want(&self) {
-        if let Ok(mut asked) = self.asked.lock() {
-            asked.get_or_insert_with(Instant::now);
-        }
-    }
-
-    /// Comes back when somebody wants to know about a server that is not known. Looks rarely enough that a flood of requests with
-    /// made-up keys makes no flood of questions.
-    async fn wanted(&self) {
-        loop {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            if self.asked.lock().is_ok_and(|asked| asked.is_some()) {
-                return;
-            }
-        }
-    }
 }
+
+/// Between two questions.
+const BETWEEN: Duration = Duration::from_millis(20);

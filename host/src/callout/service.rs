@@ -24,7 +24,7 @@ use super::standing::Problems;
 use super::{fence, listener};
 use crate::audit::Record;
 use crate::config::callout::CalloutConfig;
-use crate::limits::{CALLOUT_DRAIN, CALLOUT_SWEEP, CALLOUT_WATCH};
+use crate::limits::{CALLOUT_DRAIN, CALLOUT_SERVER_WAIT, CALLOUT_SWEEP, CALLOUT_WATCH};
 
 /// Why a callout does not run. Says who erred, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -238,7 +238,7 @@ async fn decide(shared: &Shared, message: &Message, until: Instant) -> Bytes {
         Err(error) => return reject(shared, "request", &error.to_string()),
     };
     if let Some(servers) = &shared.servers
-        && !servers.knows(asked.server(), until).await
+        && !servers.knows(asked.server(), until.min(Instant::now() + CALLOUT_SERVER_WAIT)).await
     {
         return reject(shared, "server", "the key of the request is no server's that the system account knows");
     }

@@ -9,17 +9,35 @@ use crate::callout::service::CalloutError;
 use crate::config::callout::CalloutConfig;
 use crate::limits::CONFIG_BYTES;
 
+mod check;
+mod init;
+
 /// Arguments of `portcullis callout`.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct CalloutArgs {
     /// The configuration file, callout.toml.
     #[arg(long)]
     config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Option<CalloutCommand>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum CalloutCommand {
+    /// Write a working configuration, of a NATS server and of the callout, with its keys, and explain it.
+    Init(Box<init::InitArgs>),
+    /// Find what is dangerous in the configuration of a NATS server.
+    Check(check::CheckArgs),
 }
 
 /// Runs the command.
 pub fn run(args: CalloutArgs, out: &mut Output) -> Result<(), CliError> {
-    serve(args.config, out)
+    match args.command {
+        Some(CalloutCommand::Init(args)) => init::run(&args, out),
+        Some(CalloutCommand::Check(args)) => check::run(&args, out),
+        None => serve(args.config, out),
+    }
 }
 
 fn serve(config: Option<PathBuf>, out: &mut Output) -> Result<(), CliError> {

@@ -464,3 +464,82 @@ fn names(raw: &Raw, problems: &mut Problems) {
         problems.add("account", "is not the name or key of an account of the callout's own", None);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"version = 1
+mode = "accounts"
+id = "spiffe://td-a.test/callout"
+servers = ["tls://nats.example:4222"]
+account = "AUTH"
+accounts = ["APP"]
+roles = ["policy/roles.toml"]
+[login]
+nkey = "keys/callout.nk"
+[system]
+nkey = "keys/revoker.nk"
+[keys]
+issuer = "keys/issuer.nk"
+xkey = "keys/callout.xk"
+[tls]
+ca = "ca.pem"
+[[trust_domain]]
+name = "td-a.test"
+bundle = "policy/td-a.json"
+"#;
+
+    fn parse(text: &str) -> Result<CalloutConfig, ConfigError> {
+        CalloutConfig::parse(text, Path::new("/etc/callout/callout.toml"))
+    }
+
+    #[test]
+    fn paths_are_relative_to_the_file_and_defaults_are_the_safe_ones() {
+        let config = parse(GOOD).unwrap();
+        assert_eq!(config.keys.issuer, Path::new("/etc/callout/keys/issuer.nk"));
+        assert_eq!((config.concurrency, config.deadline), (64, Duration::from_secs(1)));
+        assert!(config.dangers.on().is_empty() && config.metrics.is_none());
+        assert_eq!(config.system_account, "SYS");
+    }
+
+    #[test]
+    fn every_problem_is_listed_and_each_weakness_needs_its_knob() {
+        for (from, to, says) in [
+            ("version = 1", "version = 2", "version"),
+            ("spiffe://td-a.test/callout", "callout", "not a SPIFFE ID"),
+            ("tls://nats.example:4222", "nats://user:pass@nats.example", "credentials are never part"),
+            ("[\"tls://nats.example:4222\"]", "[]", "servers"),
+            ("[\"APP\"]", "[\"$G\"]", "nobody is ever placed in $G"),
+            ("[\"APP\"]", "[]", "accounts"),
+            ("\"AUTH\"", "\"SYS\"", "account"),
+            ("[tls]\nca = \"ca.pem\"\n", "", "danger_plain_connection"),
+            ("xkey = \"keys/callout.xk\"\n", "", "danger_no_xkey"),
+            ("[system]\nnkey = \"keys/revoker.nk\"\n", "", "danger_no_system"),
+            ("nkey = \"keys/callout.nk\"", "", "login"),
+            ("nkey = \"keys/callout.nk\"", "nkey = \"a\"\ncreds = \"b\"", "both"),
+            ("\"accounts\"", "\"operator\"", "[[signer]]"),
+            ("policy/roles.toml", "roles.toml", "apart from the seeds"),
+            ("ca = \"ca.pem\"", "ca = \"ca.pem\"\nkey = \"k\"", "without the other"),
+            ("name = \"td-a.test\"", "name = \"TD\"", "trust_domain"),
+        ] {
+            let text = GOOD.replacen(from, to, 1);
+            assert_ne!(text, GOOD, "{from}");
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains(says), "{to}: {error}");
+        }
+        let two = GOOD.replace("version = 1", "version = 2").replace("[\"APP\"]", "[]");
+        assert!(parse(&two).unwrap_err().to_string().lines().count() >= 3);
+    }
+
+    #[test]
+    fn limits_have_ends() {
+        let limits = |text: &str| parse(&format!("{GOOD}[limits]\n{text}\n"));
+        assert!(limits(&format!("concurrency = {CALLOUT_CONCURRENCY_MOST}")).is_ok());
+        assert!(limits(&format!("concurrency = {}", CALLOUT_CONCURRENCY_MOST + 1)).is_err());
+        assert!(limits("concurrency = 0").is_err());
+        assert!(limits(&format!("deadline_ms = {}", CALLOUT_DEADLINE_MOST.as_millis())).is_ok());
+        assert!(limits(&format!("deadline_ms = {}", CALLOUT_DEADLINE_MOST.as_millis() + 1)).is_err());
+        assert!(limits("deadline_ms = 49").is_err());
+    }
+}
