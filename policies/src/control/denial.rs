@@ -28,7 +28,7 @@ pub struct ControlDenial {
     generation: u64,
     operators: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    nearest: Option<Nearest>,
+    nearest: Option<Box<Nearest>>,
     #[serde(rename = "fix", skip_serializing_if = "Option::is_none", serialize_with = "arguments")]
     edit: Option<OperatorEdit>,
 }
@@ -88,7 +88,7 @@ impl ControlDenial {
             why,
             generation,
             operators: operators.len(),
-            nearest: near,
+            nearest: near.map(Box::new),
             edit,
         }
     }
