@@ -147,6 +147,14 @@ impl Nats {
         self
     }
 
+    /// Says which secrets others can read. The host starts all the same and does not use them.
+    pub(super) fn check_files(&self, problems: &mut Problems) {
+        self.host.auth.check_files("nats.auth", problems);
+        if let Some(data) = &self.data {
+            data.auth.check_files("nats.data.auth", problems);
+        }
+    }
+
     /// Both connections.
     pub fn links(&self) -> impl Iterator<Item = &NatsLink> {
         std::iter::once(&self.host).chain(&self.data)
@@ -296,6 +304,9 @@ impl NatsAuth {
         {
             problems.add(&format!("{key}.jwt_audience"), error.to_string(), None);
         }
+    }
+
+    fn check_files(&self, key: &str, problems: &mut Problems) {
         for (name, path) in self.secrets() {
             if let Some(why) = readable_by_others(path) {
                 problems.add(&format!("{key}.{name}"), why, Some("chmod 600 it, and think of its secret as known"));
@@ -393,6 +404,7 @@ mod tests {
             Ok(nats) => nats.check(base, &mut problems),
             Err(error) => return (None, error.to_string()),
         };
+        nats.check_files(&mut problems);
         (Some(nats), if problems.is_empty() { String::new() } else { problems.into_error().to_string() })
     }
 
