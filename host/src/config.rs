@@ -223,6 +223,15 @@ impl Config {
         }
     }
 
+    /// Looks at the files that it names, too: says which secrets others can read.
+    pub fn check_files(&self) -> Result<(), ConfigError> {
+        let mut problems = Problems::new(&self.path);
+        if let Some(nats) = &self.nats {
+            nats.check_files(&mut problems);
+        }
+        if problems.is_empty() { Ok(()) } else { Err(problems.into_error()) }
+    }
+
     /// The grants file that `grants add` writes to.
     pub fn grants_file(&self) -> Option<&Path> {
         self.policy.grants.first().map(PathBuf::as_path)

@@ -87,7 +87,7 @@ async fn nothing_is_sent_outside_of_what_is_granted() {
 async fn the_fix_of_a_refusal_allows_it() {
     let Some(nats) = server("the_fix_of_a_refusal_allows_it") else { return };
     let mut site = Site::new();
-    site.guest("messenger", "publish = [\"orders.a\"]");
+    site.guest("messenger", "publish = [\"orders.a\"]\nsubscribe = [\"answers.a\"]");
     connect(&mut site, &nats, "");
     let host = Host::ready(site);
     for path in ["/messenger/publish?subject=stock.b", "/messenger/publish?subject=orders.a&reply=answers.c"] {

@@ -156,7 +156,7 @@ fn a_bad_set_of_policies_keeps_the_old_one_and_the_host_says_so() {
     std::fs::write(lattice.folder().join("bad.toml"), "version = 1\n\n[[grant]]\nid = \"hello\"\nreason = \"a test\"\nowner = \"tests\"\ncomponent = \"test:more\"\nload = true\n").unwrap();
     lattice.cli(["cluster", "policies", "--grants", "bad.toml", "--operator", "operator.toml"]).ok();
     let began = Instant::now();
-    while host.ask_status(0)["problems"].to_string().contains("cannot be used") == false {
+    while !host.ask_status(0)["problems"].to_string().contains("cannot be used") {
         assert!(began.elapsed() < Duration::from_secs(20), "{:#}\n{}", host.ask_status(0), host.log());
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -27,10 +27,10 @@ struct Clients {
 impl Clients {
     fn of(lattice: &Lattice) -> Self {
         let hosts: Vec<_> = lattice.hosts.values().map(portcullis_tests::host::Host::http).collect();
-        let (end, asked, lost) = (Arc::default(), Arc::default(), Arc::default());
+        let end: Arc<AtomicBool> = Arc::default();
+        let (asked, lost): (Arc<AtomicU64>, Arc<AtomicU64>) = (Arc::default(), Arc::default());
         let (ends, asks, loses) = (Arc::clone(&end), Arc::clone(&asked), Arc::clone(&lost));
         let thread = std::thread::spawn(move || {
-            let ends: Arc<AtomicBool> = ends;
             while !ends.load(Ordering::Acquire) {
                 let answered = hosts.iter().any(|host| {
                     std::net::TcpStream::connect_timeout(host, Duration::from_millis(500)).is_ok()

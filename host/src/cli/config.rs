@@ -28,6 +28,7 @@ pub fn run(command: ConfigCommand, out: &mut Output) -> Result<(), CliError> {
     match command {
         ConfigCommand::Check(args) => {
             let config = locate::config(args.config.as_deref())?;
+            config.check_files()?;
             let dangers = config.dangers.on();
             for danger in &dangers {
                 out.note(format!("warning: {danger} is on and weakens this host"));

@@ -3,13 +3,15 @@
 //! TLS is not optional: a server is named `tls://`, and the authority that its certificate comes from is named beside it. A
 //! connection without TLS exists on the loopback alone, behind a `danger_` knob. Secrets are files that nobody else can read.
 
-use std::net::IpAddr;
+mod server;
+
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use portcullis_identity::{Audience, SpiffeId};
 use serde::{Deserialize, Serialize};
 
+use self::server::check_server;
 use super::problems::Problems;
 use crate::limits::NATS_SERVERS;
 
@@ -145,6 +147,14 @@ impl Nats {
             problems.add("nats.auth", "a certificate cannot be shown without TLS", Some(hint));
         }
         self
+    }
+
+    /// Says which secrets others can read. The host starts all the same and does not use them.
+    pub(super) fn check_files(&self, problems: &mut Problems) {
+        self.host.auth.check_files("nats.auth", problems);
+        if let Some(data) = &self.data {
+            data.auth.check_files("nats.data.auth", problems);
+        }
     }
 
     /// Both connections.
@@ -296,6 +306,9 @@ impl NatsAuth {
         {
             problems.add(&format!("{key}.jwt_audience"), error.to_string(), None);
         }
+    }
+
+    fn check_files(&self, key: &str, problems: &mut Problems) {
         for (name, path) in self.secrets() {
             if let Some(why) = readable_by_others(path) {
                 problems.add(&format!("{key}.{name}"), why, Some("chmod 600 it, and think of its secret as known"));
@@ -308,55 +321,6 @@ impl NatsAuth {
 fn readable_by_others(path: &Path) -> Option<String> {
     let mode = std::fs::metadata(path).ok()?.mode() & 0o7777;
     (mode & 0o077 != 0).then(|| format!("{}: others can read it (mode {mode:04o})", path.display()))
-}
-
-/// A server's scheme, host and port.
-pub fn parse_server(server: &str) -> Option<(&str, &str, u16)> {
-    let (scheme, rest) = server.split_once("://")?;
-    let (host, port) = match rest.rsplit_once(':') {
-        // An address in brackets has colons of its own.
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok().filter(|port| *port > 0)?),
-        _ => (rest, DEFAULT_PORT),
-    };
-    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-    let good = match address {
-        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_".contains(&b)),
-    };
-    good.then_some((scheme, host, port))
-}
-
-fn check_server(server: &str, plaintext: bool) -> Result<(), (String, &'static str)> {
-    if server.contains('@') {
-        return Err(("has a secret in it".to_owned(), "secrets are files, under [nats.auth]"));
-    }
-    let (scheme, host, _) =
-        parse_server(server).ok_or(("is no server".to_owned(), "write tls://HOST or tls://HOST:PORT"))?;
-    match scheme {
-        "tls" if plaintext => {
-            Err(("has TLS, and danger_plaintext says otherwise".to_owned(), "leave danger_plaintext out"))
-        }
-        "tls" => Ok(()),
-        "nats" if plaintext && is_loopback(host) => Ok(()),
-        "nats" if plaintext => Err((
-            "is not on this machine".to_owned(),
-            "without TLS everything can be read and changed on the way: use tls://",
-        )),
-        "nats" => Err((
-            "takes TLS only if the server asks for it, and whoever is in between can see to it that none does"
-                .to_owned(),
-            "write tls://, which goes on with TLS or not at all",
-        )),
-        "ws" | "wss" => {
-            Err(("is a websocket, which is not supported".to_owned(), "name the server's client port, tls://"))
-        }
-        _ => Err(("is no server".to_owned(), "write tls://HOST or tls://HOST:PORT")),
-    }
-}
-
-fn is_loopback(host: &str) -> bool {
-    let address = host.trim_matches(['[', ']']).parse::<IpAddr>();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// A prefix that is one's own: everybody may listen to `_INBOX.>` where nobody thought of it.
@@ -378,8 +342,6 @@ fn check_inbox(prefix: &str) -> Result<(), &'static str> {
 const MOST_NAME: usize = 512;
 /// Tokens of a prefix.
 const MOST_INBOX_TOKENS: usize = 4;
-/// Where nats-server listens unless told otherwise.
-const DEFAULT_PORT: u16 = 4222;
 
 #[cfg(test)]
 mod tests {
@@ -393,6 +355,7 @@ mod tests {
             Ok(nats) => nats.check(base, &mut problems),
             Err(error) => return (None, error.to_string()),
         };
+        nats.check_files(&mut problems);
         (Some(nats), if problems.is_empty() { String::new() } else { problems.into_error().to_string() })
     }
 
@@ -515,17 +478,5 @@ mod tests {
         assert_eq!(user("auth.svid = true\nuser = \"*\""), None);
         assert_eq!(user("auth.token = \"t\""), None);
         assert_eq!(user("auth.token = \"t\"\nuser = \"bob\"").as_deref(), Some("bob"));
-    }
-
-    #[test]
-    fn servers_are_split_into_scheme_host_and_port() {
-        assert_eq!(parse_server("tls://a.b"), Some(("tls", "a.b", 4222)));
-        assert_eq!(parse_server("tls://a.b:1"), Some(("tls", "a.b", 1)));
-        assert_eq!(parse_server("tls://[::1]:1"), Some(("tls", "[::1]", 1)));
-        assert_eq!(parse_server("tls://[::1]"), Some(("tls", "[::1]", 4222)));
-        for bad in ["", "a", "tls://", "tls://:1", "tls://a:b", "tls://a:70000", "tls://[a]", "tls://a b", "tls://::1"]
-        {
-            assert_eq!(parse_server(bad), None, "{bad}");
-        }
     }
 }

@@ -217,7 +217,11 @@ impl Shared {
                 let said = self.attempt().said.clone();
                 self.down(said.unwrap_or(Cause::Lost));
             }
-            Event::ServerError(ServerError::AuthorizationViolation) => self.ended_by(Cause::Refused),
+            Event::ServerError(ServerError::AuthorizationViolation) => {
+                // The library called it connected before the server had decided.
+                let decided = self.attempt().verified_at.is_some();
+                self.ended_by(if decided { Cause::Refused } else { Cause::Undecided });
+            }
             Event::ServerError(ServerError::Other(text)) => match (Denied::parse(&text), Cause::of_server(&text)) {
                 (Some(denied), _) => {
                     self.count(DENIED);

@@ -14,7 +14,7 @@ use super::Host;
 use crate::config::cluster::Cluster;
 use crate::config::{Config, Nats as NatsConfig};
 use crate::limits::{NATS_FILE_BYTES, NATS_POLL};
-use crate::nats::{FromIdentity, Nats, Settings, State};
+use crate::nats::{Cause, FromIdentity, Nats, Settings, State};
 
 /// The connection, once it is set up.
 #[derive(Debug)]
@@ -73,11 +73,15 @@ impl Host {
             return vec![format!("nats: {}", problem.unwrap_or_else(|| "it is being set up".to_owned()))];
         };
         let state = match &*nats.state().borrow() {
-            State::Verified { .. } => None,
+            // What was shown before goes on; what is wrong with the new one would else be noticed when it ends.
+            State::Verified { .. } => {
+                nats.problem().map(|why| format!("nats: a secret that was replaced cannot be used: {why}"))
+            }
+            // The text of whoever reads secrets has a hint of its own.
+            State::Down { cause: cause @ Cause::Credential(_) } => Some(format!("nats: {cause}")),
             State::Down { cause } => Some(format!("nats: {cause}; hint: {}", cause.hint())),
         };
-        let secret = nats.problem().map(|why| format!("nats: a secret that was replaced cannot be used: {why}"));
-        state.into_iter().chain(secret).chain(problem.map(|why| format!("nats: {why}"))).collect()
+        state.into_iter().chain(problem.map(|why| format!("nats: {why}"))).collect()
     }
 
     /// The SPIFFE ID that this host has as its own.

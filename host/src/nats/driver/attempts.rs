@@ -18,6 +18,7 @@ pub(super) struct Attempt {
     pub(super) pace: Pace,
     next: usize,
     tried: Option<String>,
+    began: Option<Instant>,
     /// What the server or we ourselves said of the connection that is ending, or of the attempt.
     pub(super) said: Option<Cause>,
     pub(super) verified_at: Option<Instant>,
@@ -70,6 +71,7 @@ impl Shared {
         let addr = servers.get(attempt.next % servers.len().max(1)).map(|server| server.addr.clone());
         attempt.next = attempt.next.wrapping_add(1);
         attempt.tried = addr.as_ref().map(|addr| addr.as_url_str().to_owned());
+        attempt.began = Some(Instant::now());
         attempt.ours = false;
         // What an old connection has to say comes too late now.
         attempt.said = None;
@@ -90,7 +92,10 @@ impl Shared {
         let error = error.and_then(|server| server.last_error.as_deref()).map(Cause::of_attempt);
         let cause = match (said, error) {
             // Ours is more exact than "failed signing nonce".
-            (Some(cause), _) | (None, Some(cause)) => cause,
+            (Some(cause), _) => cause,
+            // A server that has somebody to ask says no when nobody answered in time.
+            (None, Some(Cause::Refused)) if attempt.began.is_some_and(|at| at.elapsed() >= SLOW) => Cause::Undecided,
+            (None, Some(cause)) => cause,
             (None, None) => Cause::Lost,
         };
         if stood.is_some_and(|stood| stood >= STOOD) {
@@ -151,3 +156,5 @@ fn random() -> u8 {
 const STOOD: Duration = Duration::from_secs(10);
 /// How far an event of the client library may be behind.
 const BEHIND: Duration = Duration::from_millis(10);
+/// A refusal that took this long is none of the server's own.
+const SLOW: Duration = Duration::from_secs(1);
