@@ -14,6 +14,7 @@ pub mod guests;
 pub mod host;
 pub mod http;
 mod janitor;
+pub mod nats;
 pub mod processes;
 pub mod python;
 pub mod registry;
