@@ -14,6 +14,8 @@
 mod answer;
 mod chain;
 mod credential;
+#[cfg(test)]
+mod forge;
 mod nonce;
 mod replays;
 mod request;

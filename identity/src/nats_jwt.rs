@@ -13,6 +13,8 @@ mod creds;
 mod names;
 mod operator;
 mod permissions;
+#[cfg(test)]
+mod properties;
 mod request;
 mod response;
 mod signer;

@@ -119,5 +119,7 @@ pub const SERVER_BYTES: usize = 4 << 20;
 pub const SERVER_FILES: usize = 64;
 /// Values within values of such a configuration.
 pub const SERVER_DEPTH: usize = 16;
+/// Uses of variables in such a configuration.
+pub const SERVER_VARIABLES: usize = 1_000;
 /// Values of such a configuration.
 pub const SERVER_VALUES: usize = 100_000;

@@ -92,7 +92,10 @@ pub fn run(config: CalloutConfig, ready: impl FnOnce(Option<std::net::SocketAddr
     let standing = Standing::load(&config, 1)?;
     answering.fits(&standing.roles)?;
     let watched = Watched::of(&config);
-    std::fs::create_dir_all(&config.state_dir).map_err(|error| CalloutError::file(&config.state_dir, error, ""))?;
+    let mut folder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(folder.recursive(true), 0o700)
+        .create(&config.state_dir)
+        .map_err(|error| CalloutError::file(&config.state_dir, error, ""))?;
     let listening = match config.metrics {
         None => None,
         Some(address) => {

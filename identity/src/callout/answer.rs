@@ -213,3 +213,164 @@ impl Answer {
 fn in_time(request: &Request, now: OffsetDateTime) -> Result<(), AnswerError> {
     if now >= request.expires_at() + CALLOUT_CLOCK_SKEW { Err(AnswerError::Late) } else { Ok(()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use portcullis_nkey::{KeyPair, Kind};
+    use serde_json::json;
+
+    use super::*;
+    use crate::callout::forge::{Domain, Forge, MINUTE, NOW, at, now, trusting};
+    use crate::nats_jwt::{Permissions, Response, Tag, TokenType, Verified};
+
+    struct Site {
+        forge: Forge,
+        request: Request,
+        proven: Proven,
+    }
+
+    fn site() -> Site {
+        let (forge, domain) = (Forge::new(), Domain::new("td-a.test"));
+        let token = domain.token(&json!({"sub": "spiffe://td-a.test/host/h1", "aud": "callout", "exp": NOW + 300}));
+        let request = forge.shows(|nats| nats["connect_opts"]["auth_token"] = json!(token));
+        let proven = request.prove(&trusting(&domain, &[]), &"callout".parse().unwrap(), now()).unwrap();
+        Site { forge, request, proven }
+    }
+
+    fn pair() -> KeyPair {
+        KeyPair::generate(Kind::Account).unwrap()
+    }
+
+    fn name(text: &str) -> AccountName {
+        text.parse().unwrap()
+    }
+
+    fn decision(account: &str, role: Option<&str>, rights: Rights, ends: i64) -> Decision {
+        Decision { account: name(account), role: role.map(str::to_owned), rights, expires_at: at(ends) }
+    }
+
+    fn nothing() -> Rights {
+        Rights::Explicit(Permissions::none())
+    }
+
+    fn named(site: &Site, xkey: bool) -> Answers {
+        let xkey = xkey.then(|| Arc::clone(&site.forge.ours));
+        let signer = AccountSigner::account(pair()).unwrap();
+        Answers::accounts_mode(signer, xkey, [name("APP")].into(), &[name("SYS")].into()).unwrap()
+    }
+
+    fn opened(site: &Site, answer: &Answer) -> Response {
+        let plain = site.forge.server_xkey.open(&site.forge.ours.public(), answer.payload()).unwrap();
+        Response::parse(std::str::from_utf8(&plain).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn who_is_let_in_gets_one_users_token_sealed_for_the_server() {
+        let site = site();
+        let answers = named(&site, true);
+        let answer = answers.allow(&site.request, &site.proven, decision("APP", None, nothing(), 60), now()).unwrap();
+        let response = opened(&site, &answer);
+        assert_eq!((response.user, response.server), (site.forge.user, site.forge.server.public()));
+        let user = Verified::parse(&response.outcome.unwrap(), TokenType::User).unwrap();
+        assert_eq!((user.subject(), user.audience()), (site.forge.user, Some("APP")));
+        assert_eq!(user.issuer(), response.issuer_account);
+        assert_eq!(user.name(), Some("spiffe://td-a.test/host/h1"));
+        assert_eq!((user.expires_at(), answer.expires_at()), (Some(at(60)), Some(at(60))));
+        assert_eq!(user.nats().get("sub"), Some(&json!({"deny": [">"]})));
+    }
+
+    #[test]
+    fn a_user_ends_with_its_credential_at_the_latest() {
+        let site = site();
+        let long = decision("APP", None, nothing(), 3600);
+        let answer = named(&site, true).allow(&site.request, &site.proven, long, now()).unwrap();
+        let user = Verified::parse(&opened(&site, &answer).outcome.unwrap(), TokenType::User).unwrap();
+        assert_eq!(user.expires_at(), Some(at(300)));
+        let over = decision("APP", None, nothing(), 0);
+        let refused = named(&site, true).allow(&site.request, &site.proven, over, now());
+        assert_eq!(refused, Err(AnswerError::Token(NatsJwtError::AlreadyOver)));
+    }
+
+    #[test]
+    fn a_refusal_is_one_of_few_texts() {
+        let site = site();
+        for denial in Denial::ALL {
+            let answer = named(&site, true).deny(&site.request, denial, now()).unwrap();
+            assert_eq!(opened(&site, &answer).outcome, Err(denial.text().to_owned()));
+            assert_eq!(answer.expires_at(), None);
+        }
+    }
+
+    #[test]
+    fn nobody_is_placed_into_an_account_that_is_not_listed_or_is_reserved() {
+        let site = site();
+        for account in ["SYS", "OTHER", "AUTH", "app"] {
+            let refused =
+                named(&site, true).allow(&site.request, &site.proven, decision(account, None, nothing(), 60), now());
+            assert_eq!(refused, Err(AnswerError::Account(name(account))));
+        }
+        let signer = || AccountSigner::account(pair()).unwrap();
+        let listed = Answers::accounts_mode(signer(), None, [name("APP"), name("SYS")].into(), &[name("SYS")].into());
+        assert_eq!(listed.err(), Some(AnswerError::Reserved));
+        let signing = AccountSigner::signing_key(pair(), pair().public()).unwrap();
+        assert!(Answers::accounts_mode(signing, None, [name("APP")].into(), &BTreeSet::new()).is_err());
+        let own = signer();
+        let (callout, system) = (own.of_account(), pair());
+        for reserved in [
+            AccountSigner::signing_key(pair(), callout).unwrap(),
+            AccountSigner::signing_key(pair(), system.public()).unwrap(),
+        ] {
+            let targets = BTreeMap::from([((name("APP"), None), Target::explicit(reserved))]);
+            let own = AccountSigner::signing_key(pair(), callout).unwrap();
+            let refused = Answers::operator_mode(own, None, targets, Some(system.public()));
+            assert_eq!(refused.err(), Some(AnswerError::Reserved));
+        }
+    }
+
+    #[test]
+    fn a_scoped_key_takes_tags_and_any_other_permissions() {
+        let site = site();
+        let app = pair().public();
+        let signing = || AccountSigner::signing_key(pair(), app).unwrap();
+        let targets = BTreeMap::from([
+            ((name("APP"), Some("host".to_owned())), Target::scoped(signing()).unwrap()),
+            ((name("APP"), None), Target::explicit(signing())),
+        ]);
+        let signer = AccountSigner::account(pair()).unwrap();
+        let answers = Answers::operator_mode(signer, Some(Arc::clone(&site.forge.ours)), targets, None).unwrap();
+        let tags = || Rights::Scoped(vec![Tag::new("host", "h1").unwrap()]);
+        let allow = |role, rights| answers.allow(&site.request, &site.proven, decision("APP", role, rights, 60), now());
+        let answer = allow(Some("host"), tags()).unwrap();
+        let user = Verified::parse(&opened(&site, &answer).outcome.unwrap(), TokenType::User).unwrap();
+        assert_eq!((user.issuer_account(), user.audience()), (Ok(app), None));
+        assert_eq!((user.nats().get("tags"), user.nats().get("pub")), (Some(&json!(["host:h1"])), None));
+        assert_eq!(allow(Some("host"), nothing()), Err(AnswerError::Rights));
+        assert_eq!(allow(None, tags()), Err(AnswerError::Rights));
+        assert_eq!(allow(Some("other"), tags()), Err(AnswerError::Account(name("APP"))));
+        assert!(allow(None, nothing()).is_ok());
+        assert!(
+            Target::scoped(AccountSigner::account(pair()).unwrap()).is_err(),
+            "an account's own key has no template"
+        );
+        let scoped = named(&site, true).allow(&site.request, &site.proven, decision("APP", None, tags(), 60), now());
+        assert_eq!(scoped, Err(AnswerError::Rights));
+    }
+
+    #[test]
+    fn an_answer_is_sealed_or_not_made() {
+        let site = site();
+        let refused = named(&site, false).deny(&site.request, Denial::Policy, now());
+        assert_eq!(refused, Err(AnswerError::Seal(XKeyError::Peer)));
+    }
+
+    #[test]
+    fn a_late_answer_is_not_made() {
+        let site = site();
+        let late = site.request.expires_at() + CALLOUT_CLOCK_SKEW;
+        let answers = named(&site, true);
+        assert_eq!(answers.deny(&site.request, Denial::Busy, late), Err(AnswerError::Late));
+        let decided = decision("APP", None, nothing(), 300);
+        assert_eq!(answers.allow(&site.request, &site.proven, decided, late), Err(AnswerError::Late));
+        assert!(answers.deny(&site.request, Denial::Busy, late - MINUTE).is_ok());
+    }
+}

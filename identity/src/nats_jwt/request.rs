@@ -127,6 +127,11 @@ impl Request {
             client_tls: Option<Tls>,
         }
         let read = Verified::parse(token, TokenType::Request)?;
+        // The library would take a list for an object.
+        let is_object = |name: &&str| matches!(read.nats.get(*name), None | Some(Value::Null | Value::Object(_)));
+        if !["server_id", "client_info", "connect_opts", "client_tls"].iter().all(is_object) {
+            return Err(NatsJwtError::Claims("a member is no object"));
+        }
         let mut nats = Value::Object(read.nats);
         let claims =
             Nats::deserialize(&nats).map_err(|_| NatsJwtError::Claims("a member is missing or of another type"));

@@ -42,10 +42,13 @@ pub(super) fn problems(role: &Role) -> Vec<(String, &'static str)> {
     }
     for (_, template) in publish {
         let Some(sample) = template.sample() else { continue };
-        let reached = JETSTREAM_ADMIN.iter().find(|subject| meets(&sample, subject));
+        // With a domain between, too: `$JS.hub.API..`.
+        let reached = JETSTREAM_ADMIN
+            .iter()
+            .find(|rest| meets(&sample, &format!("$JS.API.{rest}")) || meets(&sample, &format!("$JS.*.API.{rest}")));
         if let Some(reached) = reached.filter(|_| !first_is_wildcard(&sample) && !role.dangers.jetstream_admin) {
             found.push((
-                format!("`publish`: {template} reaches {reached}: whoever has it reads streams or has them delivered elsewhere"),
+                format!("`publish`: {template} reaches $JS.API.{reached}: whoever has it reads streams or has them delivered elsewhere"),
                 "let one party make streams and consumers, and give out MSG.NEXT, ACK and DIRECT.GET; or say danger_jetstream_admin = true",
             ));
         }
@@ -85,12 +88,12 @@ fn first_is_wildcard(sample: &SubjectPattern) -> bool {
 
 /// What makes, changes or restores streams and consumers, or delivers what they hold to somewhere else.
 const JETSTREAM_ADMIN: [&str; 8] = [
-    "$JS.API.CONSUMER.CREATE.>",
-    "$JS.API.CONSUMER.DURABLE.CREATE.>",
-    "$JS.API.STREAM.CREATE.>",
-    "$JS.API.STREAM.UPDATE.>",
-    "$JS.API.STREAM.DELETE.>",
-    "$JS.API.STREAM.RESTORE.>",
-    "$JS.API.STREAM.SNAPSHOT.>",
-    "$JS.API.STREAM.PURGE.>",
+    "CONSUMER.CREATE.>",
+    "CONSUMER.DURABLE.CREATE.>",
+    "STREAM.CREATE.>",
+    "STREAM.UPDATE.>",
+    "STREAM.DELETE.>",
+    "STREAM.RESTORE.>",
+    "STREAM.SNAPSHOT.>",
+    "STREAM.PURGE.>",
 ];

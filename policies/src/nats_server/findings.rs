@@ -197,6 +197,8 @@ impl<'a> Look<'a> {
                     "give leafnodes an authorization block, or a role with kinds = [\"leafnode\"] and know why",
                 );
             }
+            let reason = format!("a listener for {what} is open: its logins go to the callout too");
+            self.add(Level::Note, code, Some(entry), reason, "close it where no role has it in `types` or `kinds`");
             if block.get(&["no_auth_user"]).is_some() {
                 let reason = format!("{what} without a credential become a user of this file");
                 self.danger("auth.no-auth-user", Some(entry), reason, "drop no_auth_user");

@@ -1,7 +1,7 @@
 //! The reader: the format of nats-server's configuration files (its own mixture of JSON, YAML and what BIND had).
 
 use super::value::{Entry, Map, Value};
-use crate::limits::{SERVER_BYTES, SERVER_DEPTH, SERVER_FILES, SERVER_VALUES};
+use crate::limits::{SERVER_BYTES, SERVER_DEPTH, SERVER_FILES, SERVER_VALUES, SERVER_VARIABLES};
 
 /// Gives the text of an included file: first the file that includes (an index), then the path as written.
 pub type Loader<'a> = dyn FnMut(usize, &str) -> Result<Loaded, String> + 'a;
@@ -29,7 +29,7 @@ pub struct ReadError {
 
 /// Reads a file and those that it includes. The second result is the names of all files, the first one first.
 pub fn read(first: Loaded, load: &mut Loader<'_>) -> Result<(Map, Vec<String>), ReadError> {
-    let mut session = Session { names: Vec::new(), bytes: 0, values: 0, load };
+    let mut session = Session { names: Vec::new(), bytes: 0, values: 0, variables: 0, load };
     let mut scopes = vec![Map::default()];
     session.file(first, &mut scopes, 0)?;
     Ok((scopes.pop().unwrap_or_default(), session.names))
@@ -39,12 +39,36 @@ struct Session<'a, 'b> {
     names: Vec<String>,
     bytes: usize,
     values: usize,
+    variables: usize,
     load: &'a mut Loader<'b>,
+}
+
+impl Session<'_, '_> {
+    /// What a variable stands for. Each use counts as what it brings: a few lines must not become gigabytes.
+    fn variable(&mut self, cursor: &Cursor<'_>, scopes: &[Map], name: &str, depth: usize) -> Result<Value, ReadError> {
+        self.variables += 1;
+        if self.variables > SERVER_VARIABLES {
+            return Err(cursor.fail(format!("more than {SERVER_VARIABLES} uses of variables")));
+        }
+        let defined = scopes.iter().rev().find_map(|scope| scope.entries.iter().rev().find(|entry| entry.key == name));
+        let Some(defined) = defined else { return Ok(Value::Unknown(name.to_owned())) };
+        let (values, bytes) = defined.value.weight();
+        if depth + defined.value.depth() > SERVER_DEPTH + 1 {
+            return Err(cursor.fail(format!("nested deeper than {SERVER_DEPTH}")));
+        }
+        self.values = self.values.saturating_add(values);
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.values > SERVER_VALUES || self.bytes > SERVER_BYTES {
+            return Err(cursor.fail("variables that make the configuration larger than one may be"));
+        }
+        Ok(defined.value.clone())
+    }
 }
 
 struct Cursor<'t> {
     text: &'t str,
     at: usize,
+    line: usize,
     file: usize,
     name: String,
 }
@@ -60,7 +84,8 @@ impl Session<'_, '_> {
         if self.names.len() >= SERVER_FILES {
             return Err(fail(format!("more than {SERVER_FILES} files, or files that include one another")));
         }
-        let mut cursor = Cursor { text: &loaded.text, at: 0, file: self.names.len(), name: loaded.name.clone() };
+        let mut cursor =
+            Cursor { text: &loaded.text, at: 0, line: 1, file: self.names.len(), name: loaded.name.clone() };
         self.names.push(loaded.name.clone());
         self.entries(&mut cursor, scopes, depth, false)
     }
@@ -93,7 +118,7 @@ impl Session<'_, '_> {
                 }
                 Some(_) => {}
             }
-            let line = cursor.line();
+            let line = cursor.line;
             let (key, quoted) = cursor.key()?;
             cursor.blank();
             if !quoted && key.eq_ignore_ascii_case("include") && !matches!(cursor.peek(), Some('=' | ':')) {
@@ -103,6 +128,7 @@ impl Session<'_, '_> {
                 };
                 let loaded = (self.load)(cursor.file, &path).map_err(|why| cursor.fail(format!("include: {why}")))?;
                 self.file(loaded, scopes, depth + 1)?;
+                cursor.ends()?;
                 continue;
             }
             if matches!(cursor.peek(), Some('=' | ':')) {
@@ -110,6 +136,7 @@ impl Session<'_, '_> {
             }
             cursor.skip(&[]);
             let value = self.value(cursor, scopes, depth)?;
+            cursor.ends()?;
             if let Some(scope) = scopes.last_mut() {
                 scope.entries.push(Entry { key, value, file: cursor.file, line });
             }
@@ -149,12 +176,7 @@ impl Session<'_, '_> {
                 let (text, quoted) = cursor.scalar()?;
                 match text.strip_prefix('$') {
                     // A hash of a password begins so, and is none.
-                    Some(rest) if !quoted && !is_hash(&text) => {
-                        let defined = scopes.iter().rev().find_map(|scope| {
-                            scope.entries.iter().rev().find(|entry| entry.key == rest).map(|entry| entry.value.clone())
-                        });
-                        Ok(defined.unwrap_or_else(|| Value::Unknown(rest.to_owned())))
-                    }
+                    Some(name) if !quoted && !is_hash(&text) => self.variable(cursor, scopes, name, depth),
                     _ if text.is_empty() && !quoted => Err(cursor.fail("a value is missing")),
                     _ => Ok(Value::Text(text)),
                 }
@@ -172,6 +194,7 @@ impl Cursor<'_> {
     fn next(&mut self) -> Option<char> {
         let next = self.peek()?;
         self.at += next.len_utf8();
+        self.line += usize::from(next == '\n');
         Some(next)
     }
 
@@ -185,12 +208,8 @@ impl Cursor<'_> {
         if text.lines().all(|line| line.trim().is_empty() || line.trim().starts_with(['#', '/'])) { "" } else { text }
     }
 
-    fn line(&self) -> usize {
-        1 + self.text.get(..self.at).unwrap_or_default().matches('\n').count()
-    }
-
     fn fail(&self, why: impl Into<String>) -> ReadError {
-        ReadError { name: self.name.clone(), line: self.line(), why: why.into() }
+        ReadError { name: self.name.clone(), line: self.line, why: why.into() }
     }
 
     /// Skips white space, line ends, comments and these.
@@ -211,6 +230,18 @@ impl Cursor<'_> {
     fn blank(&mut self) {
         while matches!(self.peek(), Some(' ' | '\t')) {
             self.next();
+        }
+    }
+
+    /// After an entry: a line's end, a comma, or the end of its block. Servers refuse anything else.
+    fn ends(&mut self) -> Result<(), ReadError> {
+        while matches!(self.peek(), Some(' ' | '\t' | '\r')) {
+            self.next();
+        }
+        match self.peek() {
+            None | Some('\n' | ',' | ';' | '}' | '#') => Ok(()),
+            Some('/') if self.rest().starts_with("//") => Ok(()),
+            Some(_) => Err(self.fail("two entries on one line without a comma between")),
         }
     }
 
@@ -339,17 +370,44 @@ mod tests {
         let map = parse("include users.conf\nc { include 'users.conf' }").unwrap();
         assert_eq!(map.text(&["a"]), Some("1"));
         assert_eq!(map.map(&["c"]).unwrap().map(&["b"]).unwrap().text(&["c"]), Some("2"));
-        assert!(parse("include self.conf").unwrap_err().why.contains("include one another"));
+        assert!(parse("include self.conf").is_err());
         assert!(parse("include other.conf").unwrap_err().why.contains("not there"));
     }
 
     #[test]
     fn what_the_server_would_refuse_is_refused() {
-        for text in
-            ["a {", "a [1, 2", "a: \"x", "a: }", "a:", "= 1", "}", "a: \"\\q\"", "a: (x", "a: b{c", "include", "]"]
-        {
+        for text in [
+            "a {",
+            "a [1, 2",
+            "a: \"x",
+            "a: }",
+            "a:",
+            "= 1",
+            "}",
+            "a: \"\\q\"",
+            "a: (x",
+            "a: b{c",
+            "include",
+            "]",
+            "a: 1 b: 2",
+            "m { a: 1 b: 2 }",
+            "m {} n {}",
+        ] {
             assert!(parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn variables_do_not_multiply() {
+        let deeper = |n: usize| format!("v{n} [[[$v{}]]]\n", n - 1);
+        assert!(parse(&format!("v0 1\n{}", (1..20).map(deeper).collect::<String>())).is_err());
+        let twice = |n: usize| format!("v{n} [$v{}, $v{}]\n", n - 1, n - 1);
+        let text = |levels: usize| format!("v0 [{}]\n{}", "1,".repeat(100), (1..levels).map(twice).collect::<String>());
+        assert!(parse(&text(5)).is_ok());
+        assert!(parse(&text(60)).is_err());
+        assert!(parse(&format!("a \"{}\"\nb [{}]", "x".repeat(1 << 20), "$a,".repeat(100))).is_err());
+        assert!(parse(&format!("a 1\nb [{}]", "$a,".repeat(SERVER_VARIABLES))).is_ok());
+        assert!(parse(&format!("a 1\nb [{}]", "$a,".repeat(SERVER_VARIABLES + 1))).is_err());
     }
 
     #[test]

@@ -85,6 +85,29 @@ impl Value {
         }
     }
 
+    /// How many values stand within one another, itself included.
+    pub(super) fn depth(&self) -> usize {
+        let deepest = match self {
+            Self::Map(map) => map.entries.iter().map(|entry| entry.value.depth()).max(),
+            Self::List(list) => list.iter().map(Self::depth).max(),
+            Self::Text(_) | Self::Unknown(_) => None,
+        };
+        1 + deepest.unwrap_or(0)
+    }
+
+    /// How many values it is, and how many bytes of text. As deep as what was read, which is bounded.
+    pub(super) fn weight(&self) -> (usize, usize) {
+        let sum = |(values, bytes): (usize, usize), (more, text): (usize, usize)| (values + more, bytes + text);
+        match self {
+            Self::Map(map) => {
+                let all = map.entries.iter().map(|entry| sum(entry.value.weight(), (0, entry.key.len())));
+                all.fold((1, 0), sum)
+            }
+            Self::List(list) => list.iter().map(Self::weight).fold((1, 0), sum),
+            Self::Text(text) | Self::Unknown(text) => (1, text.len()),
+        }
+    }
+
     /// Whether it is a word for yes.
     pub fn is_on(&self) -> bool {
         self.as_text().is_some_and(|text| ["true", "yes", "on"].iter().any(|word| text.eq_ignore_ascii_case(word)))

@@ -219,6 +219,7 @@ fn what_a_role_opens_beyond_its_words_is_refused() {
         ("\"$SYS.REQ.USER.INFO\"", "\"$SYS.REQ.USER.*\"", "the callout itself"),
         ("\"$SYS.REQ.USER.INFO\"", "\"$JS.API.>\"", "$JS.API."),
         ("\"$SYS.REQ.USER.INFO\"", "\"$JS.API.CONSUMER.CREATE.S.c\"", "CONSUMER.CREATE"),
+        ("\"$SYS.REQ.USER.INFO\"", "\"$JS.hub.API.STREAM.UPDATE.S\"", "STREAM.UPDATE"),
         ("\"$SYS.REQ.USER.INFO\"", "\"x.{other}\"", "does not fill"),
         ("\"$SYS.REQ.USER.INFO\"", "\"x.{host}-{host}\"", "two places"),
         ("\"1h\"", "\"25h\"", "lifetime"),

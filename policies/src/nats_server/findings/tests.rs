@@ -50,7 +50,7 @@ fn each_dangerous_setting_is_found_by_its_name() {
         ("APP {}", "APP { users: [ { user: bob, password: \"$2a$11$x\" } ] }", "callout.user-outside"),
         ("APP {}", "APP { users: [ { user: bob, password: plain } ] }", "secret.plain"),
         ("APP {}", "APP { users: [ { user: bob } ] }", "user.empty-password"),
-        ("AUTH { users: [", "AUTH { users: [ { nkey: U3 }", "callout.many-users"),
+        ("AUTH { users: [", "AUTH { users: [ { nkey: U3 },", "callout.many-users"),
         ("AUTH { users", "AUTH { exports: [ { service: x } ], users", "callout.shared-account"),
         ("\"$SYS.REQ.USER.AUTH callout\"", "\">\"", "callout.permissions"),
         ("[\"$SYS.REQ.USER.INFO\"]", "[\"$SYS.REQ.USER.AUTH\"]", "callout.permissions"),
