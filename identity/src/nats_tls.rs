@@ -17,12 +17,12 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::version::TLS13;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, OtherError, PeerIncompatible, RootCertStore, SignatureAlgorithm,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, PeerIncompatible, RootCertStore,
+    SignatureAlgorithm, SignatureScheme,
 };
 
 use crate::excerpt::Excerpt;
-use crate::mtls::{HandshakeSigner, PinnedServer, provider};
+use crate::mtls::{HandshakeSigner, PeerError, PinnedServer, provider};
 use crate::spiffe_id::SpiffeId;
 
 /// Why TLS to NATS servers cannot be set up.
@@ -149,13 +149,10 @@ impl ServerCertVerifier for Server {
     ) -> Result<ServerCertVerified, Error> {
         let (roots, provider) = (self.roots.0.load_full(), Arc::clone(&self.provider));
         match &self.pinned {
-            Some(peer) => PinnedServer { peer: peer.clone(), roots, provider }.verify_server_cert(
-                end_entity,
-                intermediates,
-                name,
-                ocsp,
-                now,
-            ),
+            Some(peer) => {
+                let pinned = PinnedServer { peer: peer.clone(), roots, provider };
+                pinned.verify_server_cert(end_entity, intermediates, name, ocsp, now).map_err(named)
+            }
             None => WebPkiServerVerifier::builder_with_provider(roots, provider)
                 .build()
                 .map_err(|error| Error::General(error.to_string()))?
@@ -189,6 +186,28 @@ impl ServerCertVerifier for Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("pinned", &self.pinned).finish_non_exhaustive()
+    }
+}
+
+/// Why a server was refused. Clients that are not ours to change show the `Debug` of it: it is the text.
+#[derive(thiserror::Error)]
+#[error("{0}")]
+struct RefusedServer(PeerError);
+
+impl fmt::Debug for RefusedServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn named(error: Error) -> Error {
+    let Error::InvalidCertificate(CertificateError::Other(other)) = &error else { return error };
+    match other.0.downcast_ref::<PeerError>() {
+        Some(peer) => {
+            let refused = OtherError(Arc::new(RefusedServer(peer.clone())));
+            Error::InvalidCertificate(CertificateError::Other(refused))
+        }
+        None => error,
     }
 }
 
