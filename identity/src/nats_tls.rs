@@ -260,3 +260,45 @@ impl Signer for Key {
         SignatureScheme::from(self.0.scheme)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    use super::*;
+
+    fn root() -> String {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+    }
+
+    #[test]
+    fn what_holds_no_authority_or_one_that_cannot_be_read_is_refused() {
+        let good = root();
+        let roots = NatsRoots::from_pem(good.as_bytes()).unwrap();
+        let damaged = format!("{good}{}", good.replace("MII", "!!!"));
+        for bad in ["", "nothing", damaged.as_str()] {
+            assert!(matches!(NatsRoots::from_pem(bad.as_bytes()), Err(NatsTlsError::NoRoots)), "{bad}");
+            let before = roots.0.load_full();
+            assert!(roots.replace(bad.as_bytes()).is_err());
+            assert!(Arc::ptr_eq(&before, &roots.0.load_full()), "what was there stays");
+        }
+        let before = roots.0.load_full();
+        assert!(roots.replace(root().as_bytes()).is_ok());
+        assert!(!Arc::ptr_eq(&before, &roots.0.load_full()));
+    }
+
+    #[test]
+    fn sessions_are_never_resumed_and_a_trust_domain_is_no_server() {
+        let roots = Arc::new(NatsRoots::from_pem(root().as_bytes()).unwrap());
+        let make = |server: Option<&str>| {
+            let server = server.map(|id| id.parse().unwrap());
+            client_config(Arc::clone(&roots), server, Arc::new(CurrentCertificate::default()))
+        };
+        let config = make(Some("spiffe://example.org/nats")).unwrap();
+        assert!(format!("{:?}", config.resumption).contains("NoClientSessionStorage"), "{:?}", config.resumption);
+        assert!(!config.enable_early_data);
+        assert!(matches!(make(Some("spiffe://example.org")), Err(NatsTlsError::NoServer(_))));
+    }
+}
