@@ -9,7 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use portcullis_cluster::{
-    DocumentError, Manifest, ManifestFile, Place, PolicyDocument, PolicyKind, PolicyText, RevocationEdit, RevocationList,
+    DocumentError, Manifest, ManifestFile, Place, PolicyDocument, PolicyKind, PolicyText, RevocationEdit,
+    RevocationList,
 };
 use portcullis_identity::SpiffeId;
 use portcullis_signing::{ComponentName, Digest, Lifetime};
@@ -193,12 +194,18 @@ async fn deploy(args: DeployArgs, out: &mut Output) -> Result<(), CliError> {
         (Some(version), _) => version,
         (None, None) => 1,
         (None, Some(stored)) if stored.payload.is_empty() => return Err(unknown_version(&at)),
-        (None, Some(stored)) => Manifest::parse(&stored.payload).map_err(|error| document(&error))?.version().saturating_add(1),
+        (None, Some(stored)) => {
+            Manifest::parse(&stored.payload).map_err(|error| document(&error))?.version().saturating_add(1)
+        }
     };
     let manifest = Manifest::new(file, version).map_err(|error| document(&error))?;
-    put(&operator, &at, manifest.to_json(), version, args.valid_for, stored.map_or(0, |stored| stored.sequence), out).await?;
+    put(&operator, &at, manifest.to_json(), version, args.valid_for, stored.map_or(0, |stored| stored.sequence), out)
+        .await?;
     let wanted = manifest.wanted();
-    let text = format!("{} version {version} is deployed: {} replicas of {}", wanted.component, wanted.replicas, wanted.digest);
+    let text = format!(
+        "{} version {version} is deployed: {} replicas of {}",
+        wanted.component, wanted.replicas, wanted.digest
+    );
     out.result(text, &json!({ "component": wanted.component, "version": version, "replicas": wanted.replicas, "digest": wanted.digest }))
 }
 
@@ -210,7 +217,9 @@ async fn undeploy(args: UndeployArgs, out: &mut Output) -> Result<(), CliError> 
     let operator = Operator::open(&args.operator.operator).await?;
     let at = Place::App(name.clone());
     let Some(stored) = operator.get(&at).await?.filter(|stored| !stored.payload.is_empty()) else {
-        return Err(CliError::usage(format!("{name} is not deployed")).with_hint("`portcullis cluster status` shows what is"));
+        return Err(
+            CliError::usage(format!("{name} is not deployed")).with_hint("`portcullis cluster status` shows what is")
+        );
     };
     let manifest = Manifest::parse(&stored.payload).map_err(|error| document(&error))?;
     let version = manifest.version().saturating_add(1);
@@ -242,8 +251,20 @@ async fn revoke(args: RevokeArgs, out: &mut Output) -> Result<(), CliError> {
     let (add, lift) = if args.lift { (&none, &edit) } else { (&edit, &none) };
     let list = old.next(add, lift).map_err(|error| document(&error))?;
     let epoch = list.epoch();
-    put(&operator, &Place::Revoked, list.to_json(), epoch, args.valid_for, stored.map_or(0, |stored| stored.sequence), out).await?;
-    out.result(format!("epoch {epoch} is published: {} revoked", list.len()), &json!({ "epoch": epoch, "revoked": list.len() }))
+    put(
+        &operator,
+        &Place::Revoked,
+        list.to_json(),
+        epoch,
+        args.valid_for,
+        stored.map_or(0, |stored| stored.sequence),
+        out,
+    )
+    .await?;
+    out.result(
+        format!("epoch {epoch} is published: {} revoked", list.len()),
+        &json!({ "epoch": epoch, "revoked": list.len() }),
+    )
 }
 
 async fn policies(args: PoliciesArgs, out: &mut Output) -> Result<(), CliError> {
@@ -265,12 +286,24 @@ async fn policies(args: PoliciesArgs, out: &mut Output) -> Result<(), CliError> 
     };
     let set = PolicyDocument::new(version, texts).map_err(|error| document(&error))?;
     if let Some(why) = crate::supervisor::cluster::policies::names_operators(&set) {
-        return Err(CliError::new(exit::CONFIG, "cluster.operators", why).with_hint("leave [[operator]] to the files of each host"));
+        return Err(CliError::new(exit::CONFIG, "cluster.operators", why)
+            .with_hint("leave [[operator]] to the files of each host"));
     }
     let sources = crate::supervisor::cluster::policies::sources(&set);
-    portcullis_policies::PolicySet::compile(&sources, version)
-        .map_err(|errors| CliError::new(exit::CONFIG, "policy.invalid", errors.lines().join("\n")).with_hint("mend the files: no host would take them"))?;
-    put(&operator, &Place::Policy, set.to_json(), version, args.valid_for, stored.map_or(0, |stored| stored.sequence), out).await?;
+    portcullis_policies::PolicySet::compile(&sources, version).map_err(|errors| {
+        CliError::new(exit::CONFIG, "policy.invalid", errors.lines().join("\n"))
+            .with_hint("mend the files: no host would take them")
+    })?;
+    put(
+        &operator,
+        &Place::Policy,
+        set.to_json(),
+        version,
+        args.valid_for,
+        stored.map_or(0, |stored| stored.sequence),
+        out,
+    )
+    .await?;
     out.result(format!("version {version} of the cluster's policies is published"), &json!({ "version": version }))
 }
 
@@ -286,7 +319,10 @@ async fn put(
     if operator.signs_with_svid() {
         out.note("signed with an X.509-SVID: hosts that read it after that has ended do not believe it; sign with an nkey what is to last");
     }
-    operator.put(at, payload, version, Duration::from_secs(life.duration().whole_seconds().unsigned_abs()), over).await.map(drop)
+    operator
+        .put(at, payload, version, Duration::from_secs(life.duration().whole_seconds().unsigned_abs()), over)
+        .await
+        .map(drop)
 }
 
 fn manifest(path: &std::path::Path) -> Result<ManifestFile, CliError> {
