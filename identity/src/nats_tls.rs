@@ -17,12 +17,12 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::sign::{CertifiedKey, Signer, SigningKey};
 use rustls::version::TLS13;
 use rustls::{
-    ClientConfig, DigitallySignedStruct, Error, OtherError, PeerIncompatible, RootCertStore, SignatureAlgorithm,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, Error, OtherError, PeerIncompatible, RootCertStore,
+    SignatureAlgorithm, SignatureScheme,
 };
 
 use crate::excerpt::Excerpt;
-use crate::mtls::{Authorities, HandshakeSigner, PinnedServer, provider};
+use crate::mtls::{Authorities, HandshakeSigner, PeerError, PinnedServer, provider};
 use crate::spiffe_id::SpiffeId;
 
 /// Why TLS to NATS servers cannot be set up.
@@ -152,7 +152,7 @@ impl ServerCertVerifier for Server {
             Some(peer) => {
                 let authorities = Authorities::File(roots);
                 let pinned = PinnedServer { peer: peer.clone(), authorities, provider };
-                pinned.verify_server_cert(end_entity, intermediates, name, ocsp, now)
+                pinned.verify_server_cert(end_entity, intermediates, name, ocsp, now).map_err(named)
             }
             None => WebPkiServerVerifier::builder_with_provider(roots, provider)
                 .build()
@@ -187,6 +187,28 @@ impl ServerCertVerifier for Server {
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Server").field("pinned", &self.pinned).finish_non_exhaustive()
+    }
+}
+
+/// Why a server was refused. Clients that are not ours to change show the `Debug` of it: it is the text.
+#[derive(thiserror::Error)]
+#[error("{0}")]
+struct RefusedServer(PeerError);
+
+impl fmt::Debug for RefusedServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+fn named(error: Error) -> Error {
+    let Error::InvalidCertificate(CertificateError::Other(other)) = &error else { return error };
+    match other.0.downcast_ref::<PeerError>() {
+        Some(peer) => {
+            let refused = OtherError(Arc::new(RefusedServer(peer.clone())));
+            Error::InvalidCertificate(CertificateError::Other(refused))
+        }
+        None => error,
     }
 }
 
@@ -237,5 +259,47 @@ impl Signer for Key {
 
     fn scheme(&self) -> SignatureScheme {
         SignatureScheme::from(self.0.scheme)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
+
+    use super::*;
+
+    fn root() -> String {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().pem()
+    }
+
+    #[test]
+    fn what_holds_no_authority_or_one_that_cannot_be_read_is_refused() {
+        let good = root();
+        let roots = NatsRoots::from_pem(good.as_bytes()).unwrap();
+        let damaged = format!("{good}{}", good.replace("MII", "!!!"));
+        for bad in ["", "nothing", damaged.as_str()] {
+            assert!(matches!(NatsRoots::from_pem(bad.as_bytes()), Err(NatsTlsError::NoRoots)), "{bad}");
+            let before = roots.0.load_full();
+            assert!(roots.replace(bad.as_bytes()).is_err());
+            assert!(Arc::ptr_eq(&before, &roots.0.load_full()), "what was there stays");
+        }
+        let before = roots.0.load_full();
+        assert!(roots.replace(root().as_bytes()).is_ok());
+        assert!(!Arc::ptr_eq(&before, &roots.0.load_full()));
+    }
+
+    #[test]
+    fn sessions_are_never_resumed_and_a_trust_domain_is_no_server() {
+        let roots = Arc::new(NatsRoots::from_pem(root().as_bytes()).unwrap());
+        let make = |server: Option<&str>| {
+            let server = server.map(|id| id.parse().unwrap());
+            client_config(Arc::clone(&roots), server, Arc::new(CurrentCertificate::default()))
+        };
+        let config = make(Some("spiffe://example.org/nats")).unwrap();
+        assert!(format!("{:?}", config.resumption).contains("NoClientSessionStorage"), "{:?}", config.resumption);
+        assert!(!config.enable_early_data);
+        assert!(matches!(make(Some("spiffe://example.org")), Err(NatsTlsError::NoServer(_))));
     }
 }

@@ -349,7 +349,7 @@ async fn without_a_certificate_of_a_trusted_domain_there_is_no_connection() {
         refused.err
     );
     // A key that others can read is nobody's.
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::os::unix::fs::PermissionsExt;
     std::fs::set_permissions(host.site().file("eve.key"), PermissionsExt::from_mode(0o644)).unwrap();
     assert_eq!(asks(&host, "eve", &["list"]).code(), "operator.key-open");
 }

@@ -260,7 +260,7 @@ async fn a_jwt_svid_goes_into_the_token_with_a_signature_over_the_nonce() {
     // It is never put where the server would print it.
     assert_eq!(text("/nats/connect_opts/jwt"), "");
     tokio::task::spawn_blocking(move || {
-        let recorded = host.record(&[("kind", "issuance"), ("spiffe_id", HOST_ID)]);
+        let recorded = host.record(&[("kind", "issuance"), ("svid", "jwt"), ("spiffe_id", HOST_ID)]);
         assert_eq!(recorded["audiences"], json!(["nats-of-the-site"]));
     })
     .await

@@ -1,4 +1,4 @@
-//! Three hosts and a nats-server with TLS: the server dies, a host dies, the one that lets hosts in dies, and nothing is lost. And
+//! Three hosts and a nats-server with TLS and static permissions: the server dies, a host dies, and nothing is lost. And
 //! how fast a revocation takes hold.
 #![allow(
     clippy::unwrap_used,
@@ -54,7 +54,7 @@ impl Clients {
 }
 
 #[test]
-fn nothing_is_lost_when_the_server_a_host_and_the_gatekeeper_die_in_turn() {
+fn nothing_is_lost_when_the_server_and_a_host_die_in_turn() {
     let Some(mut lattice) = Lattice::start("three hosts", &Plan::of(3)) else { return };
     lattice.deploy(2, "").ok();
     lattice.wait("two replicas", |lattice| lattice.running("test:hello").len() == 2);

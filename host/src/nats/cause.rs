@@ -188,8 +188,8 @@ impl Cause {
         if let Some(what) = after(text, "the peer ") {
             return Self::WrongServer(what);
         }
-        if let Some(why) = after(text, "invalid peer certificate: the certificate") {
-            return Self::WrongServer(format!("shows what is no X.509-SVID: the certificate {why}"));
+        if let Some(why) = after(text, "(the certificate") {
+            return Self::WrongServer(format!("shows no X.509-SVID: the certificate {why}"));
         }
         if let Some(why) = after(text, "the handshake could not be signed: ") {
             return Self::Credential(why);
@@ -213,11 +213,11 @@ impl Cause {
         {
             return Self::Tls(cut(text));
         }
-        match text.rsplit_once(": ").and_then(|(_, last)| Self::of_server(last)) {
-            Some(cause) => cause,
-            None if has("broken pipe") || has("reset") || has("close_notify") || has("eof") => Self::Lost,
-            None => Self::Other(cut(text)),
+        if has("broken pipe") || has("reset") || has("close_notify") || has("eof") {
+            return Self::Lost;
         }
+        let last = text.rsplit_once(": ").and_then(|(_, last)| Self::of_server(last));
+        last.unwrap_or_else(|| Self::Other(cut(text)))
     }
 
     /// What a server said in `-ERR`; `None`: nothing that ends a connection.
@@ -280,7 +280,7 @@ impl fmt::Display for Cause {
 
 /// What comes after a text, cut and escaped.
 fn after(text: &str, part: &str) -> Option<String> {
-    text.split_once(part).map(|(_, rest)| cut(rest.trim_matches(['"', ' ', ':', ';'])))
+    text.split_once(part).map(|(_, rest)| cut(rest.trim_matches(['"', ' ', ':', ';', ')'])))
 }
 
 fn cut(text: &str) -> String {
@@ -301,11 +301,11 @@ mod tests {
             ("IO error: invalid peer certificate: UnknownIssuer", "wrong-authority"),
             ("IO error: invalid peer certificate: certificate not valid for name \"localhost\"", "wrong-name"),
             ("IO error: invalid peer certificate: certificate expired: verification time 3", "server-expired"),
-            ("IO error: invalid peer certificate: the peer is spiffe://a/b, not spiffe://a/c", "wrong-server"),
             (
-                "IO error: invalid peer certificate: the certificate has 0 URI names, an X.509-SVID has one",
+                "IO error: invalid peer certificate: Other(OtherError(the peer is spiffe://a/b, not spiffe://a/c))",
                 "wrong-server",
             ),
+            ("IO error: invalid peer certificate: Other(OtherError(the certificate has 0 URI names))", "wrong-server"),
             ("failed signing nonce: AuthError(no such file)", "credential"),
             ("IO error: nats: maximum control line exceeded", "too-long"),
             ("IO error: nats: 'Authentication Timeout'", "undecided"),
