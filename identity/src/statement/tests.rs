@@ -313,7 +313,10 @@ fn every_changed_and_every_cut_character_is_refused() {
             changed[place] = if changed[place] == b'A' { b'B' } else { b'A' };
             let changed = String::from_utf8(changed).unwrap();
             assert!(world.check(&changed, "control/start", b"payload", NOW).is_err(), "changed at {place}");
-            assert!(world.check(token.get(..place).unwrap(), "control/start", b"payload", NOW).is_err(), "cut at {place}");
+            assert!(
+                world.check(token.get(..place).unwrap(), "control/start", b"payload", NOW).is_err(),
+                "cut at {place}"
+            );
         }
     }
 }
