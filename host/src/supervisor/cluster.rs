@@ -50,6 +50,8 @@ pub struct Cluster {
     state: Mutex<State>,
     /// One at a time takes up what is revoked.
     revoking: tokio::sync::Mutex<()>,
+    /// One at a time stops what is revoked, so that nothing is stopped, recorded and told twice.
+    stopping: tokio::sync::Mutex<()>,
     outgoing: mpsc::Sender<Outgoing>,
     waiting: Mutex<Option<mpsc::Receiver<Outgoing>>>,
     /// Something changed that others want to know.
@@ -80,6 +82,7 @@ impl Cluster {
             kept: Mutex::new(kept),
             state: Mutex::default(),
             revoking: tokio::sync::Mutex::new(()),
+            stopping: tokio::sync::Mutex::new(()),
             outgoing,
             waiting: Mutex::new(Some(waiting)),
             beat: Notify::new(),

@@ -17,7 +17,11 @@ use crate::source::{LoadErrors, Source, SourceKind};
 
 /// Why an operator may not do something.
 #[derive(Debug, Clone, Serialize)]
-pub struct ControlDenial {
+#[serde(transparent)]
+pub struct ControlDenial(Box<Core>);
+
+#[derive(Debug, Clone, Serialize)]
+struct Core {
     code: &'static str,
     who: String,
     action: &'static str,
@@ -79,7 +83,7 @@ impl ControlDenial {
             }),
             _ => None,
         };
-        Self {
+        Self(Box::new(Core {
             code,
             who: shown::outside(&question.who.name(), 256),
             action: question.action.name(),
@@ -90,27 +94,27 @@ impl ControlDenial {
             operators: operators.len(),
             nearest: near.map(Box::new),
             edit,
-        }
+        }))
     }
 
     /// The stable code.
     pub fn code(&self) -> &'static str {
-        self.code
+        self.0.code
     }
 
     /// Why, in one line.
     pub fn why(&self) -> &str {
-        &self.why
+        &self.0.why
     }
 
     /// The entry that would allow it, where one could.
     pub fn edit(&self) -> Option<&OperatorEdit> {
-        self.edit.as_ref()
+        self.0.edit.as_ref()
     }
 
     /// The fix as an argument vector: a command that works as it stands.
     pub fn fix(&self, context: &FixContext) -> Option<Vec<String>> {
-        let edit = self.edit.as_ref()?;
+        let edit = self.0.edit.as_ref()?;
         let mut argv = vec![context.program.clone(), "grants".to_owned(), "operator".to_owned()];
         if let Some(config) = &context.config {
             argv.extend(["--config".to_owned(), config.display().to_string()]);
@@ -121,15 +125,21 @@ impl ControlDenial {
 
     /// The whole refusal in plain text, without a newline at the end.
     pub fn render(&self, context: &FixContext) -> String {
-        let about = self.component.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
+        let about = self.0.component.as_ref().map(|name| format!(" {name}")).unwrap_or_default();
         let mut lines = vec![
-            format!("denied {}: operator {} may not {}{about} on host {}", self.code, self.who, self.action, self.host),
-            format!("  why      {}; policy generation {}, {} operators", self.why, self.generation, self.operators),
+            format!(
+                "denied {}: operator {} may not {}{about} on host {}",
+                self.0.code, self.0.who, self.0.action, self.0.host
+            ),
+            format!(
+                "  why      {}; policy generation {}, {} operators",
+                self.0.why, self.0.generation, self.0.operators
+            ),
         ];
-        if let Some(nearest) = &self.nearest {
+        if let Some(nearest) = &self.0.nearest {
             lines.push(format!("  nearest  {}  {}  {}", nearest.id, nearest.place, nearest.differs));
         }
-        lines.push(match (self.fix(context), self.code) {
+        lines.push(match (self.fix(context), self.0.code) {
             (Some(argv), _) => format!("  fix      {}", crate::denial::shell_line(&argv)),
             (None, FAILED) => "  fix      look at the policy and at the host's log".to_owned(),
             (None, _) => "  fix      none: no entry can allow this".to_owned(),

@@ -35,6 +35,7 @@ pub async fn take(
 /// Stops whatever runs here and is revoked in the cluster.
 pub async fn enforce(host: &Arc<Host>) {
     let Some(cluster) = &host.cluster else { return };
+    let _one_at_a_time = cluster.stopping.lock().await;
     let doomed: Vec<(Arc<Component>, String)> = match &*cluster.kept() {
         Ok(kept) => {
             let Some(list) = kept.revoked() else { return };
