@@ -271,7 +271,7 @@ impl Asked {
         self.0.client_id()
     }
 
-    fn into_record(&self, kind: &str) -> Record {
+    fn record_of(&self, kind: &str) -> Record {
         Record::new(kind)
             .field("server", self.server().to_string())
             .field("server_name", cut(&self.0.server().name))
@@ -299,7 +299,7 @@ impl Denied {
 
     /// For the audit log.
     pub fn record(&self, asked: &Asked) -> Record {
-        let record = asked.into_record("callout-denial").field("text", self.text());
+        let record = asked.record_of("callout-denial").field("text", self.text());
         match &self.why {
             Why::Credential(error) => record.field("code", error.code()),
             Why::Revoked(id) => record.field("code", "revoked").field("workload", id.as_str()),
@@ -330,7 +330,7 @@ impl Allowed {
     /// For the audit log.
     pub fn record(&self, asked: &Asked) -> Record {
         asked
-            .into_record("callout-allow")
+            .record_of("callout-allow")
             .field("placement", serde_json::to_value(&self.placement).unwrap_or_default())
             .field("by", self.proven.to_string())
             .field("nkey", self.proven.nkey().map(|nkey| nkey.key().to_string()).unwrap_or_default())
