@@ -248,6 +248,8 @@ pub const CONTROL_WAIT: (Duration, Duration) = (Duration::from_secs(150), Durati
 pub const CONTROL_EVIDENCE: usize = 8;
 /// Most requests that a callout may work on at once; how many it does is configuration.
 pub const CALLOUT_CONCURRENCY_MOST: usize = 1024;
+/// Most requests that may wait in a callout for their turn; how many do is configuration.
+pub const CALLOUT_WAITING_MOST: usize = 16_384;
 /// Longest time that a callout may take for an answer: servers wait less than 2 s.
 pub const CALLOUT_DEADLINE_MOST: Duration = Duration::from_millis(1_500);
 /// How long a callout that ends waits for the requests at work.

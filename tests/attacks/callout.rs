@@ -193,7 +193,7 @@ fn configurations_that_would_be_insecure_do_not_start() {
         ("version = 1", "version = 1\nunknown = 1", "unknown"),
         ("policy/roles.toml", "keys/roles.toml", "keep what is read again apart"),
         ("concurrency = 64", "concurrency = 0", "limits.concurrency"),
-        ("concurrency = 64", "deadline_ms = 5000", "deadline"),
+        ("waiting = 1024", "deadline_ms = 5000", "deadline"),
         ("keys/issuer.nk", "keys/callout.nk", "of the kind account"),
     ] {
         let changed = text.replacen(from, to, 1);

@@ -96,7 +96,7 @@ async fn while_the_callout_is_silent_nobody_is_let_in() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_too_much_is_denied_at_once() {
-    let shape = Shape { concurrency: 1, ..Shape::default() };
+    let shape = Shape { limits: (1, 0), ..Shape::default() };
     let Some(rig) = Rig::shaped("callout::flood", &shape) else { return };
     let callout = rig.callout();
     let leaf = rig.a.spiffe("spiffe://td-a.test/host/h1");

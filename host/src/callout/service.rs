@@ -1,5 +1,5 @@
-//! The service: from its configuration to the end of its process. Each request is a task of its own, up to a bound; beyond it the
-//! answer is an empty one, which servers take for a no at once. Nothing is locked while one is decided.
+//! The service: from its configuration to the end of its process. Each request is a task of its own; so many are worked on, so
+//! many wait for their turn within the deadline, and beyond that the answer is an empty one, which servers take for a no at once. Nothing is locked while one is decided.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -72,6 +72,7 @@ pub struct Shared {
     /// Which servers there are; absent where it was told to do without.
     pub servers: Option<Arc<Servers>>,
     answering: Answering,
+    at_work: Semaphore,
 }
 
 impl Shared {
@@ -151,6 +152,7 @@ async fn serve(
         admitted: Admitted::default(),
         servers,
         answering,
+        at_work: Semaphore::new(config.concurrency),
         config,
     });
     let started =
@@ -170,7 +172,7 @@ async fn serve(
     let listen = |kind| tokio::signal::unix::signal(kind).map_err(machine);
     let (mut term, mut int) =
         (listen(tokio::signal::unix::SignalKind::terminate())?, listen(tokio::signal::unix::SignalKind::interrupt())?);
-    let places = Arc::new(Semaphore::new(shared.config.concurrency));
+    let places = Arc::new(Semaphore::new(shared.config.concurrency.saturating_add(shared.config.waiting)));
     loop {
         let message = tokio::select! {
             biased;
@@ -185,7 +187,7 @@ async fn serve(
     shared.problems.set("stopping", "it was told to stop");
     let _ = requests.unsubscribe().await;
     let _ = own.client.flush().await;
-    let all = u32::try_from(shared.config.concurrency).unwrap_or(u32::MAX);
+    let all = u32::try_from(shared.config.concurrency.saturating_add(shared.config.waiting)).unwrap_or(u32::MAX);
     let drained = async {
         while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(100), requests.next()).await {
             take(&shared, &own.client, &places, message).await;
@@ -218,7 +220,12 @@ async fn take(shared: &Arc<Shared>, client: &Client, places: &Arc<Semaphore>, me
         shared.counts.at_work.fetch_add(1, Ordering::Relaxed);
         let until = arrived + shared.config.deadline;
         // An answer that comes too late is none: the server has said no by then, and an empty one costs nothing.
-        let answer = match tokio::time::timeout_at(until, decide(&shared, &message, until)).await {
+        let decided = async {
+            // In the order in which they came. Closed is never said to it.
+            let _at_work = shared.at_work.acquire().await;
+            decide(&shared, &message, until).await
+        };
+        let answer = match tokio::time::timeout_at(until, decided).await {
             Ok(answer) => answer,
             Err(_) => {
                 shared.counts.late.up();

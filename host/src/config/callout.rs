@@ -12,7 +12,7 @@ use portcullis_policies::callout::{AccountName, Accounts};
 use serde::{Deserialize, Serialize};
 
 use super::problems::{ConfigError, Problems};
-use crate::limits::{CALLOUT_CONCURRENCY_MOST, CALLOUT_DEADLINE_MOST};
+use crate::limits::{CALLOUT_CONCURRENCY_MOST, CALLOUT_DEADLINE_MOST, CALLOUT_WAITING_MOST};
 
 /// A checked configuration.
 #[derive(Debug, Clone, Serialize)]
@@ -53,8 +53,10 @@ pub struct CalloutConfig {
     pub tls: Option<Tls>,
     /// The trust domains whose SVIDs are taken.
     pub trust_domains: Vec<Domain>,
-    /// Requests at work at once; more are denied at once.
+    /// Requests at work at once.
     pub concurrency: usize,
+    /// Requests that wait for their turn; more are denied at once.
+    pub waiting: usize,
     /// How long a request may take.
     pub deadline: Duration,
     /// Metrics and readiness.
@@ -212,6 +214,7 @@ struct RawDomain {
 #[serde(deny_unknown_fields, default)]
 struct RawLimits {
     concurrency: usize,
+    waiting: usize,
     deadline_ms: u64,
 }
 
@@ -224,7 +227,7 @@ struct RawListen {
 
 impl Default for RawLimits {
     fn default() -> Self {
-        Self { concurrency: 64, deadline_ms: 1000 }
+        Self { concurrency: 64, waiting: 1024, deadline_ms: 1000 }
     }
 }
 
@@ -340,6 +343,9 @@ fn checked(raw: Raw, path: &Path, problems: &mut Problems) -> CalloutConfig {
     if raw.limits.concurrency == 0 || raw.limits.concurrency > CALLOUT_CONCURRENCY_MOST {
         problems.add("limits.concurrency", format!("must be 1 to {CALLOUT_CONCURRENCY_MOST}"), None);
     }
+    if raw.limits.waiting > CALLOUT_WAITING_MOST {
+        problems.add("limits.waiting", format!("must be 0 to {CALLOUT_WAITING_MOST}"), None);
+    }
     let deadline = Duration::from_millis(raw.limits.deadline_ms);
     if deadline < Duration::from_millis(50) || deadline > CALLOUT_DEADLINE_MOST {
         let hint = "it must end before the server's authorization timeout, which must be below 2 s";
@@ -391,6 +397,7 @@ fn checked(raw: Raw, path: &Path, problems: &mut Problems) -> CalloutConfig {
         }),
         trust_domains,
         concurrency: raw.limits.concurrency,
+        waiting: raw.limits.waiting,
         deadline,
         metrics: raw.listen.metrics,
         dangers: Dangers {
@@ -538,6 +545,8 @@ bundle = "policy/td-a.json"
         assert!(limits(&format!("concurrency = {CALLOUT_CONCURRENCY_MOST}")).is_ok());
         assert!(limits(&format!("concurrency = {}", CALLOUT_CONCURRENCY_MOST + 1)).is_err());
         assert!(limits("concurrency = 0").is_err());
+        assert!(limits(&format!("waiting = {CALLOUT_WAITING_MOST}")).is_ok());
+        assert!(limits(&format!("waiting = {}", CALLOUT_WAITING_MOST + 1)).is_err());
         assert!(limits(&format!("deadline_ms = {}", CALLOUT_DEADLINE_MOST.as_millis())).is_ok());
         assert!(limits(&format!("deadline_ms = {}", CALLOUT_DEADLINE_MOST.as_millis() + 1)).is_err());
         assert!(limits("deadline_ms = 49").is_err());

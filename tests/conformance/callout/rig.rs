@@ -47,7 +47,8 @@ pub struct Shape {
     pub server: String,
     /// Further lines of callout.toml, before its tables.
     pub callout: String,
-    pub concurrency: usize,
+    /// At work, and waiting.
+    pub limits: (usize, usize),
     pub roles: String,
     pub xkey: bool,
 }
@@ -61,7 +62,7 @@ impl Default for Shape {
             authorization: String::new(),
             server: String::new(),
             callout: String::new(),
-            concurrency: 64,
+            limits: (64, 1024),
             roles: ROLES.to_owned(),
             xkey: true,
         }
@@ -219,10 +220,11 @@ name = "td-b.test"
 bundle = "policy/td-b.json"
 [limits]
 concurrency = {}
+waiting = {}
 [listen]
 metrics = "127.0.0.1:0"
 "#,
-            shape.callout, shape.concurrency
+            shape.callout, shape.limits.0, shape.limits.1
         );
         std::fs::write(self.path("callout.toml"), text).unwrap();
     }
@@ -239,11 +241,15 @@ metrics = "127.0.0.1:0"
 
     /// One of several, with a state of its own.
     pub fn callout_named(&self, name: &str) -> Callout {
-        let text =
-            std::fs::read_to_string(self.path("callout.toml")).unwrap().replace("STATE", &format!("state-{name}"));
+        self.callout_at(name, &self.path(&format!("state-{name}")))
+    }
+
+    /// One with its state in this folder.
+    pub fn callout_at(&self, name: &str, state: &Path) -> Callout {
+        let text = std::fs::read_to_string(self.path("callout.toml")).unwrap();
         let config = self.path(&format!("{name}.toml"));
-        std::fs::write(&config, text).unwrap();
-        Callout::start(&config, &self.path(&format!("state-{name}")))
+        std::fs::write(&config, text.replace("STATE", &state.display().to_string())).unwrap();
+        Callout::start(&config, state)
     }
 
     /// A client with this X.509-SVID. `Err` where it is not let in.
