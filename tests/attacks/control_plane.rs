@@ -223,7 +223,7 @@ async fn an_operator_controls_a_host_over_https_as_granted_and_nobody_else_does(
             refused.out,
             refused.err
         );
-        assert!(refused.err.contains(&format!("grants operator --config")), "{}", refused.err);
+        assert!(refused.err.contains("grants operator --config"), "{}", refused.err);
     }
     let refused = asks(&host, "ann", &["stop", "test:chatty"]);
     assert_eq!((refused.exit, refused.code().as_str()), (20, "C0202"), "{}", refused.err);
@@ -414,6 +414,7 @@ async fn an_answer_of_somebody_else_is_not_believed() {
     let me = signer.public_key();
     let h1 = "spiffe://test.example/portcullis/host/h1";
     // What the one who answers does: key, audience, place, whether it answers this request, whether the payload is the signed one.
+    #[expect(clippy::type_complexity, reason = "a table")]
     let cases: [(&str, Option<SvidKey>, &str, &str, bool, bool); 8] = [
         ("honest", Some(svid(h1)), &me, "control/list/reply", true, true),
         ("unsigned", None, &me, "control/list/reply", true, true),
