@@ -6,7 +6,8 @@ use crate::config::environment;
 
 /// Starts the log of this process. `role` names the process in each line.
 pub fn start(role: &'static str) {
-    let filter = environment::read(environment::LOG).unwrap_or_else(|| "warn,portcullis=info,guest=info,async_nats=off".to_owned());
+    let filter = environment::read(environment::LOG)
+        .unwrap_or_else(|| "warn,portcullis=info,guest=info,async_nats=off".to_owned());
     let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let format = tracing_subscriber::fmt::format().with_target(false).compact();
     let _ = tracing_subscriber::fmt()
