@@ -4,6 +4,7 @@
 //! name, so that its replicas on all hosts share what comes.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,8 +59,8 @@ pub async fn run(who: Arc<Loaded>) {
             wanted.contains_key(pattern) && one.before == before(pattern) && !one.task.0.is_finished()
         });
         for (pattern, under) in wanted {
-            if !open.contains_key(&pattern) {
-                let before = before(&pattern);
+            let before = before(&pattern);
+            if let Entry::Vacant(place) = open.entry(pattern) {
                 let receiving = Receiving {
                     who: Arc::clone(&who),
                     under: Arc::new(under),
@@ -67,7 +68,7 @@ pub async fn run(who: Arc<Loaded>) {
                     own: Arc::clone(&own),
                 };
                 let task = Task(tokio::spawn(subscribe(receiving)).abort_handle());
-                open.insert(pattern, Open { before, task });
+                place.insert(Open { before, task });
             }
         }
         tokio::select! {
