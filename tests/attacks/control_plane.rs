@@ -34,7 +34,6 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 mod workload_client;
 
 const ANN: &str = "spiffe://test.example/ns/test/sa/ann";
-const EVE: &str = "spiffe://test.example/ns/test/sa/eve";
 const LOCAL: &str = "spiffe://test.example/portcullis/host";
 
 /// The parts of the control service's messages that are needed here, as docs/control-plane.md has them.
@@ -193,8 +192,7 @@ fn stored(host: &Host, name: &str) -> String {
 }
 
 /// What could have been accepted before the host was started changes nothing: wait until that is over.
-async fn settled(host: &Host) {
-    let _ = host;
+async fn settled() {
     tokio::time::sleep(Duration::from_secs(7)).await;
 }
 
@@ -230,7 +228,7 @@ async fn an_operator_controls_a_host_over_https_as_granted_and_nobody_else_does(
     assert!(refused.err.contains("nearest  ann"), "{}", refused.err);
     assert_eq!(host.record(&[("kind", "denial"), ("code", "C0202")])["action"], "control");
 
-    settled(&host).await;
+    settled().await;
     let digest = stored(&host, "late");
     let wrong = asks(&host, "ann", &["start", "--name", "test:hello", "--digest", &digest]);
     assert_ne!(wrong.exit, 0, "{}{}", wrong.out, wrong.err);
@@ -277,7 +275,7 @@ async fn over_https_every_wrong_message_is_refused_and_changes_nothing() {
     // From before this host remembers: it could have been used already.
     let (_, answer) = post(&host, &address, "ann", "stop", &[&stop(jti())], &payload).await;
     assert_eq!(code(&answer), "statement.before-window", "{answer:?}");
-    settled(&host).await;
+    settled().await;
     let now = OffsetDateTime::now_utc();
     let other = Authority::of_trust_domain("test.example").spiffe(ANN);
     let forger = SvidKey::parse(other.certificate.as_bytes(), other.key.as_bytes()).unwrap();
@@ -354,6 +352,9 @@ async fn without_a_certificate_of_a_trusted_domain_there_is_no_connection() {
     assert_eq!(asks(&host, "eve", &["list"]).code(), "operator.key-open");
 }
 
+/// How somebody answers: a name, the key, audience, place, whether it answers this request, whether the payload is the signed one.
+type Case<'a> = (&'a str, Option<SvidKey>, &'a str, &'static str, bool, bool);
+
 /// A nats-server with a user for hosts and one for operators, without TLS on loopback.
 struct Bus {
     server: NatsServer,
@@ -414,8 +415,7 @@ async fn an_answer_of_somebody_else_is_not_believed() {
     let me = signer.public_key();
     let h1 = "spiffe://test.example/portcullis/host/h1";
     // What the one who answers does: key, audience, place, whether it answers this request, whether the payload is the signed one.
-    #[expect(clippy::type_complexity, reason = "a table")]
-    let cases: [(&str, Option<SvidKey>, &str, &str, bool, bool); 8] = [
+    let cases: [Case<'_>; 8] = [
         ("honest", Some(svid(h1)), &me, "control/list/reply", true, true),
         ("unsigned", None, &me, "control/list/reply", true, true),
         ("another host", Some(svid("spiffe://test.example/portcullis/host/h2")), &me, "control/list/reply", true, true),
@@ -540,7 +540,6 @@ async fn over_nats_a_subject_proves_nothing_and_a_message_is_for_one_host() {
     let forged = draft.token(&stranger.sign(draft.signing_input().as_bytes()));
     assert_eq!(code(&send(subject, Some(&forged)).await), "statement.unknown-key");
     assert_eq!(host.record(&[("kind", "control"), ("action", "stop")])["over"], "nats");
-    let _ = EVE;
 }
 
 /// How long from the start command to the first answer of the component, on a host that has its native code already.
@@ -552,7 +551,7 @@ async fn measure_start_to_serving() {
         site.grants("[[grant]]\nid = \"late\"\nreason = \"r\"\nowner = \"o\"\ncomponent = \"test:late\"\nload = true\ncallers = [\"anonymous\"]\n\n");
     });
     let address = operator_files(&host).await;
-    settled(&host).await;
+    settled().await;
     let digest = stored(&host, "late");
     #[derive(Clone, PartialEq, prost::Message)]
     struct Start {

@@ -59,8 +59,8 @@ pub async fn run(who: Arc<Loaded>) {
             wanted.contains_key(pattern) && one.before == before(pattern) && !one.task.0.is_finished()
         });
         for (pattern, under) in wanted {
+            let before = before(&pattern);
             if let Entry::Vacant(place) = open.entry(pattern) {
-                let before = before(place.key());
                 let receiving = Receiving {
                     who: Arc::clone(&who),
                     under: Arc::new(under),
