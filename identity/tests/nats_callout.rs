@@ -1,5 +1,6 @@
 //! What a real nats-server asked, recorded byte for byte (`fixtures/callout`): each is a request for us at its time, and what its
 //! client showed is judged by whom it proves, not by what the server let pass.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 use std::path::PathBuf;
 use std::sync::Arc;
