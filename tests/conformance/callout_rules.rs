@@ -115,9 +115,15 @@ async fn info(client: &Client) -> Value {
 async fn reaches(from: &Client, to: &Client, subject: &'static str) -> bool {
     let mut heard = to.subscribe(subject).await.unwrap();
     to.flush().await.unwrap();
-    from.publish(subject, "x".into()).await.unwrap();
-    from.flush().await.unwrap();
-    tokio::time::timeout(Duration::from_millis(500), heard.next()).await.is_ok_and(|message| message.is_some())
+    // What was flushed is on its way, not yet with the server: so more than once.
+    for _ in 0..10 {
+        from.publish(subject, "x".into()).await.unwrap();
+        from.flush().await.unwrap();
+        if let Ok(message) = tokio::time::timeout(Duration::from_millis(100), heard.next()).await {
+            return message.is_some();
+        }
+    }
+    false
 }
 
 #[tokio::test(flavor = "multi_thread")]
