@@ -221,8 +221,8 @@ mod tests {
                     Step::Keep | Step::Nothing => {}
                 }
             };
-            for me in 0..HOSTS {
-                act(me, &mut runs, &views[me]);
+            for (me, view) in views.iter().enumerate() {
+                act(me, &mut runs, view);
             }
             assert!(runs.iter().filter(|runs| **runs).count() >= 2);
             for _ in 0..60 {
