@@ -528,7 +528,7 @@ bundle = "policy/td-a.json"
             ("\"accounts\"", "\"operator\"", "[[signer]]"),
             ("policy/roles.toml", "roles.toml", "apart from the seeds"),
             ("ca = \"ca.pem\"", "ca = \"ca.pem\"\nkey = \"k\"", "without the other"),
-            ("name = \"td-a.test\"", "name = \"TD\"", "trust_domain"),
+            ("name = \"td-a.test\"", "name = \"t d\"", "trust_domain"),
         ] {
             let text = GOOD.replacen(from, to, 1);
             assert_ne!(text, GOOD, "{from}");
