@@ -359,7 +359,8 @@ async fn a_batch_of_records_is_no_larger_than_its_limit() {
 async fn a_list_of_revocations_over_its_limit_is_refused_and_changes_nothing() {
     let rig = Rig::new().await;
     ok(rig.admit("a"));
-    let spiffe_ids: Vec<_> = (0..=limits::REVOKED).map(|n| id(&n.to_string())).chain([id("a")]).collect();
+    // Those of this host, and as many of its cluster.
+    let spiffe_ids: Vec<_> = (0..=2 * limits::REVOKED).map(|n| id(&n.to_string())).chain([id("a")]).collect();
     let refused = rig.keeper.set_revoked(SetRevokedRequest { instances: Vec::new(), spiffe_ids });
     assert_eq!(kind(refused), "invalid-argument");
     let malformed = SetRevokedRequest { instances: vec!["a".to_owned()], spiffe_ids: vec!["spiffe://".to_owned()] };
