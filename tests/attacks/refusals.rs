@@ -139,6 +139,7 @@ impl Bench {
         list.as_array()
             .unwrap()
             .iter()
+            .filter(|component| component["state"] == "running")
             .map(|component| (text(component, "name"), text(component, "instance")))
             .collect()
     }

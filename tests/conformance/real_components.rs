@@ -49,7 +49,9 @@ fn a_component_that_needs_what_nobody_granted_is_refused_with_each_import_named(
         assert!(!message.contains(import), "{import} is linked for everybody, and yet: {message}");
     }
     assert!(refused.err.contains("hint: "), "{}", refused.err);
-    assert_eq!(host.run(["list"]).ok().json(), Value::Array(Vec::new()));
+    let list = host.run(["list"]).ok().json();
+    let states: Vec<&Value> = list.as_array().unwrap().iter().map(|component| &component["state"]).collect();
+    assert_eq!(states, ["refused"], "{list:#}");
 }
 
 fn answers(path: PathBuf, grant: &str) {
