@@ -270,6 +270,8 @@ pub const CALLOUT_SERVER_LOOK: Duration = Duration::from_secs(10);
 pub const CALLOUT_SERVER_WAIT: Duration = Duration::from_millis(300);
 /// Connections that a callout remembers having let in.
 pub const CALLOUT_ADMITTED: usize = 262_144;
+/// Bytes of a nonce that the callout signs to log in; servers draw 15.
+pub const CALLOUT_NONCE: usize = 64;
 /// Connections of one page of a server's list.
 pub const CALLOUT_PAGE: u64 = 1_024;
 /// How often every server is asked for connections that should not be.

@@ -14,6 +14,7 @@ use super::keys;
 use super::service::CalloutError;
 use super::standing::Problems;
 use crate::config::callout::{CalloutConfig, Login};
+use crate::limits::CALLOUT_NONCE;
 
 /// What it logs in with. Read once, at the start.
 #[derive(Debug)]
@@ -59,6 +60,9 @@ impl Secret {
     fn sign(&self, nonce: &[u8]) -> Result<Auth, AuthError> {
         let failed = |_| AuthError::new("the nonce cannot be signed");
         let mut auth = Auth::new();
+        if !matches!(self, Self::Certificate) && !is_nonce(nonce) {
+            return Err(AuthError::new("what the server wants signed is not a nonce"));
+        }
         match self {
             Self::Certificate => {}
             Self::Nkey(key) => {
@@ -92,6 +96,8 @@ impl Connection {
         })
         .name(format!("portcullis {name}"))
         .custom_inbox_prefix(INBOX)
+        // Only servers that the operator named: a greeting in the clear could name others, and without TLS.
+        .ignore_discovered_servers()
         .retry_on_initial_connect()
         .connection_timeout(Duration::from_secs(5))
         .ping_interval(Duration::from_secs(5))
@@ -181,6 +187,12 @@ fn event_seen(name: &'static str, event: &Event, problems: &Problems) {
     }
 }
 
+/// What a server draws is short, and base64 in one of its alphabets. Nothing else is signed: not a token, not nothing.
+fn is_nonce(nonce: &[u8]) -> bool {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'=' | b'+' | b'/');
+    (1..=CALLOUT_NONCE).contains(&nonce.len()) && nonce.iter().all(plain)
+}
+
 /// Doubling from 50 ms to 4 s, with a random half: servers that come back are not met by all callouts at once.
 fn pause(attempts: usize) -> Duration {
     let exponent = u32::try_from(attempts.min(7)).unwrap_or(7);
@@ -197,6 +209,21 @@ pub const INBOX: &str = "_INBOX_callout";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_but_a_nonce_is_signed() {
+        let secret = Secret::Nkey(KeyPair::generate(Kind::User).unwrap());
+        for good in ["x9wzVQyFHJDmZJs", "AA-_+/==", &"a".repeat(CALLOUT_NONCE)] {
+            let auth = secret.sign(good.as_bytes()).unwrap();
+            assert!(auth.nkey.is_some() && auth.signature.is_some(), "{good}");
+        }
+        let long = "a".repeat(CALLOUT_NONCE + 1);
+        for bad in ["", "eyJ0eXAi.eyJqdGki", "a b", "a\n", "\u{e9}", "{}", "\0", &long] {
+            assert!(secret.sign(bad.as_bytes()).is_err(), "{bad:?}");
+        }
+        let auth = Secret::Certificate.sign(b"").unwrap();
+        assert!(auth.nkey.is_none() && auth.signature.is_none(), "a certificate signs nothing");
+    }
 
     #[test]
     fn pauses_grow_to_four_seconds_and_are_never_none() {
