@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use cedar_policy::{
-    ActionConstraint, Authorizer, Context, Decision, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy,
-    PolicyId, PolicySet as CedarSet, Request, RestrictedExpression, Schema,
+    ActionConstraint, Authorizer, Context, Decision, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid,
+    Policy, PolicyId, PolicySet as CedarSet, Request, RestrictedExpression, Schema,
 };
 use serde_json::{Value, json};
 
@@ -169,6 +169,13 @@ impl Control {
             Entities::from_entities([operator, host], Some(&self.schema)).map_err(|error| error.to_string())?;
         Ok((request, entities))
     }
+}
+
+/// Whether a Cedar text permits anybody anything about control. One that cannot be read does.
+pub fn permits_control(text: &str) -> bool {
+    let Ok(set) = text.parse::<CedarSet>() else { return true };
+    let permits = |policy: &Policy| policy.effect() == Effect::Permit && is_about_control(policy);
+    set.num_of_templates() > 0 || set.policies().any(permits)
 }
 
 /// Whether the scope of a rule admits an action of control.

@@ -64,7 +64,9 @@ pub use address::{AddressClass, AddressRange, classify};
 pub use cases::{Cases, CasesError, Checked};
 pub use compare::{Change, Comparison, Recorded, compare};
 pub use component::{Caller, ComponentFacts, ImageFacts};
-pub use control::{ControlDenial, ControlGrant, ControlQuestion, Operator, OperatorEdit, add_operator};
+pub use control::{
+    ControlDenial, ControlGrant, ControlQuestion, Operator, OperatorEdit, add_operator, permits_control,
+};
 pub use denial::{Code, Denial, DenialKind, FixContext};
 pub use destination::{Destination, DestinationError, DnsName, Host, Scheme};
 pub use edit::{EditError, GrantEdit, add_grant};

@@ -21,6 +21,7 @@ use crate::limits::{OWNER_BYTES, PROBLEMS, RAW_BYTES, RAW_POLICIES, REASON_BYTES
 use crate::nesting;
 use crate::shipped::{BASELINE_ID, GUARD_PREFIX};
 use crate::source::{LoadError, Places, Source};
+use crate::subject::SubjectPattern;
 use crate::workload::WorkloadId;
 
 /// The rules of a source of raw Cedar, or everything that is wrong with it.
@@ -135,6 +136,11 @@ fn rule(engine: &Engine, places: &Places<'_>, policy: &Policy, kind: Kind) -> Re
         "`like` is not taken",
         "use entity parents, such as resource in Host::DnsZone::\"example.com\"",
     );
+    demand(
+        subjects_can_match(policy),
+        "a subject that no message can lie in",
+        "name subjects as tokens between dots; one with `*`, or `>` alone, in the scope: resource in Host::Subject::\"a.*.b\"",
+    );
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -172,6 +178,40 @@ fn component(engine: &Engine, policy: &Policy) -> Option<String> {
         (PrincipalConstraint::Eq(uid), _) if of(&uid).is_some() => of(&uid),
         (_, ResourceConstraint::Eq(uid)) => of(&uid),
         _ => None,
+    }
+}
+
+/// Whether every subject that it names is one, and is written where it can match: a message lies in the patterns of scopes,
+/// and in those that end in `>` with nothing else open.
+fn subjects_can_match(policy: &Policy) -> bool {
+    // What cannot be looked at is not let through.
+    let Ok(json) = policy.to_json() else { return false };
+    let part = |name: &str| {
+        let mut found = Vec::new();
+        subjects(json.get(name).unwrap_or(&Value::Null), &mut found);
+        found
+    };
+    let always = |pattern: &SubjectPattern| {
+        let text = pattern.as_str();
+        pattern.is_literal() || text.strip_suffix(".>").is_some_and(|prefix| !prefix.contains(['*', '>']))
+    };
+    let is_one = |text: &String| text.parse::<SubjectPattern>().ok();
+    part("resource").iter().all(|text| is_one(text).is_some())
+        && part("conditions").iter().all(|text| is_one(text).is_some_and(|pattern| always(&pattern)))
+}
+
+/// The ids of the subjects in a piece of a policy's JSON form.
+fn subjects(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            let text = |name: &str| members.get(name).and_then(Value::as_str);
+            if let (Some("Host::Subject"), Some(id)) = (text("type"), text("id")) {
+                found.push(id.to_owned());
+            }
+            members.values().for_each(|value| subjects(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| subjects(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }
 

@@ -31,7 +31,10 @@ fn a_host_under_load_and_change_fails_no_request_and_keeps_nothing() {
     let seconds = std::env::var("PORTCULLIS_SOAK_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(30);
     let mut site = Site::new();
     site.guest("hello", "");
-    site.guest("identity", "identity = [\"read\", \"x509\"]\naudiences = [\"vault\"]\n");
+    site.guest(
+        "identity",
+        "link = [\"portcullis:identity/*\"]\nidentity = [\"read\", \"x509\"]\naudiences = [\"vault\"]\n",
+    );
     site.config(
         "[audit]\npart_mib = 1\nkeep_parts = 3\n\n[listen]\nhttp = \"127.0.0.1:0\"\nmtls = \"127.0.0.1:0\"\n\n",
     );

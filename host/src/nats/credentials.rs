@@ -65,13 +65,16 @@ pub type IdentityChannel = dyn Fn() -> Option<Channel> + Send + Sync;
 pub struct FromIdentity {
     channel: Arc<IdentityChannel>,
     changes: watch::Sender<u64>,
+    /// Whether the identity process has looked at the secrets yet.
+    looked: watch::Sender<bool>,
     problem: Mutex<Option<String>>,
 }
 
 impl FromIdentity {
     /// Follows the identity process for as long as it is held.
     pub fn new(channel: Arc<IdentityChannel>) -> Arc<Self> {
-        let this = Arc::new(Self { channel, changes: watch::Sender::new(0), problem: Mutex::default() });
+        let (changes, looked) = (watch::Sender::new(0), watch::Sender::new(false));
+        let this = Arc::new(Self { channel, changes, looked, problem: Mutex::default() });
         let weak = Arc::downgrade(&this);
         tokio::spawn(async move {
             // Of which process and which secrets the last word was.
@@ -86,6 +89,7 @@ impl FromIdentity {
                     let mut stream = stream.into_inner();
                     while let Ok(Some(changed)) = stream.message().await {
                         let Some(this) = weak.upgrade() else { return };
+                        let usable = changed.problem.is_empty();
                         if let Ok(mut problem) = this.problem.lock() {
                             *problem = filled(changed.problem);
                         }
@@ -93,7 +97,11 @@ impl FromIdentity {
                         if last.is_some() && last != now {
                             this.changes.send_modify(|count| *count = count.saturating_add(1));
                         }
-                        last = now;
+                        // What could not be shown yet was not: with it nothing is compared.
+                        if last.is_some() || usable {
+                            last = now;
+                        }
+                        this.looked.send_replace(true);
                     }
                 }
                 tokio::time::sleep(NATS_POLL / 4).await;
@@ -106,12 +114,23 @@ impl FromIdentity {
         let channel = (self.channel)().ok_or("the identity process is not up")?;
         Ok(NatsSecretsClient::new(channel))
     }
+
+    /// Waits for the first look at the secrets. Nothing is shown before it: what changes after it is seen as changed.
+    async fn looked(&self) -> Result<(), String> {
+        let mut looked = self.looked.subscribe();
+        let first = looked.wait_for(|looked| *looked);
+        match tokio::time::timeout(NATS_CONNECT, first).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err("the identity process does not answer".to_owned()),
+        }
+    }
 }
 
 #[async_trait]
 impl Credentials for FromIdentity {
     async fn for_connect(&self, nonce: &[u8]) -> Result<ConnectSecrets, String> {
         let mut client = self.client()?;
+        self.looked().await?;
         let asked = client.credential(CredentialRequest { nonce: nonce.to_vec() });
         let reply =
             tokio::time::timeout(NATS_CONNECT, asked).await.map_err(|_| "the identity process does not answer")?;
@@ -131,6 +150,7 @@ impl Credentials for FromIdentity {
 
     async fn certificate(&self) -> Result<ClientCertificate, String> {
         let mut client = self.client()?;
+        self.looked().await?;
         let asked = client.certificate(CertificateRequest {});
         let reply =
             tokio::time::timeout(NATS_CONNECT, asked).await.map_err(|_| "the identity process does not answer")?;
@@ -204,11 +224,15 @@ pub struct FromFiles {
 impl FromFiles {
     /// Follows the files for as long as it is held.
     pub fn new(auth: NatsAuth) -> Arc<Self> {
-        let this =
-            Arc::new(Self { secrets: Secrets::new(auth), changes: watch::Sender::new(0), problem: Mutex::default() });
+        let secrets = Secrets::new(auth);
+        // Looked at before anything is shown: what changes after that is seen as changed.
+        let fingerprint = secrets.fingerprint();
+        let usable = secrets.usable(clock::now());
+        let mut last = usable.is_ok().then_some(fingerprint);
+        let problem = Mutex::new(usable.err());
+        let this = Arc::new(Self { secrets, changes: watch::Sender::new(0), problem });
         let weak = Arc::downgrade(&this);
         tokio::spawn(async move {
-            let mut last = None;
             while let Some(this) = weak.upgrade() {
                 let now = this.secrets.fingerprint();
                 // A new secret that cannot be used yet does not end a connection that stands.

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use portcullis_policies::{Caller, Denial, Grant, HttpSend, Subscribe};
+use portcullis_policies::{Caller, Denial, Grant, HttpSend, Subject, Subscribe};
 use tokio::sync::watch;
 
 use super::component::Loaded;
@@ -31,8 +31,8 @@ pub enum Granted {
     Call(Caller),
     /// A request may go where its grant says, and to this address.
     Http(Grant<HttpSend>, SocketAddr),
-    /// Messages may be received.
-    Messages(Arc<Grant<Subscribe>>),
+    /// Messages may be received, and this one.
+    Messages(Arc<Grant<Subscribe>>, Subject),
 }
 
 /// Why it is over, as it was reported.
@@ -115,11 +115,14 @@ impl Standing {
                 })?;
                 Ok(())
             }
-            Granted::Messages(subscribe) => {
-                let (pattern, queue) = (subscribe.pattern().as_str(), subscribe.queue());
-                let _grant = slice
-                    .subscribe(pattern, queue)
-                    .map_err(|denial| (denial, messaged("subscribe", pattern, queue)))?;
+            Granted::Messages(subscribe, subject) => {
+                let queue = subscribe.queue();
+                // A wide pattern lies in no rule about something narrower: the message's own subject is asked about, too.
+                for asked in [subscribe.pattern().as_str(), subject.as_str()] {
+                    let _grant = slice
+                        .subscribe(asked, queue)
+                        .map_err(|denial| (denial, messaged("subscribe", asked, queue)))?;
+                }
                 in_force.links().map_err(|(interface, denial)| (denial.clone(), linked(interface)))
             }
         }

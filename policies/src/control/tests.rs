@@ -199,3 +199,24 @@ fn refusals_teach() {
     );
     assert_eq!(json["fix"][1], "operator");
 }
+
+#[test]
+fn a_text_that_permits_control_is_told_from_one_that_does_not() {
+    for permits in [
+        "permit (principal == Host::Operator::\"a\", action == Host::Action::\"start\", resource is Host::Node);",
+        "permit (principal is Host::Operator, action in [Host::Action::\"link\", Host::Action::\"revoke\"], resource is Host::Node);",
+        "permit (principal, action in Host::Action::\"control\", resource);",
+        "permit (principal, action, resource);",
+        "permit (principal == ?principal, action == Host::Action::\"link\", resource);",
+        "this is no policy",
+    ] {
+        assert!(permits_control(permits), "{permits}");
+    }
+    for none in [
+        "",
+        "forbid (principal, action in Host::Action::\"control\", resource);",
+        "permit (principal == Host::Component::\"a:b\", action == Host::Action::\"link\", resource is Host::WitInterface);",
+    ] {
+        assert!(!permits_control(none), "{none}");
+    }
+}

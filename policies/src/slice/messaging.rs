@@ -178,6 +178,39 @@ mod tests {
         let slice = slice(&[("a", "publish = [\"orders.>\"]")], forbid, "a");
         assert_eq!(code(slice.publish("orders.eu.open")), "allowed");
         assert_eq!(code(slice.publish("orders.eu.secret")), "M0390");
+        // A rule about something narrower is none about the pattern, but about each message under it.
+        let wide = self::slice(&[("a", "subscribe = [\">\"]")], forbid, "a");
+        assert_eq!(code(wide.subscribe(">", "")), "allowed");
+        assert_eq!(code(wide.subscribe("orders.eu.secret", "g")), "M0390");
+        assert_eq!(code(wide.subscribe("orders.eu.open", "g")), "allowed");
+    }
+
+    #[test]
+    fn a_subject_that_no_message_can_lie_in_is_refused_when_it_is_loaded() {
+        let compiles = |tail: &str| {
+            let text = format!(
+                "@id(\"f\") @reason(\"r\") @owner(\"o\")\nforbid (principal, action in Host::Action::\"messaging\", {tail};"
+            );
+            let source = crate::source::Source { name: "c".to_owned(), text, kind: crate::source::SourceKind::Cedar };
+            crate::engine::PolicySet::compile(&[source], 1).is_ok()
+        };
+        for dead in [
+            "resource in Host::Subject::\"orders.e*\")",
+            "resource in Host::Subject::\"a.>.b\")",
+            "resource) when { resource in Host::Subject::\"orders.*.secret\" }",
+            "resource) when { resource in Host::Subject::\">\" }",
+            "resource) unless { resource in [Host::Subject::\"a\", Host::Subject::\"a..b\"] }",
+        ] {
+            assert!(!compiles(dead), "{dead}");
+        }
+        for fit in [
+            "resource in Host::Subject::\"orders.*.secret\")",
+            "resource in Host::Subject::\">\")",
+            "resource) when { resource in Host::Subject::\"orders.>\" }",
+            "resource) when { resource == Host::Subject::\"orders.eu\" }",
+        ] {
+            assert!(compiles(fit), "{fit}");
+        }
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::runtime::component::Loaded;
 use crate::runtime::context::Ctx;
 use crate::runtime::guest::{GuestCall, GuestFailure};
 use crate::runtime::serving::{failure_report, store};
-use crate::runtime::standing::{Granted, Standing};
+use crate::runtime::standing::{Granted, Standing, messaged};
 use crate::runtime::wit::messaging::wasmcloud::messaging::types::BrokerMessage;
 
 /// A subscription that stands.
@@ -115,7 +115,14 @@ async fn handle(who: Arc<Loaded>, under: Arc<Grant<Subscribe>>, taken: Taken, pl
     if super::is_over(&who) || slice.subscribe(pattern, queue).is_err() || who.in_force().links().is_err() {
         return who.shared().messaging.dropped(1);
     }
-    let mut standing = Standing::new(&who, changes, Granted::Messages(Arc::clone(&under)));
+    // A wide pattern lies in no rule about something narrower: the message's own subject is asked about, too.
+    if let Err(denial) = slice.subscribe(taken.subject.as_str(), queue) {
+        let what = messaged("subscribe", taken.subject.as_str(), queue);
+        who.shared().events.report(who.instance(), slice.generation(), &denial.code().to_string(), what);
+        return who.shared().messaging.dropped(1);
+    }
+    let granted = Granted::Messages(Arc::clone(&under), taken.subject.clone());
+    let mut standing = Standing::new(&who, changes, granted);
     let Some(handler) = who.handler().cloned() else { return };
     who.shared().messaging.counts().delivered.fetch_add(1, Ordering::Relaxed);
     let delivery = Arc::new(Delivery::new(under, taken.reply.as_ref()));

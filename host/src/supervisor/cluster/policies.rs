@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use portcullis_cluster::{EventKind, PolicyDocument, PolicyKind, Verdict};
+use portcullis_identity::statement::Signer;
 use portcullis_policies::{Source, SourceKind};
 use serde_json::json;
 
@@ -16,6 +17,7 @@ pub async fn take(
     host: &Arc<Host>,
     cluster: &Arc<Cluster>,
     set: PolicyDocument,
+    by: &Signer,
     payload: &[u8],
 ) -> Result<Verdict, TakeError> {
     if !cluster.config.policies {
@@ -39,6 +41,7 @@ pub async fn take(
     let problem = match taken {
         Ok(generation) => {
             if let Ok(kept) = &mut *cluster.kept() {
+                kept.still_trusts(by, |id| host.revokes_itself(id))?;
                 kept.take_policy(set, payload)?;
             }
             telling::tell(
@@ -79,10 +82,11 @@ pub fn sources(set: &PolicyDocument) -> Vec<Source> {
 
 /// Operators are this host's own to name: whoever may push policies could else make himself any operator.
 pub fn names_operators(set: &PolicyDocument) -> Option<String> {
-    let named = |text: &&portcullis_cluster::PolicyText| {
-        text.kind == PolicyKind::Grants
-            && text.text.parse::<toml::Table>().map_or(true, |table| table.contains_key("operator"))
+    let named = |text: &&portcullis_cluster::PolicyText| match text.kind {
+        PolicyKind::Grants => text.text.parse::<toml::Table>().map_or(true, |table| table.contains_key("operator")),
+        PolicyKind::Cedar => portcullis_policies::permits_control(&text.text),
     };
     let text = set.texts().iter().find(named)?;
-    Some(format!("{}: it is no TOML, or it names operators, which each host's own files do", text.name.escape_debug()))
+    let name = text.name.escape_debug();
+    Some(format!("{name}: it cannot be read, or it says what operators may do, which each host's own files do"))
 }

@@ -35,6 +35,7 @@ pub async fn status(host: &Arc<Host>, who: &Operator, request: StatusRequest) ->
     let mut reply = super::reply(host, problems).await;
     let seen = seen(host, who, ControlAction::Status);
     reply.components.retain(|component| seen(&component.name));
+    reply.audited.retain(|audited| seen(&audited.component));
     Ok(reply)
 }
 
