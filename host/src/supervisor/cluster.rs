@@ -73,12 +73,16 @@ impl Cluster {
         std::fs::create_dir_all(&folder)?;
         std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         let kept = Kept::open(&folder, &name);
+        Ok(Some(Arc::new(Self::new(name, me, section, kept))))
+    }
+
+    fn new(name: ClusterName, me: HostId, config: Section, kept: Result<Kept, KeptError>) -> Self {
         let (outgoing, waiting) = mpsc::channel(CLUSTER_EVENTS);
-        Ok(Some(Arc::new(Self {
+        Self {
             name,
             me,
             boot: ulid::Ulid::generate().to_string(),
-            config: section,
+            config,
             kept: Mutex::new(kept),
             state: Mutex::default(),
             revoking: tokio::sync::Mutex::new(()),
@@ -89,7 +93,7 @@ impl Cluster {
             place: Notify::new(),
             look: Notify::new(),
             looks: watch::Sender::new(0),
-        })))
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -112,6 +112,12 @@ impl Host {
         let signers = Signers::new(own.trust(), keys);
         let statement = check(&statement, &payload, &Expected::kept(&audience, &sub), &signers, now)?;
         not_revoked(&own, &statement)?;
+        // INVARIANT: whom a list revokes cannot lift that, however late the identity process hears of it.
+        if let Signer::Svid(id) = statement.signer()
+            && (self.is_revoked(id) || cluster.revokes(id))
+        {
+            return Err(NotBelieved::Denied(format!("{id} is revoked")));
+        }
         let (action, component) = match at {
             Place::App(name) => (ControlAction::Deploy, Some(name.to_string())),
             Place::Revoked => (ControlAction::Revoke, None),

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_nats::Message;
 use futures::StreamExt as _;
 use portcullis_cluster::{Bucket, EventKind, Place, Verdict, place};
-use portcullis_identity::statement;
+use portcullis_identity::statement::{self, Signer};
 
 use super::belief::{Document, MemberTrust};
 use super::bucket;
@@ -206,20 +206,20 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
             return false;
         }
     };
-    let by = believed.by.to_string();
     let version = believed.document.version();
     let taken = match believed.document {
         Document::App(manifest) => {
             let wanted = Wanted { manifest: *manifest, until: believed.until };
-            app(cluster, at, wanted, &believed.payload)
+            app(host, cluster, at, wanted, &believed.by, &believed.payload)
         }
-        Document::Revoked(list) => revoking::take(host, cluster, list, &believed.payload).await,
-        Document::Policy(set) => policies::take(host, cluster, set, &believed.payload).await,
+        Document::Revoked(list) => revoking::take(host, cluster, list, &believed.by, &believed.payload).await,
+        Document::Policy(set) => policies::take(host, cluster, set, &believed.by, &believed.payload).await,
     };
     match taken {
         Ok(verdict) => {
             cluster.state().refused.remove(&at.statement());
             if verdict == Verdict::New {
+                let by = believed.by.to_string();
                 tracing::info!(place = at.statement(), version, by, "a new value of the cluster is taken up");
                 let record = Record::new("cluster").field("by", "supervisor").field("place", at.statement());
                 if host.record(record.field("version", version).field("signer", by)).is_err() {
@@ -231,19 +231,25 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
             true
         }
         Err(error) => {
-            let code = match &error {
-                TakeError::Seen(error) => error.code(),
-                TakeError::Disk(_) => "cluster.disk",
-            };
-            refuse(host, cluster, &at.statement(), code, &error.to_string());
+            refuse(host, cluster, &at.statement(), error.code(), &error.to_string());
             false
         }
     }
 }
 
-fn app(cluster: &Cluster, at: &Place, wanted: Wanted, payload: &[u8]) -> Result<Verdict, TakeError> {
+fn app(
+    host: &Host,
+    cluster: &Cluster,
+    at: &Place,
+    wanted: Wanted,
+    by: &Signer,
+    payload: &[u8],
+) -> Result<Verdict, TakeError> {
     let taken = match &mut *cluster.kept() {
-        Ok(kept) => kept.take(at, wanted.manifest.version(), payload)?,
+        Ok(kept) => {
+            kept.still_trusts(by, |id| host.revokes_itself(id))?;
+            kept.take(at, wanted.manifest.version(), payload)?
+        }
         Err(error) => return Err(TakeError::Disk(std::io::Error::other(error.clone()))),
     };
     let mut state = cluster.state();

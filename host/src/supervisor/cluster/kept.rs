@@ -8,6 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use portcullis_cluster::{ClusterName, Place, PolicyDocument, RevocationList, Seen, SeenError, Verdict};
+use portcullis_identity::SpiffeId;
+use portcullis_identity::statement::Signer;
 use portcullis_signing::Digest;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -38,6 +40,9 @@ pub enum TakeError {
     /// It must not be.
     #[error(transparent)]
     Seen(#[from] SeenError),
+    /// Its signer was revoked before it was taken.
+    #[error("{0} is revoked")]
+    Revoked(SpiffeId),
     /// The disk did not take it.
     #[error("it cannot be written: {0}")]
     Disk(#[from] io::Error),
@@ -47,6 +52,17 @@ pub enum TakeError {
 #[serde(deny_unknown_fields)]
 struct Looked {
     confirmed_at: i64,
+}
+
+impl TakeError {
+    /// Stable code.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Seen(error) => error.code(),
+            Self::Revoked(_) => "cluster.denied",
+            Self::Disk(_) => "cluster.disk",
+        }
+    }
 }
 
 impl Kept {
@@ -156,6 +172,20 @@ impl Kept {
         self.confirmed_at.filter(|at| *at <= now.unix_timestamp())
     }
 
+    /// Whether a SPIFFE ID is revoked in the cluster.
+    pub fn revokes(&self, id: &SpiffeId) -> bool {
+        self.revoked.as_ref().is_some_and(|list| list.spiffe_ids().contains(id))
+    }
+
+    /// Asked right before something is taken: between the look at its statement and now, a list may have come that revokes its
+    /// signer, here or in the cluster.
+    pub fn still_trusts(&self, by: &Signer, revoked_here: impl FnOnce(&SpiffeId) -> bool) -> Result<(), TakeError> {
+        match by {
+            Signer::Svid(id) if self.revokes(id) || revoked_here(id) => Err(TakeError::Revoked(id.clone())),
+            Signer::Svid(_) | Signer::Nkey(_) => Ok(()),
+        }
+    }
+
     /// The revocations in force.
     pub fn revoked(&self) -> Option<&RevocationList> {
         self.revoked.as_ref()
@@ -225,6 +255,27 @@ mod tests {
         let mut kept = Kept::open(&temp.path().join("gone"), &cluster()).unwrap();
         assert!(matches!(kept.take_revoked(list(2), &list(2).to_json()), Err(TakeError::Disk(_))));
         assert_eq!(kept.revoked(), Some(&list(2)));
+    }
+
+    #[test]
+    fn whom_the_list_in_force_revokes_signs_nothing_any_more_not_even_the_list_that_lifts_it() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut kept = Kept::open(temp.path(), &cluster()).unwrap();
+        let id = |name: &str| format!("spiffe://example.org/{name}").parse::<SpiffeId>().unwrap();
+        let (out, other) = (Signer::Svid(id("out")), Signer::Svid(id("other")));
+        assert!(kept.still_trusts(&out, |_| false).is_ok());
+        let revoke = RevocationEdit { spiffe_ids: [id("out")].into(), ..RevocationEdit::default() };
+        let list = RevocationList::empty(1).next(&revoke, &RevocationEdit::default()).unwrap();
+        kept.take_revoked(list.clone(), &list.to_json()).unwrap();
+        let refused = kept.still_trusts(&out, |_| false).unwrap_err();
+        assert!(matches!(&refused, TakeError::Revoked(by) if *by == id("out")), "{refused}");
+        assert_eq!(refused.code(), "cluster.denied");
+        assert!(kept.still_trusts(&other, |_| false).is_ok());
+        assert!(kept.still_trusts(&other, |id| id.path() == "/other").is_err(), "this host's own list counts, too");
+        // Another operator gives it back.
+        let lifted = list.next(&RevocationEdit::default(), &revoke).unwrap();
+        kept.take_revoked(lifted.clone(), &lifted.to_json()).unwrap();
+        assert!(kept.still_trusts(&out, |_| false).is_ok());
     }
 
     #[test]

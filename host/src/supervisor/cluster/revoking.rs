@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use portcullis_cluster::{EventKind, RevocationList, Verdict};
+use portcullis_identity::SpiffeId;
+use portcullis_identity::statement::Signer;
 use serde_json::json;
 
 use super::kept::TakeError;
@@ -17,11 +19,13 @@ pub async fn take(
     host: &Arc<Host>,
     cluster: &Arc<Cluster>,
     list: RevocationList,
+    by: &Signer,
     payload: &[u8],
 ) -> Result<Verdict, TakeError> {
     let _one_at_a_time = cluster.revoking.lock().await;
     let taken = match &mut *cluster.kept() {
-        Ok(kept) => kept.take_revoked(list, payload),
+        // The list that was taken meanwhile may revoke who signed this one.
+        Ok(kept) => kept.still_trusts(by, |id| host.revokes_itself(id)).and_then(|()| kept.take_revoked(list, payload)),
         Err(error) => return Err(TakeError::Disk(std::io::Error::other(error.clone()))),
     };
     // INVARIANT: what takes rights away does not wait for the disk, nor for the identity process.
@@ -64,7 +68,25 @@ pub async fn enforce(host: &Arc<Host>) {
     }
 }
 
+impl Cluster {
+    /// Whether a SPIFFE ID is revoked in the cluster. Where it cannot be read who is, everybody is.
+    pub(in crate::supervisor) fn revokes(&self, id: &SpiffeId) -> bool {
+        self.kept().as_ref().map_or(true, |kept| kept.revokes(id))
+    }
+}
+
 impl Host {
+    /// Whether a SPIFFE ID is revoked on this host or in its cluster. Asks the lists themselves: what the identity process knows
+    /// of them comes later.
+    pub(in crate::supervisor) fn revokes(&self, id: &SpiffeId) -> bool {
+        self.revokes_itself(id) || self.cluster.as_ref().is_some_and(|cluster| cluster.revokes(id))
+    }
+
+    /// The same without the cluster's list, for who has that in hand.
+    pub(super) fn revokes_itself(&self, id: &SpiffeId) -> bool {
+        self.own().is_revoked(id) || self.is_revoked(id)
+    }
+
     /// Refuses a start that the cluster does not let happen.
     pub(in crate::supervisor) fn check_cluster(&self, admitted: &Admitted) -> Result<(), Refused> {
         let Some(cluster) = &self.cluster else { return Ok(()) };
@@ -98,4 +120,35 @@ fn against(list: &RevocationList, admitted: &Admitted) -> Option<String> {
     let signers: Vec<String> = admitted.verified().signers().map(|signer| signer.id().to_string()).collect();
     let facts = admitted.facts();
     list.against(&facts.instance, admitted.spiffe_id(), &facts.digest, signers.iter().map(String::as_str))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kept::{Kept, TakeError};
+    use super::*;
+
+    #[test]
+    fn a_list_of_the_cluster_that_cannot_be_read_revokes_everybody() {
+        let temp = tempfile::tempdir().unwrap();
+        let id: SpiffeId = "spiffe://example.org/a".parse().unwrap();
+        let cluster = || {
+            let kept = Kept::open(temp.path(), &"prod".parse().unwrap());
+            let section = toml::from_str("host = 'h1'").unwrap();
+            Cluster::new("prod".parse().unwrap(), "h1".parse().unwrap(), section, kept)
+        };
+        assert!(!cluster().revokes(&id), "a new host knows of nobody");
+        let list = format!(r#"{{"format":1,"epoch":2,"spiffe_ids":["{id}"]}}"#);
+        let with = cluster();
+        {
+            let mut kept = with.kept();
+            let kept = kept.as_mut().unwrap();
+            kept.take_revoked(RevocationList::parse(list.as_bytes()).unwrap(), list.as_bytes()).unwrap();
+            let by = Signer::Svid(id.clone());
+            assert!(matches!(kept.still_trusts(&by, |_| false), Err(TakeError::Revoked(_))));
+        }
+        assert!(with.revokes(&id) && !with.revokes(&"spiffe://example.org/b".parse().unwrap()));
+        assert!(cluster().revokes(&id), "and after a restart");
+        std::fs::write(temp.path().join("revoked.json"), "{").unwrap();
+        assert!(cluster().revokes(&"spiffe://example.org/b".parse().unwrap()));
+    }
 }

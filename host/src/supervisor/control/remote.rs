@@ -127,7 +127,7 @@ impl Remote {
         let statement = check(token, payload, &Expected::message(&id, &place), &signers, clock::now())
             .map_err(|error| from_statement(&error))?;
         if let Signer::Svid(id) = statement.signer()
-            && (own.is_revoked(id) || self.host.is_revoked(id))
+            && (own.is_revoked(id) || self.host.revokes(id))
         {
             return Err(refused(
                 "statement.revoked",
