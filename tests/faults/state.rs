@@ -127,7 +127,7 @@ fn nothing_is_admitted_that_cannot_be_recorded() {
     assert_eq!(host.run(["list"]).ok().json(), before, "a component runs whose admission was not recorded");
     // Each instance that runs has its admission in the log.
     let audit = host.audit();
-    for running in before.as_array().unwrap() {
+    for running in before.as_array().unwrap().iter().filter(|one| one["state"] == "running") {
         let instance = running.get("instance").unwrap();
         assert!(
             audit
