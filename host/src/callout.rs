@@ -18,6 +18,7 @@ pub mod journal;
 pub mod keys;
 pub mod listener;
 pub mod revoking;
+pub mod scope;
 pub mod servers;
 pub mod service;
 pub mod standing;

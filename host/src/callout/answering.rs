@@ -20,11 +20,13 @@ use portcullis_policies::callout::{self as policy, ConnectDenial, ConnectFacts, 
 use time::OffsetDateTime;
 
 use super::files::Standing;
-use super::keys;
 use super::service::CalloutError;
+use super::{keys, scope};
 use crate::audit::Record;
 use crate::cli::error::shown;
-use crate::config::callout::{CalloutConfig, Mode};
+use crate::cli::files::read_text;
+use crate::config::callout::{CalloutConfig, Mode, Signer};
+use crate::limits::CONFIG_BYTES;
 
 /// Opens requests, decides, makes answers.
 #[derive(Debug)]
@@ -120,6 +122,9 @@ impl Answering {
                     let of = public(&signer.public, "signer.public")?;
                     let key = account_key(&signer.key)?;
                     let own = key.public() == of;
+                    if signer.role.is_some() {
+                        is_scoped(signer, of, key.public())?;
+                    }
                     let made = if own { AccountSigner::account(key) } else { AccountSigner::signing_key(key, of) };
                     let made = made.map_err(|error| wrong("signer.key", &error, error.hint()))?;
                     let target = match signer.role {
@@ -336,6 +341,14 @@ impl Allowed {
             .field("nkey", self.proven.nkey().map(|nkey| nkey.key().to_string()).unwrap_or_default())
             .field("until", crate::clock::unix_seconds(self.until))
     }
+}
+
+/// Demands that the key of a role is a scoped one, by the account's JWT that lies beside it.
+fn is_scoped(signer: &Signer, account: PublicKey, key: PublicKey) -> Result<(), CalloutError> {
+    let path = signer.jwt.as_deref().ok_or_else(|| CalloutError::config("signer.jwt: is missing beside `role`", ""))?;
+    let jwt = read_text(path, CONFIG_BYTES, "account's JWT")
+        .map_err(|error| CalloutError::config(error.message(), error.hint().unwrap_or_default()))?;
+    scope::check(&jwt, account, key).map_err(|error| CalloutError::file(path, &error, error.hint()))
 }
 
 fn permissions(placement: &Placement) -> Result<Permissions, String> {

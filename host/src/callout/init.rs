@@ -179,6 +179,7 @@ fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Resul
     let revoker_token = user("revoker", &revoker, revoker_rights()?, false, &system_signer)?;
     let sentinel_token = user("sentinel", &sentinel, Permissions::none(), true, &auth_signer)?;
     let creds = |token: &str, key: KeyPair| Creds::new(token, key).map(|creds| creds.to_text()).map_err(keys);
+    let scoped = made("keys/account-apps.jwt", format!("{apps_token}\n"));
     let values = [
         ("OPERATOR_JWT", operator_token),
         ("SYSTEM_KEY", system_key.to_string()),
@@ -193,7 +194,7 @@ fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Resul
     let _ = write!(
         signers,
         "\n# The key that places hosts into {}: the server gives what the key's template says, whatever the token says.\n\
-         [[signer]]\naccount = \"{}\"\npublic = \"{apps_key}\"\nkey = \"keys/hosts.nk\"\nrole = \"hosts\"\n",
+         [[signer]]\naccount = \"{}\"\npublic = \"{apps_key}\"\nkey = \"keys/hosts.nk\"\nrole = \"hosts\"\njwt = \"keys/account-apps.jwt\"\n",
         wanted.account, wanted.account
     );
     let config = [
@@ -209,6 +210,7 @@ fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Resul
         made("callout.toml", fill(CALLOUT, wanted, &config) + &domains(wanted)),
         secret("keys/issuer.nk", issuer.seed()),
         secret("keys/hosts.nk", hosts.seed()),
+        scoped,
         secret("keys/callout.xk", xkey.seed()),
         secret("keys/callout.creds", creds(&callout_token, callout)?),
         secret("keys/revoker.creds", creds(&revoker_token, revoker)?),

@@ -117,6 +117,9 @@ pub struct Signer {
     /// The role whose scoped signing key it is: the server gives what its template says. Absent: not scoped.
     #[serde(default)]
     pub role: Option<String>,
+    /// The JWT of the account, which says that the key of this role is a scoped one.
+    #[serde(default)]
+    pub jwt: Option<PathBuf>,
 }
 
 /// TLS to the servers.
@@ -340,6 +343,19 @@ fn checked(raw: Raw, path: &Path, problems: &mut Problems) -> CalloutConfig {
         }
         _ => {}
     }
+    for signer in &raw.signer {
+        match (&signer.role, &signer.jwt) {
+            (Some(_), None) => {
+                let hint =
+                    "name the file of the account's JWT: it says that the key is a scoped one, or nothing confines it";
+                problems.add("signer.jwt", "is missing beside `role`", Some(hint));
+            }
+            (None, Some(_)) => {
+                problems.add("signer.role", "is missing beside `jwt`", Some("name the role, or drop both"))
+            }
+            _ => {}
+        }
+    }
     if raw.limits.concurrency == 0 || raw.limits.concurrency > CALLOUT_CONCURRENCY_MOST {
         problems.add("limits.concurrency", format!("must be 1 to {CALLOUT_CONCURRENCY_MOST}"), None);
     }
@@ -372,6 +388,7 @@ fn checked(raw: Raw, path: &Path, problems: &mut Problems) -> CalloutConfig {
         certificate: login.certificate.map(within),
         key: login.key.map(within),
     };
+    let signer = |signer: Signer| Signer { key: within(signer.key), jwt: signer.jwt.map(within), ..signer };
     CalloutConfig {
         path: path.to_path_buf(),
         mode: raw.mode,
@@ -388,7 +405,7 @@ fn checked(raw: Raw, path: &Path, problems: &mut Problems) -> CalloutConfig {
         login: login(raw.login),
         system: raw.system.map(login),
         keys: Keys { issuer: within(raw.keys.issuer), xkey: raw.keys.xkey.map(within) },
-        signers: raw.signer.into_iter().map(|signer| Signer { key: within(signer.key), ..signer }).collect(),
+        signers: raw.signer.into_iter().map(signer).collect(),
         tls: raw.tls.map(|tls| Tls {
             ca: within(tls.ca),
             certificate: tls.certificate.map(within),
@@ -537,6 +554,21 @@ bundle = "policy/td-a.json"
         }
         let two = GOOD.replace("version = 1", "version = 2").replace("[\"APP\"]", "[]");
         assert!(parse(&two).unwrap_err().to_string().lines().count() >= 3);
+    }
+
+    #[test]
+    fn a_key_for_a_role_comes_with_the_jwt_of_its_account() {
+        let signer = |more: &str| {
+            let text =
+                GOOD.replacen("\"accounts\"", "\"operator\"", 1).replacen("[login]", "system_key = \"A\"\n[login]", 1);
+            parse(&format!("{text}[[signer]]\naccount = \"APP\"\npublic = \"A\"\nkey = \"keys/hosts.nk\"\n{more}"))
+        };
+        assert!(signer("").is_ok());
+        let config = signer("role = \"hosts\"\njwt = \"keys/app.jwt\"\n").unwrap();
+        let jwt = config.signers.iter().find_map(|signer| signer.jwt.as_deref());
+        assert_eq!(jwt, Some(Path::new("/etc/callout/keys/app.jwt")));
+        assert!(signer("role = \"hosts\"\n").unwrap_err().to_string().contains("signer.jwt"));
+        assert!(signer("jwt = \"keys/app.jwt\"\n").unwrap_err().to_string().contains("signer.role"));
     }
 
     #[test]
