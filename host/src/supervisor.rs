@@ -524,7 +524,10 @@ impl Host {
 
     /// Reads the policy files again and puts them in force everywhere, or keeps the old ones and says why.
     pub async fn reload_policy(self: &Arc<Self>) -> Result<u64, Vec<String>> {
-        self.reload_policy_with(self.cluster_policy()).await
+        let _one_at_a_time = self.starting.lock().await;
+        // Under the lock: what the cluster adds is what is in force when this is.
+        let new = self.read_policy(self.cluster_policy())?;
+        Ok(self.put_in_force(new).await)
     }
 
     /// What the cluster adds to the policy files.
@@ -532,9 +535,8 @@ impl Host {
         self.cluster.as_ref().map(|cluster| cluster.policy_sources()).unwrap_or_default()
     }
 
-    /// The same with these sources besides.
-    async fn reload_policy_with(self: &Arc<Self>, more: Vec<portcullis_policies::Source>) -> Result<u64, Vec<String>> {
-        let _one_at_a_time = self.starting.lock().await;
+    /// The next policy: the policy files, and these sources besides. On record, and not in force yet. For who holds `starting`.
+    fn read_policy(&self, more: Vec<portcullis_policies::Source>) -> Result<Policy, Vec<String>> {
         let old = self.policy();
         let new = match Policy::read_with(&self.config.policy, more, old.generation() + 1) {
             Ok(new) => new,
@@ -543,15 +545,20 @@ impl Host {
                 return Err(problems);
             }
         };
-        let generation = new.generation();
-        let record = Record::new("policy").field("by", "supervisor").field("generation", generation);
+        let record = Record::new("policy").field("by", "supervisor").field("generation", new.generation());
         self.record(record).map_err(|error| vec![error.to_string()])?;
+        Ok(new)
+    }
+
+    /// Puts a policy in force everywhere. For who holds `starting` since the policy was read.
+    async fn put_in_force(self: &Arc<Self>, new: Policy) -> u64 {
+        let generation = new.generation();
         self.set_policy(new);
         // A child that does not take it is started again with it: nothing goes on under the old policy.
         for problem in settle::settle(self).await {
             tracing::warn!(generation, problem, "a reload had to start a process again");
         }
-        Ok(generation)
+        generation
     }
 
     /// Takes up policy files that changed. The same texts as those in force are no change: whoever wrote them had them
