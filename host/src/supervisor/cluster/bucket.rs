@@ -71,6 +71,28 @@ enum Way {
     Next,
 }
 
+impl Contents {
+    /// Adds what an answer says is in this bucket. A later value of a key takes the place of an earlier one. What is of another
+    /// bucket is no answer to what was asked.
+    fn add(&mut self, cluster: &ClusterName, bucket: Bucket, subject: String, bytes: Bytes, removed: bool) {
+        match Place::of_subject(cluster, &subject).filter(|place| place.bucket() == bucket) {
+            Some(place) => {
+                self.values.retain(|value| value.place != place);
+                if !removed {
+                    self.values.push(Value { place, bytes });
+                }
+            }
+            None if self.strange.len() < STRANGE => self.strange.push(subject),
+            None => {}
+        }
+    }
+
+    /// Whether there is a value under this key.
+    pub fn has(&self, place: &Place) -> bool {
+        self.values.iter().any(|value| value.place == *place)
+    }
+}
+
 /// Everything that is in a bucket now.
 pub async fn read(client: &Client, cluster: &ClusterName, bucket: Bucket) -> Result<Contents, BucketError> {
     read_by(client, cluster, bucket, CLUSTER_BATCH).await
@@ -106,17 +128,7 @@ async fn pages(
         }
         let page = page(client, cluster, bucket, &request).await?;
         for (subject, bytes, operation) in page.contents {
-            match Place::of_subject(cluster, &subject) {
-                // A later value of a key takes the place of an earlier one.
-                Some(place) => {
-                    contents.values.retain(|value| value.place != place);
-                    if operation.is_none() {
-                        contents.values.push(Value { place, bytes });
-                    }
-                }
-                None if contents.strange.len() < STRANGE => contents.strange.push(subject),
-                None => {}
-            }
+            contents.add(cluster, bucket, subject, bytes, operation.is_some());
         }
         if contents.values.len() > MANIFESTS {
             return Err(BucketError::TooMany(name));
@@ -210,3 +222,30 @@ fn number(headers: Option<&HeaderMap>, name: &str) -> Option<u64> {
 const TOO_MANY: &str = "413";
 /// Keys of others that are remembered, to be shown.
 const STRANGE: usize = 16;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_of_another_bucket_is_no_value_of_the_one_that_was_asked() {
+        let cluster: ClusterName = "prod".parse().unwrap();
+        let app = Place::App("shop:cart".parse().unwrap());
+        let mut revoked = Contents::default();
+        for other in [&app, &Place::Policy] {
+            revoked.add(&cluster, Bucket::Revoked, other.subject(&cluster), Bytes::from_static(b"x"), false);
+        }
+        assert!(revoked.values.is_empty() && revoked.strange.len() == 2);
+        assert!(!revoked.has(&Place::Revoked), "nothing was seen of the revocations");
+        revoked.add(&cluster, Bucket::Revoked, Place::Revoked.subject(&cluster), Bytes::from_static(b"1"), false);
+        revoked.add(&cluster, Bucket::Revoked, Place::Revoked.subject(&cluster), Bytes::from_static(b"2"), false);
+        assert!(revoked.has(&Place::Revoked) && !revoked.has(&app));
+        assert_eq!(revoked.values.iter().map(|value| &*value.bytes).collect::<Vec<_>>(), [b"2"]);
+        revoked.add(&cluster, Bucket::Revoked, Place::Revoked.subject(&cluster), Bytes::new(), true);
+        assert!(!revoked.has(&Place::Revoked), "it was removed");
+        for n in 0..2 * STRANGE {
+            revoked.add(&cluster, Bucket::Revoked, n.to_string(), Bytes::new(), false);
+        }
+        assert_eq!(revoked.strange.len(), STRANGE);
+    }
+}

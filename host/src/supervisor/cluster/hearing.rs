@@ -151,7 +151,7 @@ async fn look(host: &Arc<Host>, cluster: &Arc<Cluster>, nats: &Nats) {
                 continue;
             }
         };
-        let mut good = true;
+        let (any, mut good) = (contents.has(&Place::Revoked), true);
         for value in &contents.values {
             found.push(value.place.clone());
             good &= self::value(host, cluster, &value.place, &value.bytes).await;
@@ -160,7 +160,7 @@ async fn look(host: &Arc<Host>, cluster: &Arc<Cluster>, nats: &Nats) {
             refuse(host, cluster, &strange, "cluster.strange-key", "this is no key of the cluster's");
         }
         if bucket == Bucket::Revoked {
-            revocations_seen(cluster, !contents.values.is_empty(), good);
+            revocations_seen(cluster, any, good);
         }
     }
     missing(host, cluster, &found);
