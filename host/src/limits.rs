@@ -196,6 +196,8 @@ pub const NATS_VERIFY_AGAIN: Duration = Duration::from_secs(20);
 pub const NATS_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(8));
 /// Pause after the server refused us, first and longest.
 pub const NATS_REFUSED_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
+/// How long a process that stops waits for NATS.
+pub const NATS_LEAVE: Duration = Duration::from_secs(2);
 /// Hosts of a cluster whose signer is pinned.
 pub const CLUSTER_MEMBERS: usize = 1_024;
 /// Bundle documents of a cluster's trust domains.

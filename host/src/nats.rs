@@ -25,7 +25,7 @@ pub use self::credentials::{ConnectSecrets, Credentials, FromFiles, FromIdentity
 use self::driver::{Driver, Shared};
 pub use self::settings::Settings;
 pub use self::standing::{Denied, Standing};
-use crate::limits::NATS_VERIFY;
+use crate::limits::{NATS_LEAVE, NATS_VERIFY};
 
 /// One connection. Cheap to clone; the last clone that is dropped ends it.
 #[derive(Debug, Clone)]
@@ -262,7 +262,7 @@ impl Nats {
     pub async fn close(&self) {
         self.shared.close();
         if self.client.connection_state() == async_nats::connection::State::Connected {
-            let _ = self.client.drain().await;
+            let _ = tokio::time::timeout(NATS_LEAVE, self.client.drain()).await;
         }
     }
 

@@ -137,6 +137,11 @@ fn a_host_that_is_cut_off_keeps_what_runs_and_past_the_limit_starts_nothing() {
         assert!(began.elapsed() < Duration::from_secs(20), "{refused:?}");
         std::thread::sleep(Duration::from_millis(200));
     }
+    // A host that is told to stop does not wait for a server that is gone.
+    lattice.server.kill();
+    let mut host = lattice.hosts.remove("h1").unwrap();
+    portcullis_tests::host::Host::signal(host.supervisor(), "TERM");
+    assert_eq!(host.wait(Duration::from_secs(15)), Some(0), "{}", host.log());
 }
 
 #[test]

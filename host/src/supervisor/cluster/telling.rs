@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::Cluster;
 use crate::clock;
-use crate::limits::CLUSTER_EVENT_LIFE;
+use crate::limits::{CLUSTER_EVENT_LIFE, NATS_LEAVE};
 use crate::nats::{Nats, NatsError};
 use crate::supervisor::Host;
 use crate::supervisor::own::ToSign;
@@ -127,10 +127,16 @@ fn current(host: &Host, cluster: &Cluster, ready: bool) -> Heartbeat {
 pub async fn leave(host: &Arc<Host>, cluster: &Cluster, nats: &Nats) {
     let data = json!({ "boot": cluster.boot });
     let event = Outgoing { kind: EventKind::HostDown, subject: None, data, at: clock::now() };
-    if let Err(error) = publish(host, cluster, nats, &event).await {
+    let client = nats.client();
+    let told = async {
+        publish(host, cluster, nats, &event).await?;
+        client.flush().await.map_err(|error| error.to_string())
+    };
+    // Without a server a flush waits for the next one: a host that is to stop does not.
+    let told = tokio::time::timeout(NATS_LEAVE, told).await;
+    if let Err(error) = told.unwrap_or_else(|_| Err("it took too long".to_owned())) {
         tracing::warn!(%error, "the cluster could not be told that this host leaves; it will notice");
     }
-    let _ = nats.client().flush().await;
 }
 
 async fn publish(host: &Arc<Host>, cluster: &Cluster, nats: &Nats, event: &Outgoing) -> Result<(), String> {
