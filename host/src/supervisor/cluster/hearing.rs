@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use async_nats::Message;
 use futures::StreamExt as _;
 use portcullis_cluster::{Bucket, EventKind, Place, Verdict, place};
-use portcullis_identity::statement::{self, Signer};
+use portcullis_identity::statement;
 
 use super::belief::{Document, MemberTrust};
 use super::bucket;
@@ -209,8 +209,8 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
     let version = believed.document.version();
     let taken = match believed.document {
         Document::App(manifest) => {
-            let wanted = Wanted { manifest: *manifest, until: believed.until };
-            app(host, cluster, at, wanted, &believed.by, &believed.payload)
+            let wanted = Wanted { manifest: *manifest, until: believed.until, by: believed.by.clone() };
+            app(host, cluster, at, wanted, &believed.payload)
         }
         Document::Revoked(list) => revoking::take(host, cluster, list, &believed.by, &believed.payload).await,
         Document::Policy(set) => policies::take(host, cluster, set, &believed.by, &believed.payload).await,
@@ -237,17 +237,10 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
     }
 }
 
-fn app(
-    host: &Host,
-    cluster: &Cluster,
-    at: &Place,
-    wanted: Wanted,
-    by: &Signer,
-    payload: &[u8],
-) -> Result<Verdict, TakeError> {
+fn app(host: &Host, cluster: &Cluster, at: &Place, wanted: Wanted, payload: &[u8]) -> Result<Verdict, TakeError> {
     let taken = match &mut *cluster.kept() {
         Ok(kept) => {
-            kept.still_trusts(by, |id| host.revokes_itself(id))?;
+            kept.still_trusts(&wanted.by, |id| host.revokes_itself(id))?;
             kept.take(at, wanted.manifest.version(), payload)?
         }
         Err(error) => return Err(TakeError::Disk(std::io::Error::other(error.clone()))),

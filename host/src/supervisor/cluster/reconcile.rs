@@ -6,6 +6,9 @@ use std::time::Instant;
 
 use portcullis_cluster::placement::{self, Candidate, Mine};
 use portcullis_cluster::{EventKind, Failed, Manifest, Step};
+use portcullis_identity::SpiffeId;
+use portcullis_identity::statement::Signer;
+use portcullis_policies::{ControlAction, Operator};
 use portcullis_signing::ComponentName;
 use serde_json::json;
 
@@ -44,18 +47,33 @@ fn prune(host: &Host, cluster: &Cluster) {
 }
 
 async fn reconcile(host: &Arc<Host>, cluster: &Arc<Cluster>) {
-    let wanted: Vec<Wanted> = cluster.state().desired.values().cloned().collect();
-    for Wanted { manifest, until } in wanted {
+    let names: Vec<ComponentName> = cluster.state().desired.keys().cloned().collect();
+    for name in names {
         // A start takes its time: each decision is made on what is known then.
         if host.is_stopping() || !may_place(cluster) {
             return;
         }
-        match decide(cluster, &manifest) {
-            Step::Start if clock::now().unix_timestamp() < until => start(host, cluster, &manifest).await,
-            Step::Stop => stop(host, cluster, manifest.component()).await,
+        let wanted = cluster.state().desired.get(&name).cloned();
+        let Some(wanted) = wanted else { continue };
+        let may = |who: &Operator| host.may(who, ControlAction::Deploy, Some(name.as_str())).is_ok();
+        match decide(cluster, &wanted.manifest) {
+            Step::Start if starts(&wanted, clock::now().unix_timestamp(), |id| host.revokes(id), may) => {
+                start(host, cluster, &wanted.manifest).await;
+            }
+            Step::Stop => stop(host, cluster, &name).await,
             Step::Start | Step::Keep | Step::Nothing => {}
         }
     }
+}
+
+/// Whether something may be started by a manifest: its statement holds still, and whoever signed it may still have it deployed.
+/// Past that, what runs goes on.
+fn starts(wanted: &Wanted, now: i64, revoked: impl Fn(&SpiffeId) -> bool, may: impl Fn(&Operator) -> bool) -> bool {
+    let revoked = match &wanted.by {
+        Signer::Svid(id) => revoked(id),
+        Signer::Nkey(_) => false,
+    };
+    now < wanted.until && !revoked && may(&Operator::Signer(wanted.by.to_string()))
 }
 
 fn decide(cluster: &Cluster, manifest: &Manifest) -> Step {
@@ -157,4 +175,26 @@ async fn stop(host: &Arc<Host>, cluster: &Arc<Cluster>, name: &ComponentName) {
     let data = json!({ "version": run.version, "instance": run.instance, "digest": run.digest });
     telling::tell(cluster, EventKind::Stopped, Some(name.as_str()), data);
     cluster.beat.notify_one();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_started_by_a_manifest_whose_signer_lost_the_right_meanwhile() {
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let json = json!({
+            "format": 1, "version": 1,
+            "manifest": { "component": "shop:cart", "digest": digest, "source": { "file": "cart.wasm" } },
+        });
+        let id: SpiffeId = "spiffe://example.org/deployer".parse().unwrap();
+        let manifest = Manifest::parse(json.to_string().as_bytes()).unwrap();
+        let wanted = Wanted { manifest, until: 100, by: Signer::Svid(id.clone()) };
+        let named = |who: &Operator| *who == Operator::Signer(id.to_string());
+        assert!(starts(&wanted, 99, |_| false, named));
+        assert!(!starts(&wanted, 100, |_| false, named), "its statement is over");
+        assert!(!starts(&wanted, 99, |revoked| *revoked == id, named), "its signer is revoked");
+        assert!(!starts(&wanted, 99, |_| false, |_| false), "its signer may not deploy it any more");
+    }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::limits::DEAD_AFTER;
 use portcullis_cluster::{Failed, Manifest, Members};
+use portcullis_identity::statement::Signer;
 use portcullis_signing::{ComponentName, Digest};
 
 use crate::limits::{CLUSTER_REFUSED, CLUSTER_RETRY};
@@ -43,6 +44,8 @@ pub struct Wanted {
     pub manifest: Manifest,
     /// Until when, in seconds since 1970.
     pub until: i64,
+    /// Who signed it: asked for again before something is started by it.
+    pub by: Signer,
 }
 
 /// A component that runs here by a manifest.
