@@ -103,13 +103,19 @@ impl Seen {
     /// Whether a version may be believed. Changes nothing.
     pub fn judge(&self, place: &Place, version: u64, payload: &Digest) -> Result<Verdict, SeenError> {
         match self.mark(place) {
-            None if self.marks.len() >= MANIFESTS => Err(SeenError::Full),
+            // What takes rights away, and what gives them, always has its place.
+            None if matches!(place, Place::App(_)) && self.components() >= MANIFESTS => Err(SeenError::Full),
             None => Ok(Verdict::New),
             Some(mark) if version > mark.version => Ok(Verdict::New),
             Some(mark) if version < mark.version => Err(SeenError::Lower { found: version, seen: mark.version }),
             Some(mark) if *payload == mark.payload => Ok(Verdict::Same),
             Some(_) => Err(SeenError::OtherContent(version)),
         }
+    }
+
+    fn components(&self) -> usize {
+        let others = [Place::Revoked, Place::Policy].iter().filter(|place| self.mark(place).is_some()).count();
+        self.marks.len().saturating_sub(others)
     }
 
     /// The marks with this one raised; `None`: it is there already. To be on disk before the version has an effect.
@@ -175,5 +181,14 @@ mod tests {
         assert_eq!(seen.judge(&app("a:new"), 1, &Digest::of(b"")), Err(SeenError::Full));
         assert_eq!(seen.judge(&app("a:b1"), 2, &Digest::of(b"")), Ok(Verdict::New));
         assert!(Seen::parse(&seen.to_json(), &cluster()).is_ok(), "what may be kept can be read");
+        // However many components there are, revocations and policies are taken, and take no component's place.
+        for place in [Place::Revoked, Place::Policy] {
+            seen = seen.with(&place, 1, Digest::of(b"")).unwrap().unwrap();
+        }
+        assert_eq!(seen.judge(&Place::Revoked, 2, &Digest::of(b"")), Ok(Verdict::New));
+        assert_eq!(seen.judge(&app("a:new"), 1, &Digest::of(b"")), Err(SeenError::Full));
+        assert!(Seen::parse(&seen.to_json(), &cluster()).is_ok(), "what may be kept can be read");
+        seen.marks.remove(&app("a:b0").statement());
+        assert_eq!(seen.judge(&app("a:new"), 1, &Digest::of(b"")), Ok(Verdict::New));
     }
 }
