@@ -61,6 +61,31 @@ async fn connections_of_a_domain_or_a_role_that_is_gone_are_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_broken_file_holds_up_no_revocation_and_undoes_none() {
+    let Some(rig) = Rig::start("callout::broken file") else { return };
+    let callout = rig.callout();
+    let ((one, _), (two, _)) = (rig.host("h1").await, rig.host("h2").await);
+    for (name, broken) in [("roles.toml", "version = 1\n[[role]]\n"), ("td-b.json", "{")] {
+        rig.policy(name, broken);
+    }
+    callout.wait_until_not_ready();
+    rig.policy("revoked.toml", &revoked(&["spiffe://td-a.test/host/h1"]));
+    wait_until_closed(&one, Duration::from_secs(1), &callout).await;
+    let leaf = rig.a.spiffe("spiffe://td-a.test/host/h1");
+    rig.refused(&leaf, &callout, "\"code\":\"revoked\"").await;
+    assert_eq!(two.connection_state(), State::Connected);
+    assert!(callout.get("/readyz").1.contains("files"), "{:?}", callout.get("/readyz"));
+    // Nobody comes off the list while a file is broken; a second one comes onto it.
+    rig.policy("revoked.toml", &revoked(&["spiffe://td-a.test/host/h2"]));
+    wait_until_closed(&two, Duration::from_secs(1), &callout).await;
+    assert!(rig.connect(&leaf).await.is_err(), "it came off the list by a change that was not taken whole");
+    rig.policy("roles.toml", ROLES);
+    rig.policy("td-b.json", &crate::rig::bundle(&rig.b.der(), &[]));
+    callout.wait_until_ready();
+    rig.host("h1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_several_replicas_one_may_be_killed() {
     let Some(rig) = Rig::start("callout::replicas") else { return };
     let (one, two) = (rig.callout_named("one"), rig.callout_named("two"));

@@ -1,10 +1,12 @@
 //! What the callout reads again while it runs: roles, policies, bundles and the list of the revoked. A change is taken as a
-//! whole or not at all: what cannot be used keeps what was there, and readiness says so.
+//! whole or not at all: what cannot be used keeps what was there, and readiness says so. But for one thing: who is revoked more
+//! than before is revoked whatever the other files are like, and who was revoked stays so until all of them can be used.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use portcullis_identity::{BundleDocument, BundleSet};
 use portcullis_policies::callout::Roles;
@@ -14,15 +16,15 @@ use serde::Deserialize;
 use super::service::CalloutError;
 use crate::cli::files::read_text;
 use crate::config::callout::CalloutConfig;
-use crate::limits::{CALLOUT_REVOCATIONS, CONFIG_BYTES};
+use crate::limits::{CALLOUT_REVOCATIONS, CALLOUT_SWEEP, CONFIG_BYTES};
 
 /// What decisions are made with. Never changed, only replaced.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Standing {
     /// The compiled roles.
-    pub roles: Roles,
+    pub roles: Arc<Roles>,
     /// The bundles, each under its trust domain.
-    pub bundles: BundleSet,
+    pub bundles: Arc<BundleSet>,
     /// Who is not let in.
     pub revoked: BTreeSet<String>,
 }
@@ -75,7 +77,18 @@ impl Standing {
             None => BTreeSet::new(),
             Some(path) => revocations(path)?,
         };
-        Ok(Self { roles, bundles, revoked })
+        Ok(Self { roles: Arc::new(roles), bundles: Arc::new(bundles), revoked })
+    }
+
+    /// The same with whoever is on the list of the revoked now, too; `None` where that is nobody more. For when the whole cannot be
+    /// used: nobody is taken from the list by it.
+    pub fn with_more_revoked(&self, config: &CalloutConfig) -> Result<Option<Self>, CalloutError> {
+        let Some(path) = &config.revocations else { return Ok(None) };
+        let now = revocations(path)?;
+        if now.is_subset(&self.revoked) {
+            return Ok(None);
+        }
+        Ok(Some(Self { revoked: &self.revoked | &now, ..self.clone() }))
     }
 
     /// Whether a connection of this SPIFFE ID may go on.
@@ -114,28 +127,46 @@ fn revocations(path: &Path) -> Result<BTreeSet<String>, CalloutError> {
 }
 
 /// How a file looked from outside; `None`: it is not there.
-type Stamp = Option<(u64, u64, u64, i64, i64)>;
+type Stamp = Option<(u64, u64, u64, [(i64, i64); 2])>;
 
-/// Files that are looked at together. Taken up when they looked the same twice in a row.
+/// Files that are looked at together. Taken up when they looked the same twice in a row, and again after a while where they could
+/// not be used.
 #[derive(Debug)]
 pub struct Watched {
     paths: Vec<PathBuf>,
     taken: Vec<Stamp>,
     seen: Vec<Stamp>,
+    retry: Option<Instant>,
 }
 
 impl Watched {
-    /// The files that a running callout reads again.
+    /// The files that a running callout reads again, as they look now: to be called before they are read, so that what changes
+    /// meanwhile is a change.
     pub fn of(config: &CalloutConfig) -> Self {
         let bundles = config.trust_domains.iter().map(|domain| &domain.bundle);
         let paths = config.roles.iter().chain(&config.cedar).chain(&config.revocations).chain(bundles);
         let paths: Vec<PathBuf> = paths.cloned().collect();
         let stamps: Vec<Stamp> = paths.iter().map(|path| stamp(path)).collect();
-        Self { paths, taken: stamps.clone(), seen: stamps }
+        Self { paths, taken: stamps.clone(), seen: stamps, retry: None }
     }
 
-    /// Whether one is another than when they were last taken up, and has been so since the last look.
-    pub fn changed(&mut self) -> bool {
+    /// They could not be used: they are due once more after [`CALLOUT_SWEEP`], also where they look the same.
+    pub fn unusable(&mut self, now: Instant) {
+        self.retry = Some(now + CALLOUT_SWEEP);
+    }
+
+    /// Whether they are to be taken up: one is another than when they last were, and has been so since the last look; or they could
+    /// not be used then.
+    pub fn due(&mut self, now: Instant) -> bool {
+        let again = self.retry.is_some_and(|at| at <= now);
+        if self.changed() || again {
+            self.retry = None;
+            return true;
+        }
+        false
+    }
+
+    fn changed(&mut self) -> bool {
         let now: Vec<Stamp> = self.paths.iter().map(|path| stamp(path)).collect();
         let settled = now == self.seen;
         self.seen = now;
@@ -149,7 +180,8 @@ impl Watched {
 
 fn stamp(path: &Path) -> Stamp {
     let meta = std::fs::metadata(path).ok()?;
-    Some((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec()))
+    let times = [(meta.mtime(), meta.mtime_nsec()), (meta.ctime(), meta.ctime_nsec())];
+    Some((meta.dev(), meta.ino(), meta.size(), times))
 }
 
 #[cfg(test)]
@@ -178,6 +210,37 @@ mod tests {
             assert!(list(&bad).is_err(), "{bad}");
         }
         assert!(revocations(Path::new("/nonexistent")).is_err(), "a list that is not there is not an empty one");
+    }
+
+    fn watched(path: &Path) -> Watched {
+        let stamps = vec![stamp(path)];
+        Watched { paths: vec![path.to_path_buf()], taken: stamps.clone(), seen: stamps, retry: None }
+    }
+
+    #[test]
+    fn a_file_with_the_size_and_the_time_of_the_one_before_is_another_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "one").unwrap();
+        let mut watched = watched(file.path());
+        let now = Instant::now();
+        assert!(!watched.due(now));
+        let modified = file.as_file().metadata().unwrap().modified().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        std::fs::write(file.path(), "two").unwrap();
+        file.as_file().set_modified(modified).unwrap();
+        assert_eq!(file.as_file().metadata().unwrap().modified().unwrap(), modified);
+        assert!(!watched.due(now), "seen once");
+        assert!(watched.due(now) && !watched.due(now), "seen twice");
+    }
+
+    #[test]
+    fn files_that_could_not_be_used_are_due_again_after_a_while() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut watched = watched(file.path());
+        let now = Instant::now();
+        watched.unusable(now);
+        assert!(!watched.due(now + CALLOUT_SWEEP / 2));
+        assert!(watched.due(now + CALLOUT_SWEEP) && !watched.due(now + CALLOUT_SWEEP * 2), "once each time");
     }
 
     #[test]

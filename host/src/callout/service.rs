@@ -90,9 +90,9 @@ pub fn run(config: CalloutConfig, ready: impl FnOnce(Option<std::net::SocketAddr
     let answering = Answering::new(&config)?;
     let login = Secret::read(&config.login)?;
     let system = config.system.as_ref().map(Secret::read).transpose()?;
+    let watched = Watched::of(&config);
     let standing = Standing::load(&config, 1)?;
     answering.fits(&standing.roles)?;
-    let watched = Watched::of(&config);
     let mut folder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(folder.recursive(true), 0o700)
         .create(&config.state_dir)
@@ -321,7 +321,7 @@ async fn keep_watching(shared: Arc<Shared>, mut watched: Watched, revoker: Optio
     loop {
         look.tick().await;
         let mut newly = Vec::new();
-        if watched.changed() {
+        if watched.due(std::time::Instant::now()) {
             let before = shared.standing.load_full();
             let config = shared.config.clone();
             let loaded = tokio::task::spawn_blocking(move || Standing::load(&config, generation + 1)).await;
@@ -337,11 +337,16 @@ async fn keep_watching(shared: Arc<Shared>, mut watched: Watched, revoker: Optio
                     shared.problems.clear("files");
                     tracing::info!(generation, "files taken up");
                     let _ = shared.journal.note(record);
-                    again = [0_u64, 300, 1_500, 3_000].map(|wait| Instant::now() + Duration::from_millis(wait)).into();
+                    again = after_a_change();
                 }
                 Err(error) => {
                     tracing::error!("changed files cannot be used, the old ones stay: {error}");
                     shared.problems.set("files", error.to_string());
+                    watched.unusable(std::time::Instant::now());
+                    if let Some(more) = more_revoked(&shared, &before).await {
+                        newly = more;
+                        again = after_a_change();
+                    }
                 }
             }
         }
@@ -353,6 +358,27 @@ async fn keep_watching(shared: Arc<Shared>, mut watched: Watched, revoker: Optio
             revoker.sweep(&standing, &shared.admitted, &newly, &shared.counts.kicked).await;
         }
     }
+}
+
+/// Takes up revocations alone, where the whole of the files cannot be used: a role that is spelt wrongly keeps nobody in. Gives
+/// who is revoked more than before.
+async fn more_revoked(shared: &Shared, before: &Arc<Standing>) -> Option<Vec<String>> {
+    let (config, of) = (shared.config.clone(), Arc::clone(before));
+    let more = tokio::task::spawn_blocking(move || of.with_more_revoked(&config)).await.ok()?;
+    let more = more.inspect_err(|error| tracing::error!("nor can the list of the revoked be used: {error}")).ok()??;
+    let newly = more.revoked.difference(&before.revoked).cloned().collect();
+    let record = Record::new("callout-revocations")
+        .field("generation", more.roles.generation())
+        .field("revoked", more.revoked.len());
+    shared.standing.store(Arc::new(more));
+    tracing::warn!("revocations are taken up without the other files");
+    let _ = shared.journal.note(record);
+    Some(newly)
+}
+
+/// When connections are looked at after a change.
+fn after_a_change() -> Vec<Instant> {
+    [0_u64, 300, 1_500, 3_000].map(|wait| Instant::now() + Duration::from_millis(wait)).into()
 }
 
 /// What servers ask on.
