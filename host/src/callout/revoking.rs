@@ -57,10 +57,17 @@ impl Admitted {
     }
 
     /// Takes out those that do not stand any more.
-    fn fallen(&self, standing: &Standing) -> Vec<(PublicKey, u64, WorkloadId)> {
+    fn fallen(&self, stands: impl Fn(&WorkloadId) -> bool) -> Vec<((PublicKey, u64), Entry)> {
         let Ok(mut all) = self.0.lock() else { return Vec::new() };
-        let fallen = all.extract_if(|_, entry| !standing.still_stands(&entry.workload));
-        fallen.map(|((server, number), entry)| (server, number, entry.workload)).collect()
+        all.extract_if(|_, entry| !stands(&entry.workload)).collect()
+    }
+
+    /// Nobody said that it is ended: it is looked at again, for as long as it can live.
+    fn put_back(&self, connection: (PublicKey, u64), entry: Entry, now: OffsetDateTime) {
+        let Ok(mut all) = self.0.lock() else { return };
+        if entry.until > now && all.len() < CALLOUT_ADMITTED {
+            all.entry(connection).or_insert(entry);
+        }
     }
 }
 
@@ -72,54 +79,48 @@ impl Revoker {
 
     /// Ends what does not stand any more. `newly` are the IDs that were revoked just now: they are asked for by name first.
     pub async fn sweep(&self, standing: &Standing, admitted: &Admitted, newly: &[String], kicked: &Counter) {
-        let fallen = futures::stream::iter(admitted.fallen(standing));
-        let kick = |(server, number, workload): (PublicKey, u64, WorkloadId)| async move {
-            self.kick(server, number, &workload, kicked).await;
+        let own = futures::stream::iter(admitted.fallen(|workload| standing.still_stands(workload)));
+        let kick = |((server, number), entry): ((PublicKey, u64), Entry)| async move {
+            if !self.kick(server, number, &entry.workload, kicked).await {
+                admitted.put_back((server, number), entry, crate::clock::now());
+            }
         };
-        fallen.for_each_concurrent(AT_ONCE, kick).await;
+        own.for_each_concurrent(AT_ONCE, kick).await;
         for id in newly {
             let question = json!({ "auth": true, "user": id, "limit": CALLOUT_PAGE });
             for (server, page) in self.ask_all(&question).await {
-                self.end_fallen(server, &page, standing, kicked).await;
+                self.end(server, fallen(&page, standing), kicked).await;
             }
         }
         for server in self.servers.all() {
-            let mut offset = 0_u64;
+            // All pages first: a connection that ends moves those after it onto a page that has been read.
+            let (mut found, mut offset) = (Vec::new(), 0_u64);
             loop {
                 let question = json!({ "auth": true, "limit": CALLOUT_PAGE, "offset": offset });
                 let Some(page) = self.ask(server, &question).await else { break };
-                self.end_fallen(server, &page, standing, kicked).await;
+                found.extend(fallen(&page, standing));
                 let count = page.get("num_connections").and_then(Value::as_u64).unwrap_or_default();
                 let total = page.get("total").and_then(Value::as_u64).unwrap_or_default();
                 offset = offset.saturating_add(count.max(1));
-                if count == 0 || offset >= total {
+                if count == 0 || offset >= total || found.len() >= CALLOUT_ADMITTED {
                     break;
                 }
             }
+            self.end(server, found, kicked).await;
         }
     }
 
-    async fn end_fallen(&self, server: PublicKey, page: &Value, standing: &Standing, kicked: &Counter) {
-        let mut fallen = Vec::new();
-        for connection in page.get("connections").and_then(Value::as_array).into_iter().flatten() {
-            let Some(number) = connection.get("cid").and_then(Value::as_u64) else { continue };
-            let user = connection.get("authorized_user").and_then(Value::as_str).unwrap_or_default();
-            // Users that are no SPIFFE IDs are not ours to end: the callout itself, break-glass users.
-            if let Ok(workload) = user.parse::<WorkloadId>()
-                && !standing.still_stands(&workload)
-            {
-                fallen.push((number, workload));
-            }
-        }
+    async fn end(&self, server: PublicKey, fallen: Vec<(u64, WorkloadId)>, kicked: &Counter) {
         let kick = |(number, workload): (u64, WorkloadId)| async move {
             self.kick(server, number, &workload, kicked).await;
         };
         futures::stream::iter(fallen).for_each_concurrent(AT_ONCE, kick).await;
     }
 
-    async fn kick(&self, server: PublicKey, number: u64, workload: &WorkloadId, kicked: &Counter) {
+    /// Whether the server answered: then it is ended, or was not there any more.
+    async fn kick(&self, server: PublicKey, number: u64, workload: &WorkloadId, kicked: &Counter) -> bool {
         if !self.is_due(server, number) {
-            return;
+            return false;
         }
         // A server ends nothing for a request that nobody waits for.
         let question = json!({ "cid": number }).to_string();
@@ -128,6 +129,7 @@ impl Revoker {
         let answer = answer.ok().and_then(Result::ok).map(|answer| answer.payload);
         let answer = answer.and_then(|payload| serde_json::from_slice::<Value>(&payload).ok());
         // One that has ended by itself meanwhile is an error there, too.
+        let answered = answer.is_some();
         let ended = answer.is_some_and(|answer| answer.get("error").is_none());
         if ended {
             kicked.up();
@@ -141,6 +143,7 @@ impl Revoker {
             .field("connection", number)
             .field("ended", ended);
         self.journal.note(record);
+        answered
     }
 
     /// Whether this connection was not tried just now: it is in lists for a moment longer.
@@ -183,6 +186,22 @@ impl Revoker {
     }
 }
 
+/// Who of a page of connections does not stand any more.
+fn fallen(page: &Value, standing: &Standing) -> Vec<(u64, WorkloadId)> {
+    let mut fallen = Vec::new();
+    for connection in page.get("connections").and_then(Value::as_array).into_iter().flatten() {
+        let Some(number) = connection.get("cid").and_then(Value::as_u64) else { continue };
+        let user = connection.get("authorized_user").and_then(Value::as_str).unwrap_or_default();
+        // Users that are no SPIFFE IDs are not ours to end: the callout itself, break-glass users.
+        if let Ok(workload) = user.parse::<WorkloadId>()
+            && !standing.still_stands(&workload)
+        {
+            fallen.push((number, workload));
+        }
+    }
+    fallen
+}
+
 /// Connections that are ended at once.
 const AT_ONCE: usize = 32;
 /// How soon a connection that was to be ended is tried again.
@@ -193,6 +212,30 @@ const ANSWER: Duration = Duration::from_millis(500);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_connection_whose_end_nobody_confirms_is_looked_at_again_for_as_long_as_it_can_live() {
+        let admitted = Admitted::default();
+        let server = PublicKey::new(Kind::Server, [7; 32]);
+        let (fallen, stands): (WorkloadId, WorkloadId) =
+            ("spiffe://td/a".parse().unwrap(), "spiffe://td/b".parse().unwrap());
+        let now = crate::clock::now();
+        let until = now + Duration::from_secs(60);
+        assert!(
+            admitted.remember(server, 1, fallen.clone(), until) && admitted.remember(server, 2, stands.clone(), until)
+        );
+        let look = || admitted.fallen(|workload| *workload == stands);
+        for _ in 0..3 {
+            let mut found = look();
+            let (connection, entry) = found.pop().unwrap();
+            assert!(found.is_empty() && connection == (server, 1) && entry.workload == fallen);
+            assert!(look().is_empty(), "it is taken out while it is being ended");
+            admitted.put_back(connection, entry, now);
+        }
+        let (connection, entry) = look().pop().unwrap();
+        admitted.put_back(connection, entry, until);
+        assert!(look().is_empty(), "it has ended by itself");
+    }
 
     #[test]
     fn no_more_connections_are_remembered_than_may_be_and_those_that_ended_make_room() {
