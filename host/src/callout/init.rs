@@ -14,6 +14,7 @@ use portcullis_nkey::{KeyPair, Kind};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
+use crate::cli::cluster::of_host;
 use crate::config::callout::Mode;
 
 /// What is asked for.
@@ -100,7 +101,7 @@ pub fn make(wanted: &Wanted, now: OffsetDateTime) -> Result<Vec<Made>, InitError
         Mode::Accounts => accounts(wanted)?,
         Mode::Operator => operator(wanted, account, now)?,
     };
-    files.push(made("policy/roles.toml", roles(wanted)));
+    files.push(made("policy/roles.toml", roles(wanted)?));
     files.push(made("policy/revoked.toml", REVOKED.to_owned()));
     for (name, bundle) in &wanted.trust_domains {
         files.push(made(&format!("policy/{name}.json"), bundle.clone()));
@@ -220,30 +221,18 @@ fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Resul
 }
 
 /// Publish and subscribe subjects of the first role.
-fn subjects(wanted: &Wanted) -> (Vec<String>, Vec<String>) {
-    let cluster = &wanted.cluster;
-    let publish = [
-        "$SYS.REQ.USER.INFO".to_owned(),
-        format!("portcullis.{cluster}.hb.{{host}}"),
-        format!("portcullis.{cluster}.evt.{{host}}.>"),
-        format!("$JS.API.DIRECT.GET.KV_portcullis-{cluster}-desired.>"),
-        format!("$JS.API.DIRECT.GET.KV_portcullis-{cluster}-revoked.>"),
-        format!("$JS.API.DIRECT.GET.KV_portcullis-{cluster}-policy.>"),
-    ];
-    let subscribe = [
-        format!("portcullis.{cluster}.ctl.{{host}}.>"),
-        format!("portcullis.{cluster}.kv.>"),
-        "_INBOX_{host}.>".to_owned(),
-    ];
-    (publish.into(), subscribe.into())
+/// What a host of the cluster may publish and hear: the same list that `cluster init` prints.
+fn subjects(wanted: &Wanted) -> Result<(Vec<String>, Vec<String>), InitError> {
+    let cluster = wanted.cluster.parse().map_err(keys)?;
+    Ok(of_host(&cluster, "{host}"))
 }
 
 fn template(wanted: &Wanted) -> Result<Permissions<SubjectTemplate>, InitError> {
-    let (publish, subscribe) = subjects(wanted);
+    let (publish, subscribe) = subjects(wanted)?;
     let scoped = |text: &String| text.replace("{host}", "{{tag(host)}}").parse::<SubjectTemplate>().map_err(keys);
     let publish = publish.iter().map(scoped).collect::<Result<_, _>>()?;
     let subscribe = subscribe.iter().map(|text| scoped(text).map(|subject| Subscription { subject, queue: None }));
-    let answers = Responses::new(1, std::time::Duration::from_secs(3));
+    let answers = Responses::new(1, std::time::Duration::from_secs(30));
     Permissions::new(publish, subscribe.collect::<Result<_, _>>()?, Some(answers)).map_err(keys)
 }
 
@@ -267,8 +256,8 @@ fn subject(text: &str) -> Result<Subject, InitError> {
     text.parse().map_err(keys)
 }
 
-fn roles(wanted: &Wanted) -> String {
-    let (publish, subscribe) = subjects(wanted);
+fn roles(wanted: &Wanted) -> Result<String, InitError> {
+    let (publish, subscribe) = subjects(wanted)?;
     let list = |subjects: &[String]| {
         subjects.iter().fold(String::new(), |mut text, subject| {
             let _ = writeln!(text, "    \"{subject}\",");
@@ -276,11 +265,11 @@ fn roles(wanted: &Wanted) -> String {
         })
     };
     let domain = wanted.trust_domains.first().map(|(name, _)| name.as_str()).unwrap_or_default();
-    ROLES
+    Ok(ROLES
         .replace("@DOMAIN@", domain)
         .replace("@ACCOUNT@", &wanted.account)
         .replace("@PUBLISH@", list(&publish).trim_end())
-        .replace("@SUBSCRIBE@", list(&subscribe).trim_end())
+        .replace("@SUBSCRIBE@", list(&subscribe).trim_end()))
 }
 
 fn domains(wanted: &Wanted) -> String {

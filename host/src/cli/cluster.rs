@@ -5,6 +5,7 @@ mod init;
 mod operator;
 mod watching;
 
+pub use init::of_host;
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -98,7 +98,7 @@ fn agrees(config: &Value, wanted: &Value) -> bool {
 }
 
 /// What a host may publish and hear.
-fn of_host(cluster: &ClusterName, host: &str) -> (Vec<String>, Vec<String>) {
+pub fn of_host(cluster: &ClusterName, host: &str) -> (Vec<String>, Vec<String>) {
     let mut publish = vec![
         format!("portcullis.{cluster}.hb.{host}"),
         format!("portcullis.{cluster}.evt.{host}.>"),
