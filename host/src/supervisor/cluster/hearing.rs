@@ -89,7 +89,7 @@ async fn take(host: &Arc<Host>, cluster: &Arc<Cluster>, trust: &MemberTrust, mes
         };
         if id == cluster.me {
             if heartbeat.boot == cluster.boot {
-                cluster.state().heard_myself(cluster.config.heartbeat(), Instant::now());
+                cluster.state().heard_myself(heartbeat.sequence, cluster.config.heartbeat(), Instant::now());
             } else {
                 tracing::error!(host = %id, "another host has this host's name: give each its own cluster.host");
             }

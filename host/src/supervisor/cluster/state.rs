@@ -35,6 +35,8 @@ pub struct State {
     pub echo: Option<Instant>,
     /// The number of its last heartbeat.
     pub sequence: u64,
+    /// The highest number that it heard of itself.
+    echoed: u64,
 }
 
 /// A manifest that is believed, for as long as its statement holds: then what runs goes on, and nothing is started by it.
@@ -83,8 +85,13 @@ impl State {
         self.echo = None;
     }
 
-    /// This host heard itself. After a silence that is a new connection, whatever the client says.
-    pub fn heard_myself(&mut self, heartbeat: Duration, now: Instant) {
+    /// This host heard itself. After a silence that is a new connection, whatever the client says. A heartbeat counts once, and
+    /// none does that was not sent: one that somebody sends again keeps no host that is cut off in the belief that it is heard.
+    pub fn heard_myself(&mut self, sequence: u64, heartbeat: Duration, now: Instant) {
+        if sequence <= self.echoed || sequence > self.sequence {
+            return;
+        }
+        self.echoed = sequence;
         if self.echo.is_some_and(|echo| now.duration_since(echo) > heartbeat * DEAD_AFTER) {
             self.connected(heartbeat, now);
         }
@@ -135,24 +142,44 @@ mod tests {
 
     #[test]
     fn a_host_places_two_intervals_after_it_connected_and_while_it_hears_itself() {
-        let mut state = State::default();
+        let mut state = State { sequence: 5, ..State::default() };
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         assert!(!state.places(BEAT, at(0)), "not connected");
         state.connected(BEAT, at(0));
-        state.heard_myself(BEAT, at(100));
-        state.heard_myself(BEAT, at(1_100));
+        state.heard_myself(1, BEAT, at(100));
+        state.heard_myself(2, BEAT, at(1_100));
         assert!(!state.places(BEAT, at(1_900)));
         assert!(state.places(BEAT, at(2_000)));
         // Nothing is heard any more, and the client has not noticed.
         assert!(!state.places(BEAT, at(3_700)));
-        state.heard_myself(BEAT, at(9_000));
+        state.heard_myself(3, BEAT, at(9_000));
         assert!(!state.places(BEAT, at(9_000)), "after a silence it waits again");
-        state.heard_myself(BEAT, at(10_000));
-        state.heard_myself(BEAT, at(11_000));
+        state.heard_myself(4, BEAT, at(10_000));
+        state.heard_myself(5, BEAT, at(11_000));
         assert!(state.places(BEAT, at(11_000)));
         state.disconnected();
         assert!(!state.places(BEAT, at(11_100)));
+    }
+
+    #[test]
+    fn an_own_heartbeat_that_comes_again_or_was_never_sent_is_not_heard() {
+        let mut state = State { sequence: 3, ..State::default() };
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        state.connected(BEAT, at(0));
+        state.heard_myself(2, BEAT, at(2_000));
+        assert!(state.places(BEAT, at(2_000)));
+        for replayed in [2, 1, 0, 4, u64::MAX] {
+            state.heard_myself(replayed, BEAT, at(4_000));
+            assert!(!state.places(BEAT, at(4_600)), "number {replayed}");
+        }
+        state.heard_myself(3, BEAT, at(4_000));
+        assert!(state.places(BEAT, at(4_600)));
+        // A new connection forgets no number.
+        state.connected(BEAT, at(5_000));
+        state.heard_myself(3, BEAT, at(7_000));
+        assert!(!state.places(BEAT, at(7_000)));
     }
 
     #[test]
