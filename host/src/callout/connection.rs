@@ -3,6 +3,7 @@
 //! looks accepted before it is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, ServerAddr};
@@ -34,7 +35,32 @@ pub struct Connection {
     pub client: Client,
     /// Told after each time that it has come up.
     up: Arc<Notify>,
+    changes: Arc<Changes>,
     name: &'static str,
+}
+
+/// How often it came up or broke off. Counted before a problem is set, so that an answer of before takes back no problem of after.
+#[derive(Debug, Default)]
+struct Changes(AtomicU64);
+
+impl Changes {
+    fn more(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+
+    fn so_far(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// The server's answer was the right one; it was asked when so many changes had been. Whether it holds still.
+    fn verified(&self, of: u64, name: &'static str, problems: &Problems) -> bool {
+        problems.clear(name);
+        let holds = self.so_far() == of;
+        if !holds {
+            problems.set(name, "it broke off while it was verified");
+        }
+        holds
+    }
 }
 
 impl Secret {
@@ -87,7 +113,8 @@ impl Connection {
         name: &'static str,
         problems: Arc<Problems>,
     ) -> Result<Self, CalloutError> {
-        let up = Arc::new(Notify::new());
+        let (up, changes) = (Arc::new(Notify::new()), Arc::new(Changes::default()));
+        let counted = Arc::clone(&changes);
         let (told, secret) = (Arc::clone(&up), Arc::new(secret));
         problems.set(name, "not connected yet");
         let mut options = ConnectOptions::with_auth_callback(move |nonce| {
@@ -106,6 +133,9 @@ impl Connection {
         .request_timeout(Some(Duration::from_secs(2)))
         .reconnect_delay_callback(pause)
         .event_callback(move |event| {
+            if matches!(event, Event::Connected | Event::Disconnected) {
+                counted.more();
+            }
             event_seen(name, &event, &problems);
             if matches!(event, Event::Connected) {
                 told.notify_one();
@@ -127,7 +157,7 @@ impl Connection {
         let client = options.connect(servers).await.map_err(|error| {
             CalloutError::config(format!("{name}: cannot connect: {error}"), "see `servers` and [tls]")
         })?;
-        Ok(Self { client, up, name })
+        Ok(Self { client, up, changes, name })
     }
 
     /// Asks the server, each time that the connection comes up, in which account it is. Runs for as long as the process.
@@ -135,11 +165,13 @@ impl Connection {
         loop {
             self.up.notified().await;
             loop {
+                let of = self.changes.so_far();
                 match self.account().await {
                     Ok(found) if found == account => {
-                        problems.clear(self.name);
-                        verified();
-                        break;
+                        if self.changes.verified(of, self.name, &problems) {
+                            verified();
+                            break;
+                        }
                     }
                     Ok(found) => {
                         let why = format!("the server placed it in the account {found}, not in {account}");
@@ -170,7 +202,10 @@ impl Connection {
 
 fn event_seen(name: &'static str, event: &Event, problems: &Problems) {
     match event {
-        Event::Connected => tracing::info!(connection = name, "connected"),
+        Event::Connected => {
+            problems.set(name, "not verified yet");
+            tracing::info!(connection = name, "connected");
+        }
         Event::Disconnected => {
             problems.set(name, "disconnected");
             tracing::warn!(connection = name, "disconnected");
@@ -209,6 +244,25 @@ pub const INBOX: &str = "_INBOX_callout";
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_about_a_connection_that_is_gone_makes_nothing_ready() {
+        let (changes, problems) = (Changes::default(), Problems::default());
+        let happens = |event: Event| {
+            changes.more();
+            event_seen("callout", &event, &problems);
+        };
+        happens(Event::Connected);
+        assert!(!problems.are_none(), "it is connected, and nobody has said where");
+        let of = changes.so_far();
+        assert!(changes.verified(of, "callout", &problems) && problems.are_none());
+        for gone in [&[Event::Disconnected][..], &[Event::Disconnected, Event::Connected], &[Event::Connected]] {
+            let of = changes.so_far();
+            gone.iter().cloned().for_each(&happens);
+            assert!(!changes.verified(of, "callout", &problems), "{gone:?}");
+            assert!(!problems.are_none(), "{gone:?}");
+        }
+    }
 
     #[test]
     fn nothing_but_a_nonce_is_signed() {
