@@ -230,6 +230,16 @@ impl Answering {
         Verdict::Allowed(Box::new(Allowed { proven, placement, until }))
     }
 
+    /// Whether what was decided would be decided by this standing, too: the same rights, and no earlier end.
+    pub fn holds(&self, asked: &Asked, allowed: &Allowed, standing: &Standing, now: OffsetDateTime) -> bool {
+        match self.decide(asked, standing, now) {
+            Verdict::Denied(_) => false,
+            Verdict::Allowed(again) => {
+                same_rights(&allowed.placement, &again.placement) && again.until >= allowed.until
+            }
+        }
+    }
+
     /// The answer that lets somebody in.
     pub fn allow(&self, asked: &Asked, allowed: &Allowed, now: OffsetDateTime) -> Result<Bytes, String> {
         let Allowed { proven, placement, until } = allowed;
@@ -351,6 +361,17 @@ fn is_scoped(signer: &Signer, account: PublicKey, key: PublicKey) -> Result<(), 
     scope::check(&jwt, account, key).map_err(|error| CalloutError::file(path, &error, error.hint()))
 }
 
+/// Everything that goes into an answer; not the generation of the roles, which does not.
+fn same_rights(one: &Placement, other: &Placement) -> bool {
+    one.workload() == other.workload()
+        && one.account() == other.account()
+        && one.role() == other.role()
+        && one.publish() == other.publish()
+        && one.subscribe() == other.subscribe()
+        && one.responses() == other.responses()
+        && one.captures() == other.captures()
+}
+
 fn permissions(placement: &Placement) -> Result<Permissions, String> {
     let text = |error: &dyn std::fmt::Display| error.to_string();
     let publish = placement.publish().iter().map(|subject| subject.as_str().parse());
@@ -389,3 +410,58 @@ fn cut(text: &str) -> String {
 
 /// A connection that would end at once is not begun.
 const LEAST_LIFE: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use portcullis_policies::callout::Accounts;
+    use portcullis_policies::{Source, SourceKind};
+
+    use super::*;
+
+    const ROLES: &str = r#"version = 1
+[[role]]
+id = "hosts"
+reason = "hosts of the cluster"
+owner = "team"
+who = "spiffe://td-a.test/host/{host}"
+account = "APP"
+publish = ["lat.evt.{host}.>"]
+subscribe = ["lat.ctl.{host}.>"]
+responses = 1
+lifetime = "1h"
+"#;
+
+    fn placed(text: &str, generation: u64) -> Placement {
+        let source = Source { name: "roles.toml".to_owned(), text: text.to_owned(), kind: SourceKind::Grants };
+        let names = ["APP", "OTHER"].map(|name| name.parse().unwrap()).to_vec();
+        let accounts = Accounts::new(names, "SYS".parse().unwrap(), false);
+        let roles = Roles::compile(&[source], &[], accounts, generation).unwrap();
+        let facts = ConnectFacts {
+            workload: "spiffe://td-a.test/host/h1".parse().unwrap(),
+            kind: policy::ConnectionKind::Client,
+            connection: policy::ConnectionType::Nats,
+            ip: "127.0.0.1".parse().unwrap(),
+            credentials: BTreeSet::from([CredentialKind::X509]),
+            nkey: None,
+            nkey_is_bound: false,
+        };
+        roles.decide(&facts).unwrap()
+    }
+
+    #[test]
+    fn rights_that_changed_while_an_answer_was_under_way_are_other_rights() {
+        let decided = placed(ROLES, 1);
+        assert!(same_rights(&decided, &placed(ROLES, 2)), "only the generation is another");
+        for (from, to) in [
+            ("id = \"hosts\"", "id = \"others\""),
+            ("account = \"APP\"", "account = \"OTHER\""),
+            ("\"lat.evt.{host}.>\"", "\"lat.evt.{host}.a\""),
+            ("\"lat.ctl.{host}.>\"", "\"lat.ctl.{host}.a\""),
+            ("responses = 1\n", ""),
+        ] {
+            let changed = ROLES.replacen(from, to, 1);
+            assert_ne!(changed, ROLES, "{from}");
+            assert!(!same_rights(&decided, &placed(&changed, 2)), "{to}");
+        }
+    }
+}

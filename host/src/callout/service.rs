@@ -24,7 +24,7 @@ use super::standing::Problems;
 use super::{fence, listener};
 use crate::audit::Record;
 use crate::config::callout::CalloutConfig;
-use crate::limits::{CALLOUT_DRAIN, CALLOUT_SERVER_WAIT, CALLOUT_SWEEP, CALLOUT_WATCH};
+use crate::limits::{CALLOUT_DRAIN, CALLOUT_SERVER_WAIT, CALLOUT_SWEEP, CALLOUT_WATCH, NATS_LEAVE};
 
 /// Why a callout does not run. Says who erred, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -185,8 +185,11 @@ async fn serve(
     }
     // No new ones from here on; servers give them to the other callouts.
     shared.problems.set("stopping", "it was told to stop");
-    let _ = requests.unsubscribe().await;
-    let _ = own.client.flush().await;
+    let _ = tokio::time::timeout(NATS_LEAVE, async {
+        let _ = requests.unsubscribe().await;
+        let _ = own.client.flush().await;
+    })
+    .await;
     let all = u32::try_from(shared.config.concurrency.saturating_add(shared.config.waiting)).unwrap_or(u32::MAX);
     let drained = async {
         while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(100), requests.next()).await {
@@ -197,7 +200,8 @@ async fn serve(
     if tokio::time::timeout(CALLOUT_DRAIN, drained).await.is_err() {
         tracing::warn!("requests were still at work when time was up");
     }
-    let _ = own.client.flush().await;
+    // Without a server a flush waits for the next one: a callout that is to stop does not.
+    let _ = tokio::time::timeout(NATS_LEAVE, own.client.flush()).await;
     let _ = journal.durable(Record::new("callout-stop")).await;
     Ok(())
 }
@@ -278,8 +282,9 @@ async fn decide(shared: &Shared, message: &Message, until: Instant) -> Bytes {
                 Some(done) => done.await.unwrap_or(false),
                 None => false,
             };
-            // What was revoked while this was under way does not get in by the way.
-            let stands = shared.standing.load().still_stands(allowed.workload());
+            // What was revoked or narrowed while this was under way does not get in by the way.
+            let current = shared.standing.load_full();
+            let stands = Arc::ptr_eq(&current, &standing) || shared.answering.holds(&asked, &allowed, &current, now);
             match answer {
                 Ok(answer) if on_disk && stands && fits => {
                     shared.counts.allowed.up();
