@@ -148,6 +148,23 @@ async fn a_server_that_is_started_again_has_another_key_and_is_known() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn told_to_stop_it_does_not_wait_for_a_server_that_is_gone() {
+    let Some(mut rig) = Rig::start("callout::stop without a server") else { return };
+    let mut callout = rig.callout();
+    rig.server.kill();
+    callout.signal("TERM");
+    let end = Instant::now() + Duration::from_secs(20);
+    let status = loop {
+        if let Some(status) = callout.child.try_wait().unwrap() {
+            break status;
+        }
+        assert!(Instant::now() < end, "it waits\n{}", callout.log());
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    assert!(status.success(), "{status}\n{}", callout.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn told_to_stop_it_finishes_and_leaves_a_whole_audit_log() {
     let Some(rig) = Rig::start("callout::stop") else { return };
     let mut callout = rig.callout();
