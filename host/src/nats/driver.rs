@@ -37,6 +37,8 @@ pub(super) struct Shared {
     denied: broadcast::Sender<Denied>,
     /// Grows with each connection that the library reports, so that an answer about an old one is not taken for the new one.
     connected: watch::Sender<u64>,
+    /// Grows with each connection that breaks off, before the state says so: what was asked before does not count after.
+    broken: AtomicU64,
     /// Grows when somebody wants a connection at once.
     wanted: watch::Sender<u64>,
     closed: watch::Sender<bool>,
@@ -62,6 +64,7 @@ impl Driver {
             state: watch::Sender::new(State::Down { cause: Cause::Connecting }),
             denied: broadcast::Sender::new(DENIALS),
             connected: watch::Sender::new(0),
+            broken: AtomicU64::new(0),
             wanted: watch::Sender::new(0),
             closed: watch::Sender::new(false),
             attempt: Mutex::default(),
@@ -212,8 +215,17 @@ impl Shared {
         match event {
             Event::Connected => {
                 self.connected.send_modify(|count| *count = count.wrapping_add(1));
+                // It is another connection, whether or not the end of the one before was told.
+                self.state.send_if_modified(|state| {
+                    let stale = matches!(state, State::Verified { .. });
+                    if stale {
+                        *state = State::Down { cause: Cause::Connecting };
+                    }
+                    stale
+                });
             }
             Event::Disconnected => {
+                self.broken.fetch_add(1, Ordering::SeqCst);
                 let said = self.attempt().said.clone();
                 self.down(said.unwrap_or(Cause::Lost));
             }
@@ -277,6 +289,7 @@ impl Shared {
     }
 
     async fn verify(&self, client: &Client, connected: &mut watch::Receiver<u64>) {
+        let broken = self.broken.load(Ordering::SeqCst);
         let of = *connected.borrow_and_update();
         let answer = self.ask(client, NATS_VERIFY).await;
         if *self.connected.borrow() != of {
@@ -287,17 +300,21 @@ impl Shared {
             Ok(standing) => {
                 let first = !matches!(&*self.state.borrow(), State::Verified { standing: of, .. } if *of == standing);
                 if first && client.connection_state() == async_nats::connection::State::Connected {
-                    self.attempt().verified_at = Some(Instant::now());
-                    self.count(VERIFIED);
-                    let Standing { server, version, account, user } = &standing;
-                    tracing::info!(server, version, account, user, "connected to NATS");
-                    self.state.send_if_modified(|state| {
-                        let open = !matches!(state, State::Down { cause: Cause::Closed });
+                    // Events count before they change the state, and only one at a time changes it.
+                    let holds = || *self.connected.borrow() == of && self.broken.load(Ordering::SeqCst) == broken;
+                    let set = self.state.send_if_modified(|state| {
+                        let open = !matches!(state, State::Down { cause: Cause::Closed }) && holds();
                         if open {
                             *state = State::Verified { standing: standing.clone(), since: SystemTime::now() };
                         }
                         open
                     });
+                    if set {
+                        self.attempt().verified_at = Some(Instant::now());
+                        self.count(VERIFIED);
+                        let Standing { server, version, account, user } = &standing;
+                        tracing::info!(server, version, account, user, "connected to NATS");
+                    }
                 }
             }
             // It broke off meanwhile: that is another matter.
