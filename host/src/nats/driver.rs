@@ -214,9 +214,10 @@ impl Shared {
     fn happened(&self, event: Event) {
         match event {
             Event::Connected => {
-                self.connected.send_modify(|count| *count = count.wrapping_add(1));
-                // It is another connection, whether or not the end of the one before was told.
+                // It is another connection, whether or not the end of the one before was told. Counted under the state: whoever is
+                // woken by the count finds the state as it is to be, and an answer about the one before comes too late.
                 self.state.send_if_modified(|state| {
+                    self.connected.send_modify(|count| *count = count.wrapping_add(1));
                     let stale = matches!(state, State::Verified { .. });
                     if stale {
                         *state = State::Down { cause: Cause::Connecting };
