@@ -638,6 +638,9 @@ impl Host {
             problems.push(format!("the {role} process has policy generation {has}, not {generation} yet"));
         }
         problems.extend(self.identity.problems().await);
+        if self.config.control.https.is_some() && !self.own().is_shown(clock::now()) {
+            problems.push("control.https: the host has no X.509-SVID of its own to show yet".to_owned());
+        }
         problems.extend(self.nats_problems());
         problems.extend(self.cluster.iter().flat_map(|cluster| cluster.problems()));
         problems.extend(self.trust_problem());

@@ -22,7 +22,11 @@ pub struct Host {
 impl Host {
     /// Starts a host and waits until it is ready; its log is printed where it does not get there.
     pub fn ready(site: Site) -> Self {
-        let host = Self::start(site);
+        let mut host = Self::start(site);
+        // What it is connected to may take a moment longer than what it starts.
+        if host.status.get("ready") != Some(&Value::Bool(true)) {
+            host.status = host.ask_status(20);
+        }
         let ready = host.status.get("ready") == Some(&Value::Bool(true));
         assert!(ready, "the host is not ready: {:#}\n{}", host.status, host.log());
         host

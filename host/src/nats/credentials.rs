@@ -104,7 +104,8 @@ impl FromIdentity {
                         this.looked.send_replace(true);
                     }
                 }
-                tokio::time::sleep(NATS_POLL / 4).await;
+                // Before the first look nothing can be shown: that is not to wait long.
+                tokio::time::sleep(if last.is_some() { NATS_POLL / 4 } else { NATS_POLL / 50 }).await;
             }
         });
         this

@@ -72,6 +72,11 @@ impl Own {
 }
 
 impl State {
+    /// Whether there is an X.509-SVID to show now.
+    pub fn is_shown(&self, now: time::OffsetDateTime) -> bool {
+        self.svid.as_ref().is_some_and(|svid| svid.not_after > now)
+    }
+
     /// The host's SPIFFE ID; `None` while it has no SVID.
     pub fn spiffe_id(&self) -> Option<&SpiffeId> {
         self.svid.as_ref().map(|svid| &svid.spiffe_id)
