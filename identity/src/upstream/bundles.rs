@@ -35,9 +35,20 @@ pub(super) struct Heard {
     confirmed: [Option<OffsetDateTime>; 2],
     /// What it said last could not be used: what is in force is not its word any more.
     pub(super) spoilt: bool,
+    /// Whether the stream of each kind is open: what came over it is the upstream's word for as long as it says nothing else.
+    pub(super) open: [bool; 2],
 }
 
 impl Heard {
+    /// The stream of a kind is open, or is not any more.
+    pub(super) fn opened(&mut self, kind: Kind, open: bool) {
+        let [x509, jwt] = &mut self.open;
+        match kind {
+            Kind::X509 => *x509 = open,
+            Kind::Jwt => *jwt = open,
+        }
+    }
+
     /// At this time what was heard last of this kind was the upstream's word.
     pub(super) fn confirm(&mut self, kind: Kind, now: OffsetDateTime) {
         let [x509, jwt] = &mut self.confirmed;
@@ -51,7 +62,11 @@ impl Heard {
 
     /// Forgets what nobody has confirmed for too long; whether there was such.
     pub(super) fn forget_old(&mut self, now: OffsetDateTime) -> bool {
-        let old = self.confirmed.map(|at| at.is_some_and(|at| now - at >= UPSTREAM_BUNDLE_AGE));
+        let mut old = self.confirmed.map(|at| at.is_some_and(|at| now - at >= UPSTREAM_BUNDLE_AGE));
+        for (old, open) in old.iter_mut().zip(self.open) {
+            // An open stream that could not be used is no word of the upstream's either.
+            *old &= !open || self.spoilt;
+        }
         if let [true, _] = old {
             self.x509 = None;
         }

@@ -168,6 +168,7 @@ async fn bundles(shared: Arc<Shared>, kind: Kind) {
         // Bundles that are held stay for a while: they verify what was issued, and the SVIDs under them end by themselves.
         let mut heard = shared.heard_bundles.lock().await;
         let now = (shared.clock)();
+        heard.opened(kind, false);
         if was_open {
             // An open stream says whatever changes: until it ended, what it said last was so.
             heard.confirm(kind, now);
@@ -183,6 +184,7 @@ async fn bundles(shared: Arc<Shared>, kind: Kind) {
 
 async fn take_bundles(shared: &Arc<Shared>, kind: Kind, by_domain: ByDomain) {
     let mut heard = shared.heard_bundles.lock().await;
+    heard.opened(kind, true);
     match kind {
         Kind::X509 => heard.x509 = Some(by_domain),
         Kind::Jwt => heard.jwt = Some(by_domain),
