@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::allowed::Allowed;
+use crate::component::Caller;
 use crate::denial::Denial;
 use crate::destination::Destination;
 use crate::subject::{Subject, SubjectPattern};
@@ -79,7 +80,7 @@ pub struct Identity {
 /// A caller may call the component.
 #[derive(Debug, Clone)]
 pub struct Call {
-    pub(crate) caller: String,
+    pub(crate) caller: Caller,
 }
 
 /// A message may be published.
@@ -310,6 +311,6 @@ impl Grant<Subscribe> {
 impl Grant<Call> {
     /// `anonymous`, or the SPIFFE ID of the caller.
     pub fn caller(&self) -> &str {
-        &self.what.caller
+        self.what.caller.name()
     }
 }

@@ -295,13 +295,13 @@ impl Slice {
     pub fn call(&self, caller: &Caller) -> Result<Grant<Call>, Denial> {
         #[cfg(feature = "bench-ungated")]
         if self.ungated {
-            return Ok(self.grant(crate::ungated::nobody(), Call { caller: String::new() }));
+            return Ok(self.grant(crate::ungated::nobody(), Call { caller: Caller::Anonymous }));
         }
         let known = match &self.state {
             Ok(ready) => ready.callers.get(caller, || self.decide_call(caller)),
             Err(_) => self.decide_call(caller),
         };
-        Ok(self.grant(known?, Call { caller: caller.name().to_owned() }))
+        Ok(self.grant(known?, Call { caller: caller.clone() }))
     }
 
     fn decide_call(&self, caller: &Caller) -> Result<By, Denial> {

@@ -6,11 +6,12 @@ the gate is to be, and on loopback only):
 
     cargo build --release --workspace --features portcullis/bench-ungated --target-dir target/bench-gate
 
-Both hosts run at the same time, one is loaded at a time: on off off on, then off on on off, so that what drifts meets both.
-What counts is the ratio of the two within a round, and the median of these, with the interval that holds the true median in
-19 of 20 such runs (order statistics, so nothing is assumed of how the ratios lie). It is reached where the whole interval is, missed
-where none of it is, and not judged between. With `--noise` the same is done with two hosts that both have the gate on, which shows
-what the machine alone makes of it.
+Two hosts, one with the gate on and one with it off, run at the same time, and one is loaded at a time: on off off on, then off on
+on off, so that what drifts meets both. After some rounds both are ended and another pair is started, the other one first, because
+how a process happens to lie in memory is worth more than the gate. A pair's ratio is the median of its rounds'; what counts is the
+median of the pairs, with the interval that holds the true one in 19 of 20 such runs (order statistics, so nothing is assumed of
+how they lie). It is reached where the whole interval is, missed where none of it is, and not judged between. With `--noise` the
+same is done with two hosts that both have the gate on, which shows what the machine alone makes of it.
 
 Exit codes: 0 what is wanted was reached, 1 it was missed, 2 usage, 3 nothing could be judged, 4 nothing could be measured.
 """
@@ -32,8 +33,8 @@ from measure import load, warm_up  # noqa: E402
 from servers import Broken, Portcullis, answers  # noqa: E402
 
 WANTED = 0.97
-# Fewer have no such interval.
-LEAST_ROUNDS = 9
+# Fewer have no interval that says anything.
+LEAST_PAIRS = 9
 
 
 class Gated(Portcullis):
@@ -86,7 +87,8 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--portcullis", default=str(ROOT / "target/bench-gate/release/portcullis"), help="the bench build")
     parser.add_argument("--wrk", default="wrk", help="the load generator (from PATH if it is a name)")
-    parser.add_argument("--rounds", type=int, default=41, help="rounds (default 41)")
+    parser.add_argument("--pairs", type=int, default=15, help="pairs of hosts, one after another (default 15)")
+    parser.add_argument("--rounds", type=int, default=4, help="rounds of each pair (default 4)")
     parser.add_argument("--seconds", type=int, default=1, help="seconds of each load, four in a round (default 1)")
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 64], help="connections at once (default 1 64)")
     parser.add_argument("--noise", action="store_true", help="the gate on in both: what the machine makes of it")
@@ -97,30 +99,40 @@ def arguments():
         if found is None:
             parser.error(f"--{name}: there is no program {getattr(options, name)}")
         setattr(options, name, os.path.abspath(found))
-    if min(options.rounds, options.seconds, *options.connections) < 1:
-        parser.error("--rounds, --seconds and --connections must be at least 1")
+    if min(options.pairs, options.rounds, options.seconds, *options.connections) < 1:
+        parser.error("--pairs, --rounds, --seconds and --connections must be at least 1")
     return options
 
 
 def measure_all(options, folder):
     hello = GUESTS / "hello.wasm"
-    second = "on" if options.noise else "off"
-    hosts = [Gated("first", folder, options.portcullis, hello, "on"),
-             Gated("second", folder, options.portcullis, hello, second)]
-    report = {"machine": machine(), "guests": digests(hello), "gates": ["on", second],
-              "loadavg_before": os.getloadavg(), "connections": []}
-    try:
-        for host in hosts:
-            host.start()
-            warm_up(options.wrk, host)
-        for connections in options.connections:
-            rounds = [one_round(options, hosts, connections, number) for number in range(options.rounds)]
-            report["connections"].append(judged(connections, rounds))
-    finally:
-        for host in hosts:
-            host.stop()
+    gates = ["on", "on" if options.noise else "off"]
+    report = {"machine": machine(), "guests": digests(hello), "gates": gates, "loadavg_before": os.getloadavg()}
+    pairs = {connections: [] for connections in options.connections}
+    for number in range(options.pairs):
+        place = folder / str(number)
+        place.mkdir()
+        hosts = [Gated(name, place, options.portcullis, hello, gate) for name, gate in zip(("first", "second"), gates)]
+        try:
+            for host in hosts if number % 2 == 0 else reversed(hosts):
+                host.start()
+            for host in hosts:
+                warm_up(options.wrk, host)
+            for connections, measured in pairs.items():
+                measured.append(one_pair([one_round(options, hosts, connections, n) for n in range(options.rounds)]))
+        finally:
+            for host in hosts:
+                host.stop()
+        if not options.json:
+            so_far = ", ".join(f"{measured[-1]['ratio']:.3f} at {connections}" for connections, measured in pairs.items())
+            print(f"pair {number + 1} of {options.pairs}: {so_far}", file=sys.stderr, flush=True)
+    report["connections"] = [judged(connections, measured) for connections, measured in pairs.items()]
     report["loadavg_after"] = os.getloadavg()
     return report
+
+
+def one_pair(rounds):
+    return {key: statistics.median(one[key] for one in rounds) for key in ("first", "second", "ratio")}
 
 
 def one_round(options, hosts, connections, number):
@@ -136,33 +148,32 @@ def one_round(options, hosts, connections, number):
     return {"first": first, "second": second, "ratio": first / second}
 
 
-def judged(connections, rounds):
-    ratios = sorted(one["ratio"] for one in rounds)
-    median = statistics.median(ratios)
+def judged(connections, pairs):
+    ratios = sorted(one["ratio"] for one in pairs)
     low, high = interval(ratios)
-    if len(rounds) < LEAST_ROUNDS:
-        verdict, doubt = "not judged", f"{len(rounds)} rounds say too little, {LEAST_ROUNDS} are needed"
+    if len(pairs) < LEAST_PAIRS:
+        verdict, doubt = "not judged", f"{len(pairs)} pairs say too little, {LEAST_PAIRS} are needed"
     elif low >= WANTED:
         verdict, doubt = "reached", None
     elif high < WANTED:
         verdict, doubt = "missed", None
     else:
-        verdict, doubt = "not judged", "more rounds would tell"
-    return {"connections": connections, "first": statistics.median(one["first"] for one in rounds),
-            "second": statistics.median(one["second"] for one in rounds), "ratio": median,
-            "low": low, "high": high, "least": ratios[0], "most": ratios[-1], "rounds": len(rounds), "verdict": verdict, "doubt": doubt}
+        verdict, doubt = "not judged", "more pairs would tell"
+    return {"connections": connections, "first": statistics.median(one["first"] for one in pairs),
+            "second": statistics.median(one["second"] for one in pairs), "ratio": statistics.median(ratios),
+            "low": low, "high": high, "least": ratios[0], "most": ratios[-1], "pairs": len(pairs), "verdict": verdict, "doubt": doubt}
 
 
 def interval(ordered):
     """What holds the true median with a probability of 0.95 or more."""
-    rounds, outside, chance = len(ordered), 0, 0.0
+    pairs, outside, chance = len(ordered), 0, 0.0
     while True:
-        chance += math.comb(rounds, outside) / 2 ** rounds
+        chance += math.comb(pairs, outside) / 2 ** pairs
         if 2 * chance > 0.05:
             break
         outside += 1
     first = max(outside - 1, 0)
-    return ordered[first], ordered[rounds - 1 - first]
+    return ordered[first], ordered[pairs - 1 - first]
 
 
 def shown(report):
@@ -174,7 +185,7 @@ def shown(report):
         doubt = f" ({one['doubt']})" if one["doubt"] else ""
         lines.append(
             f"{one['connections']:>3} connections: gate {on} {one['first']:.0f}/s, gate {second} {one['second']:.0f}/s, ratio "
-            f"{one['ratio']:.3f} (95 %: {one['low']:.3f} to {one['high']:.3f}, all {one['rounds']} rounds: {one['least']:.3f} to "
+            f"{one['ratio']:.3f} (95 %: {one['low']:.3f} to {one['high']:.3f}, all {one['pairs']} pairs: {one['least']:.3f} to "
             f"{one['most']:.3f}), wanted >= {WANTED}: "
             f"{one['verdict']}{doubt}")
     return "\n".join(lines)

@@ -125,6 +125,8 @@ pub struct Loaded {
     links: Vec<String>,
     in_force: ArcSwap<InForce>,
     /// Counts changes of what is in force.
+    change: AtomicU64,
+    /// The same count for those who wait: told after it was counted.
     changes: watch::Sender<u64>,
     stopped: AtomicBool,
     shared: Arc<Shared>,
@@ -146,6 +148,7 @@ impl Loaded {
             entries,
             in_force: ArcSwap::from_pointee(InForce::new(slice, &links)),
             links,
+            change: AtomicU64::new(0),
             changes: watch::Sender::new(0),
             stopped: AtomicBool::new(false),
             shared,
@@ -207,12 +210,22 @@ impl Loaded {
             // What audit mode had issued is not for the time after.
             self.shared.identity.forget(self.instance());
         }
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.changed();
     }
 
-    /// Has seen every change of policy up to now, and sees those to come.
+    /// The number of the last change of policy: for the request path, where nothing that is shared is written to.
+    pub fn change(&self) -> u64 {
+        self.change.load(Ordering::SeqCst)
+    }
+
+    /// Has seen every change of policy up to now, and sees those to come. A change that is not in [`Self::change`] yet comes.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
+    }
+
+    fn changed(&self) {
+        let count = self.change.fetch_add(1, Ordering::SeqCst).wrapping_add(1);
+        self.changes.send_modify(|told| *told = count);
     }
 
     /// Reports the use of a grant that is audit mode's. Others are not reported.
@@ -234,7 +247,7 @@ impl Loaded {
         self.shared.live.stop(self.instance());
         self.shared.messaging.forget(self.instance());
         // Whoever follows changes sees that it is over.
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.changed();
     }
 
     /// Whether it was stopped.

@@ -101,11 +101,11 @@ async fn send(who: &Arc<Loaded>, request: Request<WasiBody>, options: RequestOpt
     if method == Method::CONNECT {
         return Err(Error::HttpRequestMethodInvalid);
     }
-    let changes = who.changes();
+    let change = who.change();
     let send = by_name(who, &destination, &method)?;
     let (connect, stream) = reach(who, &destination, &method, &send, &options).await?;
     let connection = secure(who, &destination, &send, &connect, stream).await?;
-    let standing = Standing::new(who, changes, Granted::Http(send, connect.address()));
+    let standing = Standing::new(who, change, Granted::Http(send, connect.address()));
     exchange(connection, outgoing(request, &destination)?, &options, standing).await
 }
 

@@ -118,14 +118,14 @@ impl Gateway {
                 };
                 drop(turn);
                 let Some((who, handshake)) = gateway.handshake(&peer) else { return };
-                let changes = who.changes();
+                let change = who.change();
                 // In the table first: from then on a change finds it, and a change before that is found here.
                 let mut live = gateway.shared.live.enter(who.instance(), &peer);
                 if let Err(why) = gateway.may_begin(&who, seen.as_ref(), &peer) {
                     return gateway.handshake_failed(who.instance(), format!("{}: {why}", peer.spiffe_id()));
                 }
                 let caller = Some(Caller { spiffe_id: peer.spiffe_id().clone(), until: peer.not_after() });
-                let mut standing = Standing::new(&who, changes, Granted::Call(policy_caller(caller.as_ref())));
+                let mut standing = Standing::new(&who, change, Granted::Call(policy_caller(caller.as_ref())));
                 let side = Side { scheme: || Scheme::Https, caller, handshake: Some(Arc::new(handshake)) };
                 tokio::select! {
                     biased;
@@ -307,14 +307,14 @@ impl Gateway {
 
 /// Asks policy whether this caller may call this component, and whether that may still do all that it is linked with.
 fn may_call(who: &Arc<Loaded>, caller: Option<&Caller>) -> Result<(Grant<Call>, Standing), Answer> {
-    let changes = who.changes();
+    let change = who.change();
     let in_force = who.in_force();
     let slice = in_force.slice();
     let caller = policy_caller(caller);
     let (denial, what) = match (slice.call(&caller), in_force.links()) {
         (Ok(grant), Ok(())) => {
             who.note(&grant, || called(&caller));
-            return Ok((grant, Standing::new(who, changes, Granted::Call(caller))));
+            return Ok((grant, Standing::new(who, change, Granted::Call(caller))));
         }
         (Err(denial), _) => (denial, called(&caller)),
         (Ok(_), Err((interface, denial))) => (denial.clone(), linked(interface)),

@@ -8,10 +8,9 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use portcullis_policies::{Caller, Denial, Grant, HttpSend, Subject, Subscribe};
-use tokio::sync::watch;
 
 use super::component::Loaded;
 use crate::rpc::runtime::{self as rpc, event::What};
@@ -20,7 +19,7 @@ use crate::rpc::runtime::{self as rpc, event::What};
 pub struct Standing {
     who: Arc<Loaded>,
     granted: Granted,
-    seen: watch::Receiver<u64>,
+    seen: u64,
     wait: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
@@ -45,8 +44,8 @@ pub struct Over {
 }
 
 impl Standing {
-    /// What was decided after `seen` was taken from [`Loaded::changes`], so that no change in between is missed.
-    pub fn new(who: &Arc<Loaded>, seen: watch::Receiver<u64>, granted: Granted) -> Self {
+    /// What was decided after `seen` was taken from [`Loaded::change`], so that no change in between is missed.
+    pub fn new(who: &Arc<Loaded>, seen: u64, granted: Granted) -> Self {
         Self { who: Arc::clone(who), granted, seen, wait: None }
     }
 
@@ -56,10 +55,11 @@ impl Standing {
         if crate::ungated::is_open() {
             return None;
         }
-        if !self.seen.has_changed().unwrap_or(false) {
+        let change = self.who.change();
+        if change == self.seen {
             return None;
         }
-        self.seen.borrow_and_update();
+        self.seen = change;
         let (denial, what) = self.decide().err()?;
         let code = denial.code().to_string();
         let generation = denial.generation();
@@ -74,19 +74,26 @@ impl Standing {
             return Poll::Pending;
         }
         loop {
-            if let Some(over) = self.check() {
-                return Poll::Ready(over);
-            }
-            let wait = self.wait.get_or_insert_with(|| {
-                let mut changes = self.seen.clone();
+            // Whoever waits does so before looking: a change in between is either seen or told of.
+            let who = &self.who;
+            let waits = self.wait.get_or_insert_with(|| {
+                let mut changes = who.changes();
                 Box::pin(async move {
                     if changes.changed().await.is_err() {
                         std::future::pending::<()>().await;
                     }
                 })
             });
-            ready!(wait.as_mut().poll(cx));
-            self.wait = None;
+            let told = waits.as_mut().poll(cx).is_ready();
+            if told {
+                self.wait = None;
+            }
+            if let Some(over) = self.check() {
+                return Poll::Ready(over);
+            }
+            if !told {
+                return Poll::Pending;
+            }
         }
     }
 

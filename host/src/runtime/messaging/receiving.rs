@@ -108,7 +108,7 @@ impl Receiving {
 
 /// Handles one message in a fresh instance, for as long as policy grants that it is received.
 async fn handle(who: Arc<Loaded>, under: Arc<Grant<Subscribe>>, taken: Taken, places: Places) {
-    let changes = who.changes();
+    let change = who.change();
     let slice = who.slice();
     let (pattern, queue) = (under.pattern().as_str(), under.queue());
     // What waited is decided anew; the task that subscribed reports the refusal.
@@ -122,7 +122,7 @@ async fn handle(who: Arc<Loaded>, under: Arc<Grant<Subscribe>>, taken: Taken, pl
         return who.shared().messaging.dropped(1);
     }
     let granted = Granted::Messages(Arc::clone(&under), taken.subject.clone());
-    let mut standing = Standing::new(&who, changes, granted);
+    let mut standing = Standing::new(&who, change, granted);
     let Some(handler) = who.handler().cloned() else { return };
     who.shared().messaging.counts().delivered.fetch_add(1, Ordering::Relaxed);
     let delivery = Arc::new(Delivery::new(under, taken.reply.as_ref()));
