@@ -8,7 +8,7 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
+use portcullis_nkey::{KeyPair, Kind};
 use serde::Deserialize;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -53,7 +53,7 @@ impl NatsCredentialError {
 
 /// The seed of a user's nkey.
 pub struct NatsSeed {
-    pair: Ed25519KeyPair,
+    pair: KeyPair,
     public: String,
 }
 
@@ -62,17 +62,9 @@ impl NatsSeed {
     pub fn parse(text: &str) -> Result<Self, NatsCredentialError> {
         let mut seeds = text.lines().map(str::trim).filter(|line| line.starts_with("SU"));
         let seed = seeds.next().filter(|_| seeds.next().is_none()).ok_or(NatsCredentialError::Seed)?;
-        let (kind, bytes) = nkeys::decode_seed(seed).map_err(|_| NatsCredentialError::Seed)?;
-        let bytes = Zeroizing::new(bytes);
-        if kind != USER_PREFIX {
-            return Err(NatsCredentialError::Seed);
-        }
-        let pair = Ed25519KeyPair::from_seed_unchecked(bytes.as_slice()).map_err(|_| NatsCredentialError::Seed)?;
-        let mut key = Vec::with_capacity(PUBLIC_BYTES);
-        key.push(USER_PREFIX);
-        key.extend_from_slice(pair.public_key().as_ref());
-        key.extend_from_slice(&crc16(&key).to_le_bytes());
-        Ok(Self { pair, public: base32(&key) })
+        let pair = KeyPair::from_seed_of(seed, Kind::User).map_err(|_| NatsCredentialError::Seed)?;
+        let public = pair.public().to_string();
+        Ok(Self { pair, public })
     }
 
     /// `U...`.
@@ -86,7 +78,7 @@ impl NatsSeed {
         if nonce.is_empty() || nonce.len() > MAX_NONCE_BYTES || !nonce.iter().all(plain) {
             return Err(NatsCredentialError::NoNonce);
         }
-        Ok(self.pair.sign(nonce).as_ref().to_vec())
+        self.pair.sign(nonce).map(|signature| signature.to_vec()).map_err(|_| NatsCredentialError::Seed)
     }
 }
 
@@ -198,45 +190,6 @@ fn decoded<T: serde::de::DeserializeOwned>(part: &str) -> Result<T, NatsCredenti
     serde_json::from_slice(&bytes).map_err(|_| NatsCredentialError::Token)
 }
 
-/// RFC 4648, without padding.
-fn base32(bytes: &[u8]) -> String {
-    let mut text = String::with_capacity(bytes.len() * 8 / 5 + 1);
-    let (mut held, mut bits) = (0_u32, 0_u32);
-    for byte in bytes {
-        held = (held << 8) | u32::from(*byte);
-        bits += 8;
-        while bits >= 5 {
-            bits -= 5;
-            text.push(letter(held >> bits));
-        }
-        held &= (1 << bits) - 1;
-    }
-    if bits > 0 {
-        text.push(letter(held << (5 - bits)));
-    }
-    text
-}
-
-fn letter(value: u32) -> char {
-    let index = usize::try_from(value & 31).unwrap_or_default();
-    ALPHABET.get(index).copied().map_or('A', char::from)
-}
-
-/// CRC-16/XMODEM, as nkeys have it at their end.
-fn crc16(bytes: &[u8]) -> u16 {
-    bytes.iter().fold(0, |crc: u16, byte| {
-        (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| match crc & 0x8000 {
-            0 => crc << 1,
-            _ => (crc << 1) ^ 0x1021,
-        })
-    })
-}
-
-const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-/// The first byte of a user's keys.
-const USER_PREFIX: u8 = 20 << 3;
-/// Kind, key, checksum.
-const PUBLIC_BYTES: usize = 35;
 /// Of Ed25519.
 const SIGNATURE_BYTES: usize = 64;
 /// Longest nonce that is signed; those of nats-server have 15.

@@ -1,20 +1,16 @@
-//! nkeys of users (`U...`, `SU...`): who signs statements without an SVID. Ed25519, by `ring`.
+//! nkeys of users (`U...`, `SU...`): who signs statements without an SVID.
 
 use std::fmt;
 use std::str::FromStr;
 
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
-use zeroize::Zeroizing;
+use portcullis_nkey::{KeyPair, Kind, PublicKey};
 
 /// A public user key.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UserKey([u8; 32]);
+pub struct UserKey(PublicKey);
 
 /// A seed, that is: the private key. It has no text and no copy, and is wiped.
-pub struct UserSeed {
-    pair: Ed25519KeyPair,
-    public: UserKey,
-}
+pub struct UserSeed(KeyPair);
 
 /// The text is no nkey of a user. Whoever wrote it erred.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -31,8 +27,8 @@ impl UserKeyError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Public => "`nsc list keys` or `nk -inkey FILE -pubout` prints the public key; it begins with U",
-            Self::Seed => "the file holds the seed and nothing else; `nk -gen user` makes one",
+            Self::Public => "`portcullis keys show FILE` prints the public key; it begins with U",
+            Self::Seed => "the file holds the seed and nothing else; `portcullis keys generate --kind user` makes one",
         }
     }
 }
@@ -40,31 +36,27 @@ impl UserKeyError {
 impl UserKey {
     /// Whether the signature of the message is by this key.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()
+        self.0.verifies(message, signature)
     }
 }
 
 impl UserSeed {
     /// The seed in this text, without a line's end.
     pub fn parse(text: &str) -> Result<Self, UserKeyError> {
-        let (kind, seed) = nkeys::decode_seed(text).map_err(|_| UserKeyError::Seed)?;
-        let seed = Zeroizing::new(seed);
-        if kind != USER {
+        if text.trim_ascii() != text {
             return Err(UserKeyError::Seed);
         }
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).map_err(|_| UserKeyError::Seed)?;
-        let public = pair.public_key().as_ref().try_into().map(UserKey).map_err(|_| UserKeyError::Seed)?;
-        Ok(Self { pair, public })
+        KeyPair::from_seed_of(text, Kind::User).map(Self).map_err(|_| UserKeyError::Seed)
     }
 
     /// Its public half.
     pub fn public(&self) -> UserKey {
-        self.public
+        UserKey(self.0.public())
     }
 
-    /// Signs the input of a statement.
+    /// Signs the input of a statement. A seed that was read signs; were it not so, an empty signature is nobody's.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.pair.sign(message).as_ref().to_vec()
+        self.0.sign(message).map(|signature| signature.to_vec()).unwrap_or_default()
     }
 }
 
@@ -72,26 +64,13 @@ impl FromStr for UserKey {
     type Err = UserKeyError;
 
     fn from_str(text: &str) -> Result<Self, UserKeyError> {
-        match nkeys::from_public_key(text) {
-            // One key, one text.
-            Ok((USER, key)) if Self(key).to_string() == text => Ok(Self(key)),
-            _ => Err(UserKeyError::Public),
-        }
+        PublicKey::parse(text, Kind::User).map(Self).map_err(|_| UserKeyError::Public)
     }
 }
 
 impl fmt::Display for UserKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut raw = Vec::with_capacity(35);
-        raw.push(USER);
-        raw.extend_from_slice(&self.0);
-        raw.extend_from_slice(&crc16(&raw).to_le_bytes());
-        let bits = raw.iter().flat_map(|byte| (0..8).rev().map(move |bit| byte >> bit & 1)).collect::<Vec<_>>();
-        bits.chunks(5).try_for_each(|five| {
-            let value =
-                five.iter().chain(std::iter::repeat(&0)).take(5).fold(0_usize, |v, bit| v << 1 | usize::from(*bit));
-            fmt::Write::write_char(f, ALPHABET.get(value).copied().map_or('A', char::from))
-        })
+        fmt::Display::fmt(&self.0, f)
     }
 }
 
@@ -106,17 +85,6 @@ impl fmt::Debug for UserSeed {
         f.write_str("UserSeed(..)")
     }
 }
-
-/// CRC-16/XMODEM.
-fn crc16(data: &[u8]) -> u16 {
-    data.iter().fold(0, |crc, byte| {
-        (0..8).fold(crc ^ u16::from(*byte) << 8, |crc, _| if crc & 0x8000 == 0 { crc << 1 } else { crc << 1 ^ 0x1021 })
-    })
-}
-
-const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
-/// The prefix of user keys.
-const USER: u8 = 20 << 3;
 
 #[cfg(test)]
 mod tests {
@@ -154,5 +122,16 @@ mod tests {
             assert!(UserSeed::parse(&text).is_err());
         }
         assert_eq!(format!("{:?}", UserSeed::parse(&user.seed().unwrap()).unwrap()), "UserSeed(..)");
+    }
+
+    #[test]
+    fn a_key_of_small_order_verifies_nothing() {
+        // The neutral point: with it, R = B and S = 1 would be a signature of every message.
+        let mut point = [0; 32];
+        point[0] = 1;
+        let weak: UserKey = portcullis_nkey::encode_public(Kind::User, &point).parse().unwrap();
+        let base = [0x58].into_iter().chain([0x66; 31]);
+        let forged: Vec<u8> = base.chain([1]).chain([0; 31]).collect();
+        assert!(!weak.verifies(b"anything", &forged));
     }
 }
