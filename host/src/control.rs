@@ -5,6 +5,7 @@
 //! `control/METHOD/reply` as its place, and the request that it answers. Subjects, URLs and connections prove nothing.
 
 pub mod client;
+pub mod key;
 
 use portcullis_policies::ControlAction;
 
