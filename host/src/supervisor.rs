@@ -52,7 +52,7 @@ use self::identity::Identity;
 use self::policy::Policy;
 use self::refused::Refused;
 use self::revocations::Revocations;
-pub use self::starting::{Expect, StartSpec};
+pub use self::starting::{Again, Expect, StartSpec};
 use self::trust::Trust;
 use crate::audit::{AuditLog, Durability, Record};
 use crate::clock;
@@ -97,6 +97,8 @@ pub struct Host {
     notices: Arc<control::notices::Notices>,
     starting: tokio::sync::Mutex<()>,
     settled: AtomicBool,
+    /// Whether the server of NATS has decided on the subscription for commands.
+    commands_decided: AtomicBool,
     stopping: AtomicBool,
     metrics_address: OnceLock<SocketAddr>,
     control_address: Option<SocketAddr>,
@@ -221,6 +223,7 @@ impl Host {
             notices: Arc::default(),
             starting: tokio::sync::Mutex::new(()),
             settled: AtomicBool::new(false),
+            commands_decided: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
             metrics_address: OnceLock::new(),
             control_address,

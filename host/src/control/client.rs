@@ -132,6 +132,14 @@ impl Client {
         match &self.nats {
             Some(nats) => {
                 let cluster = self.config.cluster.as_deref().unwrap_or_default();
+                let room = super::room(nats);
+                if payload.len() > room {
+                    let message =
+                        format!("the request has {} bytes, and the server of NATS takes {room}", payload.len());
+                    return Err(CliError::usage(message).with_hint(
+                        "push component and evidence to a registry, ask over HTTPS, or raise max_payload at the server",
+                    ));
+                }
                 let mut headers = async_nats::HeaderMap::new();
                 headers.insert(HEADER, statement);
                 let subject = subject(cluster, &self.host, method.name());

@@ -34,7 +34,12 @@ impl Host {
         if self.config.control.https.is_some() && !self.own().is_shown(clock::now()) {
             problems.push("control.https: the host has no X.509-SVID of its own to show yet".to_owned());
         }
-        problems.extend(self.nats_problems());
+        let nats = self.nats_problems();
+        let commanded = self.config.nats.is_some() && self.config.membership.is_some();
+        if commanded && nats.is_empty() && !self.commands_decided.load(Ordering::Acquire) {
+            problems.push("nats: commands are not heard yet".to_owned());
+        }
+        problems.extend(nats);
         problems.extend(self.cluster.iter().flat_map(|cluster| cluster.problems()));
         problems.extend(self.trust_problem());
         problems.extend(self.policy().problems().iter().cloned());

@@ -29,6 +29,32 @@ pub struct StartSpec {
     pub expect: Option<Expect>,
     /// Who asked for it, where that was an operator.
     pub by: Option<Operator>,
+    /// Whether whoever asked is still believed: bytes take their time to come, and it may have changed meanwhile.
+    pub again: Option<Again>,
+}
+
+/// A question that was answered before, asked again directly before a component is admitted.
+#[derive(Clone)]
+pub struct Again(Arc<Question>);
+
+type Question = dyn Fn() -> Result<(), Refused> + Send + Sync;
+
+impl Again {
+    /// Asked as often as it takes; it must say what is so now.
+    pub fn new(question: impl Fn() -> Result<(), Refused> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(question))
+    }
+
+    /// The answer of now.
+    pub fn ask(&self) -> Result<(), Refused> {
+        (self.0)()
+    }
+}
+
+impl std::fmt::Debug for Again {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Again")
+    }
 }
 
 /// What a component must turn out to be: whoever asks for it names these, and where its bytes lie proves neither.
@@ -56,6 +82,9 @@ impl Host {
         // Its name is known only now: an operator may start components by name.
         if let Some(who) = &spec.by {
             self.allow(who, ControlAction::Start, Some(&admitted.facts().name))?;
+        }
+        if let Some(again) = &spec.again {
+            again.ask().map_err(|refused| self.refuse(&spec, refused))?;
         }
         self.mark_revision(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
         // At the start of the host, and while it is started again, the identity process is not up for a moment.
