@@ -32,6 +32,8 @@ pub mod located;
 pub mod moment;
 pub mod output;
 #[cfg(feature = "host")]
+pub mod pem;
+#[cfg(feature = "host")]
 pub mod policy;
 pub mod presented;
 pub mod provenance;

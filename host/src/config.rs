@@ -362,12 +362,25 @@ impl Reader<'_> {
                 ("federation.https_web", federation.https_web.is_some()),
                 ("federation.peer", !federation.peer.is_empty()),
                 ("oidc", oidc.is_some()),
-                ("control.https", control.https.is_some()),
-                ("nats.auth", nats.iter().flat_map(Nats::links).any(|link| link.auth.is_svid())),
             ];
             for (key, _) in served.into_iter().filter(|(_, on)| *on) {
                 let hint = "the site's SPIRE serves this; leave it out, or set identity.source = \"builtin\"";
                 self.problems.add(key, "needs the built-in issuer", Some(hint));
+            }
+            let of_host = [
+                ("control.https", control.https.is_some()),
+                ("cluster.host", membership.is_some()),
+                ("nats.auth", nats.iter().flat_map(Nats::links).any(|link| link.auth.is_svid())),
+            ];
+            let none = identity.spire.workload_socket.is_none();
+            for (key, _) in of_host.into_iter().filter(|(_, on)| none && *on) {
+                let hint =
+                    "name the agent's Workload API in identity.spire.workload_socket, and register the host there";
+                self.problems.add(
+                    key,
+                    "needs an identity of the host itself, which this source does not give",
+                    Some(hint),
+                );
             }
         }
         let inspectable_runtime = self.optional("danger_inspectable_runtime").unwrap_or(false);

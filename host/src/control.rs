@@ -5,8 +5,12 @@
 //! `control/METHOD/reply` as its place, and the request that it answers. Subjects, URLs and connections prove nothing.
 
 pub mod client;
+pub mod key;
 
+use portcullis_identity::limits::MAX_STATEMENT_BYTES;
 use portcullis_policies::ControlAction;
+
+use crate::nats::Nats;
 
 /// A method that is served over NATS and HTTPS, besides the local socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +66,11 @@ impl Method {
 /// The subject of a method of a host.
 pub fn subject(cluster: &str, host: &str, method: &str) -> String {
     format!("portcullis.{cluster}.ctl.{host}.{method}")
+}
+
+/// Largest payload of a request or an answer that the server of NATS takes now, beside a statement.
+pub fn room(nats: &Nats) -> usize {
+    nats.client().server_info().max_payload.saturating_sub(MAX_STATEMENT_BYTES)
 }
 
 /// The SPIFFE ID of a host in a trust domain; a host of no cluster is [`LOCAL`].

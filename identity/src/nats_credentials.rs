@@ -40,7 +40,9 @@ impl NatsCredentialError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Seed => "the file must hold one line that begins with SU and has 58 characters",
+            Self::Seed => {
+                "the file must hold one line that begins with SU and has 58 characters; `portcullis keys generate --kind user` makes one"
+            }
             Self::Form | Self::Token => "have it made anew, by `nsc generate creds` for example",
             Self::Mismatch => "the file was put together from two: have it made anew",
             Self::Expired(_) => "have it made anew; it is read again as soon as it is replaced",
@@ -78,7 +80,7 @@ impl NatsSeed {
         if nonce.is_empty() || nonce.len() > MAX_NONCE_BYTES || !nonce.iter().all(plain) {
             return Err(NatsCredentialError::NoNonce);
         }
-        self.pair.sign(nonce).map(Vec::from).map_err(|_| NatsCredentialError::Seed)
+        self.pair.sign(nonce).map(|signature| signature.to_vec()).map_err(|_| NatsCredentialError::Seed)
     }
 }
 

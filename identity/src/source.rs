@@ -24,6 +24,7 @@ use crate::audience::Audience;
 use crate::issuer::{Minted, SignError, X509Svid};
 use crate::jwt_svid::JwtSvid;
 use crate::key_scan::KeyScan;
+use crate::statement::Draft;
 use crate::trust_domain::TrustDomain;
 use crate::workload::{InstanceId, Workload};
 
@@ -107,6 +108,10 @@ pub trait IdentitySource: Send + Sync + fmt::Debug {
 
     /// Signs data for a purpose: what a verifier checks is [`signed_message`](crate::signed_message).
     fn sign(&self, instance: &InstanceId, key_id: &str, purpose: &str, data: &[u8]) -> Result<Vec<u8>, SignError>;
+
+    /// Signs a statement (ES256) with a key of the instance that the statement says it is by: its token. For the host's own
+    /// identity; nobody who was admitted can ask for it.
+    fn sign_statement(&self, instance: &InstanceId, key_id: &str, draft: &Draft) -> Result<String, SignError>;
 
     /// The bundles as they are now and after each change.
     fn published(&self) -> watch::Receiver<SourcePublished>;

@@ -28,7 +28,7 @@ pub(crate) use bundles::split;
 pub(crate) use wire::{ByDomain, HandedJwt, HandedX509, Messages, Wire};
 
 use self::checking::Unfit;
-use self::entry::{Entry, State};
+use self::entry::{Entry, Held, State};
 use crate::audience::Audience;
 use crate::bundle_set::BundleSet;
 use crate::excerpt::Excerpt;
@@ -41,6 +41,7 @@ use crate::limits::{
 };
 use crate::source::{IdentitySource, SourceError, SourceKind, SourcePublished, SourceStatus, Vouched};
 use crate::spiffe_id::SpiffeId;
+use crate::statement::{Draft, Signer};
 use crate::trust_domain::TrustDomain;
 use crate::workload::InstanceId;
 
@@ -245,6 +246,16 @@ impl IdentitySource for Upstream {
         self.shared.sign(instance, key_id, &crate::signed_message(purpose, data)?)
     }
 
+    fn sign_statement(&self, instance: &InstanceId, key_id: &str, draft: &Draft) -> Result<String, SignError> {
+        let held = self.shared.key(instance, key_id)?;
+        let key = held.key(key_id).ok_or(SignError::UnknownKey)?;
+        if draft.signer() != &Signer::Svid(key.svid.spiffe_id.clone()) {
+            return Err(SignError::UnknownKey);
+        }
+        let signature = key.key.sign_fixed(draft.signing_input().as_bytes()).map_err(|_| SignError::Signing)?;
+        Ok(draft.token(&signature))
+    }
+
     fn published(&self) -> watch::Receiver<SourcePublished> {
         self.shared.published.subscribe()
     }
@@ -354,14 +365,20 @@ impl Shared {
 
     /// What is signed was checked: a handshake, or data under the heading of its purpose.
     fn sign(&self, instance: &InstanceId, key_id: &str, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        let held = self.key(instance, key_id)?;
+        held.key(key_id).ok_or(SignError::UnknownKey)?.key.sign(message).map_err(|_| SignError::Signing)
+    }
+
+    /// What an instance holds, if this key is among it and its SVID has not ended.
+    fn key(&self, instance: &InstanceId, key_id: &str) -> Result<Arc<Held>, SignError> {
         let held = {
             let entries = self.entries();
             let entry = entries.get(instance).ok_or_else(|| SignError::UnknownInstance(instance.clone()))?;
             entry.held().ok_or(SignError::UnknownKey)?
         };
         let now = (self.clock)();
-        let key = held.key(key_id).filter(|held| held.svid.not_after > now).ok_or(SignError::UnknownKey)?;
-        key.key.sign(message).map_err(|_| SignError::Signing)
+        let valid = held.key(key_id).is_some_and(|held| held.svid.not_after > now);
+        if valid { Ok(held) } else { Err(SignError::UnknownKey) }
     }
 
     fn watched(&self, instance: &InstanceId) -> Result<(SpiffeId, watch::Receiver<State>), SourceError> {

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+use portcullis_tests::document::{Block, blocks};
 use portcullis_tests::registry::{Kind, Registry};
 use portcullis_tests::site::{Ended, ended};
 use portcullis_tests::{guests, root, skip};
@@ -53,25 +54,6 @@ fn a_block_that_is_lost_would_be_found() {
     assert_eq!(found.iter().map(|block| block.language.as_str()).collect::<Vec<_>>(), ["sh", "yaml"]);
     assert_eq!(github_runs(&found[1].text), ["one\ntwo\n", "three"]);
     assert_eq!(gitlab_script("a:\n  script:\n    - one\n    - two\n  other:\n    - x\n"), ["one", "two"]);
-}
-
-struct Block {
-    language: String,
-    text: String,
-}
-
-fn blocks(text: &str) -> Vec<Block> {
-    let (mut found, mut open): (Vec<Block>, Option<Block>) = (Vec::new(), None);
-    for line in text.lines() {
-        match (&mut open, line.strip_prefix("```")) {
-            (None, Some(language)) => open = Some(Block { language: language.to_owned(), text: String::new() }),
-            (Some(_), Some(_)) => found.extend(open.take()),
-            (Some(block), None) => block.text.push_str(&format!("{line}\n")),
-            (None, None) => {}
-        }
-    }
-    assert!(open.is_none(), "a block is not closed");
-    found
 }
 
 /// What stands behind each `run:`.

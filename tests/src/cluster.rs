@@ -37,6 +37,8 @@ pub struct Plan {
     pub hosts: Vec<String>,
     /// More lines for `[cluster]` of each host.
     pub section: String,
+    /// More entries of each host's grants file; `OPERATOR` in it becomes the operator's key.
+    pub grants: String,
     /// Users of the server besides, as its configuration has them.
     pub users: String,
     /// Lets the first host make consumers: what `cluster init` never prints.
@@ -49,6 +51,7 @@ impl Plan {
         Self {
             hosts: (1..=hosts).map(|n| format!("h{n}")).collect(),
             section: "heartbeat_ms = 300\nread_ms = 1000\n".to_owned(),
+            grants: String::new(),
             users: String::new(),
             danger_consumers: false,
         }
@@ -201,6 +204,7 @@ impl Lattice {
              [[operator]]\nid = \"ann\"\nreason = \"a test\"\nowner = \"tests\"\nwho = \"{}\"\nhosts = [\"*\"]\ncomponents = [\"*\"]\nactions = [\"deploy\", \"revoke\"]\n",
             self.operator.public_key()
         ));
+        site.grants(&format!("\n{}", plan.grants.replace("OPERATOR", &self.operator.public_key())));
         site
     }
 
@@ -208,7 +212,7 @@ impl Lattice {
         let ca = self.ca.display();
         let text = format!(
             "version = 1\ntrust_domain = \"{TRUST_DOMAIN}\"\nbundle = \"hosts.json\"\ncluster = \"{CLUSTER}\"\n[key]\nnkey = \"operator.nk\"\n\n\
-             [nats]\nservers = [\"{}\"]\naccount = \"{ACCOUNT}\"\ninbox_prefix = \"_INBOX_operator\"\n[nats.tls]\nca = \"{ca}\"\n[nats.auth]\nuser = \"operator\"\npassword = \"operator.pw\"\n",
+             [nats]\nservers = [\"{}\"]\naccount = \"{ACCOUNT}\"\n[nats.tls]\nca = \"{ca}\"\n[nats.auth]\nuser = \"operator\"\npassword = \"operator.pw\"\n",
             self.server.tls_url()
         );
         std::fs::write(self.folder.file("operator.toml"), text).expect("a file can be written");

@@ -10,6 +10,7 @@
 )]
 
 pub mod cluster;
+pub mod document;
 pub mod forge;
 pub mod guests;
 pub mod host;

@@ -124,7 +124,8 @@ async fn bring_up(host: Arc<Host>, out: &mut Output) -> Arc<Host> {
 async fn serve(host: &Arc<Host>, out: &mut Output) -> Result<(), CliError> {
     let (http, mtls) = host.addresses();
     let shown = |address: Option<SocketAddr>| address.map(|address| address.to_string()).unwrap_or_default();
-    let mut rows = vec![vec!["http".to_owned(), shown(http)], vec!["mtls".to_owned(), shown(mtls)]];
+    let or_off = |address: Option<SocketAddr>| address.map_or_else(|| "off".to_owned(), |address| address.to_string());
+    let mut rows = vec![vec!["http".to_owned(), or_off(http)], vec!["mtls".to_owned(), or_off(mtls)]];
     rows.extend(host.running().iter().map(|component| {
         let facts = component.admitted.facts();
         vec![facts.name.clone(), facts.spiffe_id.clone()]

@@ -1,12 +1,16 @@
 //! `portcullis identity ...`: what a running host says of its identities, and what an operator has it do. It holds no decisions.
 
+mod fetch;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::block_on;
 use super::error::{CliError, exit};
 use super::output::{Output, table};
 use super::remote::{TargetArgs, connect, failed};
+use super::{block_on, pem};
 use crate::identity_report::{PeerReport, Revoked, Rotated, Shown};
 use crate::rpc::control::{
     BundleRequest, IdentityReply, IdentityRevokeRequest, IdentityRotateRequest, IdentityShowRequest,
@@ -26,6 +30,8 @@ pub enum IdentityCommand {
     Revoke(RevokeArgs),
     /// The trust bundle as the host publishes it (SPIFFE bundle document).
     Bundle(BundleArgs),
+    /// Write the X.509-SVID that a Workload API gives this user and program to files: for an operator's file, or curl.
+    Fetch(fetch::FetchArgs),
 }
 
 /// Arguments of `identity rotate`.
@@ -72,8 +78,11 @@ pub struct RevokeArgs {
 #[derive(Debug, clap::Args)]
 pub struct BundleArgs {
     /// The bundles of all trust domains that the host knows, as a SPIFFE bundle map.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "pem")]
     federated: bool,
+    /// The X.509 authorities of the host's own trust domain alone, in PEM: for `ca_file` of a nats-server, or curl --cacert.
+    #[arg(long)]
+    pem: bool,
     #[command(flatten)]
     target: TargetArgs,
 }
@@ -86,6 +95,7 @@ pub fn run(command: IdentityCommand, out: &mut Output) -> Result<(), CliError> {
         IdentityCommand::Taint(args) => taint(args, out),
         IdentityCommand::Revoke(args) => revoke(args, out),
         IdentityCommand::Bundle(args) => bundle(&args, out),
+        IdentityCommand::Fetch(args) => fetch::run(&args, out),
     }
 }
 
@@ -148,7 +158,33 @@ fn bundle(args: &BundleArgs, out: &mut Output) -> Result<(), CliError> {
         let reply = connect(&socket).await?.bundle(BundleRequest { federated: args.federated }).await;
         Ok(reply.map_err(|error| failed(&error))?.into_inner().json)
     })?;
-    out.raw(format!("{json}\n").as_bytes())
+    if !args.pem {
+        return out.raw(format!("{json}\n").as_bytes());
+    }
+    let certificates = authorities(&json)?;
+    for certificate in &certificates {
+        out.line(certificate.trim_end())?;
+    }
+    out.value(&serde_json::json!({ "pem": certificates.concat() }))
+}
+
+/// The certificates of a bundle document's X.509 authorities, in PEM.
+fn authorities(json: &str) -> Result<Vec<String>, CliError> {
+    let unusable = |why: &str| {
+        CliError::new(exit::TRANSPORT, "host.answer", format!("the bundle of the host {why}"))
+            .with_hint("look at `portcullis identity show`, and at the log of the host")
+    };
+    let document: serde_json::Value = serde_json::from_str(json).map_err(|_| unusable("cannot be read"))?;
+    let keys = document.get("keys").and_then(serde_json::Value::as_array).into_iter().flatten();
+    let x509 = keys.filter(|key| key.get("use").and_then(serde_json::Value::as_str) == Some("x509-svid"));
+    let mut all = Vec::new();
+    for key in x509 {
+        let certificate = key.pointer("/x5c/0").and_then(serde_json::Value::as_str);
+        let der = certificate.and_then(|text| STANDARD.decode(text).ok());
+        let der = der.ok_or_else(|| unusable("has an authority without a certificate"))?;
+        all.push(pem::block("CERTIFICATE", &der).to_string());
+    }
+    if all.is_empty() { Err(unusable("names no X.509 authority")) } else { Ok(all) }
 }
 
 /// The report in a reply, or the host's refusal as an error of the command.
@@ -257,6 +293,21 @@ fn when(at: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pem_of_a_bundle_is_its_x509_authorities_and_nothing_else() {
+        let der = vec![7_u8; 100];
+        let bundle = |keys: serde_json::Value| serde_json::json!({ "keys": keys }).to_string();
+        let authority = serde_json::json!({ "use": "x509-svid", "x5c": [STANDARD.encode(&der)] });
+        let jwt = serde_json::json!({ "use": "jwt-svid", "kid": "k" });
+        let text = authorities(&bundle(serde_json::json!([authority, jwt, authority]))).unwrap().concat();
+        let read: Vec<_> = x509_parser::pem::Pem::iter_from_buffer(text.as_bytes()).map(Result::unwrap).collect();
+        assert_eq!(read.iter().map(|pem| &pem.contents).collect::<Vec<_>>(), [&der, &der]);
+        let bare = serde_json::json!({ "use": "x509-svid" });
+        for none in ["", "x", "{}", &bundle(serde_json::json!([jwt])), &bundle(serde_json::json!([authority, bare]))] {
+            assert_eq!(authorities(none).unwrap_err().code(), "host.answer", "{none}");
+        }
+    }
 
     fn shown() -> Shown {
         serde_json::from_str(include_str!("identity/shown.json")).unwrap()

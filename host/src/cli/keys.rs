@@ -1,25 +1,18 @@
-//! `portcullis keys generate|show`, and where every command that signs takes its key from.
-//!
-//! A key file that others can read is refused rather than repaired: it may have been read already.
+//! `portcullis keys generate|show`. Where commands take a key from is decided in [`source`].
 
-use std::convert::Infallible;
-use std::fmt;
-#[cfg(unix)]
-use std::os::unix::fs::PermissionsExt;
+mod source;
+
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use portcullis_signing::{KeyError, KeyKind, PublicKey, SecretKey, SignerKey};
+use portcullis_nkey::KeyPair;
+use portcullis_signing::{KeyKind, SecretKey};
 use zeroize::Zeroizing;
 
+use self::source::KEY_FILE_BYTES;
+pub use self::source::{KeySource, PublicKeyArg, SignerKeyArg};
 use super::error::CliError;
 use super::files;
 use super::output::Output;
-use crate::config::environment;
-use crate::signer::{Command, Signer, SignerError, Uri};
-
-/// Largest key file: a seed has 58 characters.
-const KEY_FILE_BYTES: u64 = 4096;
 
 /// How a public key in PEM begins.
 const PEM: &[u8] = b"-----BEGIN PUBLIC KEY-----";
@@ -36,7 +29,8 @@ pub enum KeysCommand {
 /// `portcullis keys generate`.
 #[derive(Debug, clap::Args)]
 pub struct GenerateArgs {
-    /// What the key is for: signer (signs claims, A...) or root (signs trust policies, O...).
+    /// What the key is for: signer (signs claims, A...), root (signs trust policies, O...) or user (an operator's commands, or a
+    /// login at NATS, U...).
     #[arg(long, value_enum, default_value_t = Kind::Signer)]
     kind: Kind,
     /// The file to write the seed to, with mode 0600.
@@ -64,30 +58,9 @@ enum Kind {
     Signer,
     /// Signs trust policies.
     Root,
+    /// Signs an operator's commands, or logs in at NATS.
+    User,
 }
-
-/// Where a key is: `FILE`, `env://NAME`, `exec:COMMAND` or `pkcs11:URI`.
-#[derive(Clone, PartialEq, Eq)]
-pub enum KeySource {
-    /// A file with a seed, mode 0600 or narrower.
-    File(PathBuf),
-    /// An environment variable with a seed: what CI systems hand secrets over with.
-    Environment(String),
-    /// A command that signs. Split into words when it is used.
-    Command(String),
-    /// A key in a token. Parsed when it is used, so that a PIN in it is not repeated.
-    Token(String),
-    /// The secret itself, on the command line: refused, and not kept, so that no message can repeat it.
-    Seed,
-}
-
-/// A signer's public key on the command line: its text, or a file with its PEM or text.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SignerKeyArg(String);
-
-/// A public key on the command line. Parsed after the arguments, so that a seed given by mistake is not repeated.
-#[derive(Clone, PartialEq, Eq)]
-pub struct PublicKeyArg(String);
 
 /// Runs the command.
 pub fn run(command: KeysCommand, out: &mut Output) -> Result<(), CliError> {
@@ -98,17 +71,21 @@ pub fn run(command: KeysCommand, out: &mut Output) -> Result<(), CliError> {
 }
 
 fn generate(args: &GenerateArgs, out: &mut Output) -> Result<(), CliError> {
-    let kind = match args.kind {
-        Kind::Signer => KeyKind::Signer,
-        Kind::Root => KeyKind::Root,
+    let claims = |kind| SecretKey::generate(kind).map_err(CliError::internal);
+    let parts = |key: SecretKey| (key.seed(), key.public().to_string(), key.kind().name());
+    let (seed, public, kind) = match args.kind {
+        Kind::Signer => parts(claims(KeyKind::Signer)?),
+        Kind::Root => parts(claims(KeyKind::Root)?),
+        Kind::User => {
+            let key = KeyPair::generate(portcullis_nkey::Kind::User).map_err(CliError::internal)?;
+            (key.seed(), key.public().to_string(), key.kind().name())
+        }
     };
-    let key = SecretKey::generate(kind).map_err(CliError::internal)?;
-    let seed = key.seed();
     let mut line = Zeroizing::new(Vec::with_capacity(seed.len() + 1));
     line.extend_from_slice(seed.as_bytes());
     line.push(b'\n');
     files::write(&args.out, &line, 0o600, args.force)?;
-    show(&key, Some(&args.out), out)?;
+    show(&public, kind, Some(&args.out), out)?;
     out.note(format!("the seed is in {}; keep it secret, it cannot be made again", args.out.display()));
     Ok(())
 }
@@ -116,209 +93,34 @@ fn generate(args: &GenerateArgs, out: &mut Output) -> Result<(), CliError> {
 /// Keys that this process holds show their kind; others are signers.
 fn show_any(args: &ShowArgs, out: &mut Output) -> Result<(), CliError> {
     let public = match &args.key {
-        KeySource::File(path) if is_pem(path) => SignerKeyArg(path.display().to_string()).read()?,
-        KeySource::File(_) | KeySource::Environment(_) | KeySource::Seed => return show(&args.key.read()?, None, out),
+        KeySource::File(path) if is_pem(path) => SignerKeyArg::file(path).read()?,
+        KeySource::File(_) | KeySource::Environment(_) | KeySource::Seed => {
+            return match args.key.user()? {
+                Some(key) => show(&key.public().to_string(), key.kind().name(), None, out),
+                None => {
+                    let key = args.key.read()?;
+                    show(&key.public().to_string(), key.kind().name(), None, out)
+                }
+            };
+        }
         KeySource::Command(_) | KeySource::Token(_) => args.key.signer(args.public_key.as_ref())?.public()?,
     };
-    let json = serde_json::json!({ "publicKey": public, "kind": KeyKind::Signer.name(), "file": null });
-    out.result(format!("{public}  {}", KeyKind::Signer), &json)
+    show(&public.to_string(), KeyKind::Signer.name(), None, out)
 }
 
 fn is_pem(path: &Path) -> bool {
     files::read_bytes(path, KEY_FILE_BYTES, "key file").is_ok_and(|bytes| bytes.trim_ascii_start().starts_with(PEM))
 }
 
-fn show(key: &SecretKey, file: Option<&Path>, out: &mut Output) -> Result<(), CliError> {
-    let json = serde_json::json!({ "publicKey": key.public(), "kind": key.kind().name(), "file": file });
-    out.result(format!("{}  {}", key.public(), key.kind()), &json)
-}
-
-impl KeySource {
-    /// What signs with the key. `public` says which it is, where the key does not; where both say, they must agree.
-    pub fn signer(&self, public: Option<&SignerKeyArg>) -> Result<Signer, CliError> {
-        let public = public.map(SignerKeyArg::read).transpose()?;
-        let signer = match self {
-            KeySource::Command(text) => {
-                let Some(public) = public else {
-                    return Err(CliError::usage("exec: needs to know which key signs")
-                        .with_hint("name the public key: --public-key A..., p256:... or a PEM file"));
-                };
-                Signer::Command(Command::parse(text).map_err(SignerError::from)?, public)
-            }
-            KeySource::Token(text) => token(text, public)?,
-            KeySource::File(_) | KeySource::Environment(_) | KeySource::Seed => Signer::Local(self.read()?),
-        };
-        match (signer.public()?, public) {
-            (own, Some(given)) if own != given => {
-                Err(CliError::usage(format!("the key is {own}, --public-key says {given}"))
-                    .with_hint("leave --public-key away, or name the other key"))
-            }
-            _ => Ok(signer),
-        }
-    }
-
-    /// Reads a key that this process is to hold.
-    pub fn read(&self) -> Result<SecretKey, CliError> {
-        match self {
-            KeySource::File(path) => {
-                check_mode(path)?;
-                let bytes = Zeroizing::new(files::read_bytes(path, KEY_FILE_BYTES, "key file")?);
-                parse(&bytes, &format!("key file {}", path.display()))
-            }
-            KeySource::Environment(name) => match environment::read(name) {
-                Some(value) => parse(Zeroizing::new(value).as_bytes(), &format!("environment variable {name}")),
-                None => Err(CliError::usage(format!("the environment variable {name} is not set, or empty"))
-                    .with_hint("set it to the seed that `portcullis keys generate` wrote")),
-            },
-            KeySource::Command(_) | KeySource::Token(_) => Err(CliError::usage("exec: and pkcs11: keys sign components only")
-                .with_hint("use a key file or env://NAME here")),
-            KeySource::Seed => Err(CliError::usage("a secret seed was given on the command line")
-                .with_hint("it is in the shell's history and in the list of processes now: make a new key, and name its file or env://NAME")),
-        }
-    }
-}
-
-impl PublicKeyArg {
-    /// Parses the key and refuses one of another kind.
-    pub fn read(&self, needed: KeyKind, option: &str) -> Result<PublicKey, CliError> {
-        let key = self.0.parse::<PublicKey>().and_then(|key| key.require(needed));
-        key.map_err(|error| CliError::usage(format!("{option}: {error}")).with_hint(error.hint()))
-    }
-}
-
-#[cfg(feature = "pkcs11")]
-fn token(text: &str, public: Option<SignerKey>) -> Result<Signer, CliError> {
-    let uri = uri(text)?;
-    let pin = uri.pin_file.as_deref().unwrap_or(Path::new(""));
-    check_mode(pin)?;
-    let pin = Zeroizing::new(files::read_text(pin, KEY_FILE_BYTES, "PIN file")?);
-    let pin = Zeroizing::new(pin.trim_end_matches(['\r', '\n']).to_owned());
-    let token = crate::signer::Token::open(&uri, &pin, public).map_err(SignerError::from)?;
-    Ok(Signer::Token(Box::new(token)))
-}
-
-#[cfg(not(feature = "pkcs11"))]
-fn token(text: &str, _public: Option<SignerKey>) -> Result<Signer, CliError> {
-    uri(text)?;
-    Err(CliError::usage("this build has no PKCS#11").with_hint("build it with `--features pkcs11`"))
-}
-
-fn uri(text: &str) -> Result<Uri, CliError> {
-    Uri::parse(text).map_err(|error| CliError::usage(error.to_string()).with_hint(error.hint()))
-}
-
-impl SignerKeyArg {
-    /// Parses the text, or reads the file.
-    pub fn read(&self) -> Result<SignerKey, CliError> {
-        let failed = |place: &str, error: portcullis_signing::SignerKeyError| {
-            CliError::usage(format!("{place}: {error}")).with_hint(error.hint())
-        };
-        if self.0.starts_with("p256:") || (self.0.len() == 56 && self.0.starts_with('A')) || looks_like_a_seed(&self.0)
-        {
-            return self.0.parse().map_err(|error| failed("--public-key", error));
-        }
-        let text = files::read_text(Path::new(&self.0), KEY_FILE_BYTES, "public key")?;
-        let parsed = if text.contains("-----BEGIN") { SignerKey::from_pem(&text) } else { text.trim().parse() };
-        parsed.map_err(|error| failed(&format!("public key {}", self.0), error))
-    }
-}
-
-impl FromStr for SignerKeyArg {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for KeySource {
-    /// Not the text of a URI or a command: a user may have put a secret into it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            KeySource::File(path) => write!(f, "File({})", path.display()),
-            KeySource::Environment(name) => write!(f, "Environment({name})"),
-            KeySource::Command(_) => f.write_str("Command"),
-            KeySource::Token(_) => f.write_str("Token"),
-            KeySource::Seed => f.write_str("Seed"),
-        }
-    }
-}
-
-impl fmt::Debug for PublicKeyArg {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PublicKeyArg")
-    }
-}
-
-impl FromStr for PublicKeyArg {
-    type Err = Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Infallible> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl FromStr for KeySource {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(command) = text.strip_prefix("exec:") {
-            return Ok(KeySource::Command(command.to_owned()));
-        }
-        if let Some(uri) = text.strip_prefix("pkcs11:") {
-            return Ok(KeySource::Token(uri.to_owned()));
-        }
-        if let Some(name) = text.strip_prefix("env://") {
-            let known = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-            return if known {
-                Ok(KeySource::Environment(name.to_owned()))
-            } else {
-                Err("env:// needs the name of a variable, such as env://PORTCULLIS_KEY".to_owned())
-            };
-        }
-        if looks_like_a_seed(text) {
-            return Ok(KeySource::Seed);
-        }
-        Ok(KeySource::File(PathBuf::from(text)))
-    }
-}
-
-/// Whether a text is a seed, or nearly one: what must not be repeated.
-fn looks_like_a_seed(text: &str) -> bool {
-    text.len() > 40 && text.starts_with('S') && text.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
-}
-
-/// Elsewhere than on Unix a file has no mode; who may read it is what its folder says.
-#[cfg(not(unix))]
-fn check_mode(_path: &Path) -> Result<(), CliError> {
-    Ok(())
-}
-
-/// Refuses a key file that anybody but its owner can read or write.
-#[cfg(unix)]
-fn check_mode(path: &Path) -> Result<(), CliError> {
-    // What cannot be looked at, or is no file, is explained by the reading that follows.
-    let Ok(meta) = std::fs::metadata(path) else { return Ok(()) };
-    let mode = meta.permissions().mode() & 0o7777;
-    if !meta.is_file() || mode & 0o177 == 0 {
-        return Ok(());
-    }
-    let message = format!("key file {} has mode {mode:04o}: others may read or change it", path.display());
-    Err(CliError::usage(message)
-        .with_hint(format!("run `chmod 600 {}`; if others could read it, make a new key", path.display())))
-}
-
-fn parse(bytes: &[u8], place: &str) -> Result<SecretKey, CliError> {
-    let text = std::str::from_utf8(bytes.trim_ascii()).map_err(|_| key_error(place, &KeyError::NotSeed))?;
-    SecretKey::from_seed(text).map_err(|error| key_error(place, &error))
-}
-
-fn key_error(place: &str, error: &KeyError) -> CliError {
-    CliError::usage(format!("{place}: {error}")).with_hint(error.hint())
+fn show(public: &str, kind: &str, file: Option<&Path>, out: &mut Output) -> Result<(), CliError> {
+    let json = serde_json::json!({ "publicKey": public, "kind": kind, "file": file });
+    out.result(format!("{public}  {kind}"), &json)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
     use crate::cli::error::exit;
 
@@ -374,6 +176,24 @@ mod tests {
         assert_eq!(key.kind(), KeyKind::Root);
         assert!(generate(&args(), &mut Output::new(true)).unwrap_err().message().contains("exists"));
         assert_eq!(KeySource::File(path.clone()).read().unwrap().public(), key.public());
+    }
+
+    #[test]
+    fn a_users_key_is_made_and_shown_and_signs_no_component() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("operator.nk");
+        let args = || GenerateArgs { kind: Kind::User, out: path.clone(), force: false };
+        generate(&args(), &mut Output::new(true)).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(generate(&args(), &mut Output::new(true)).unwrap_err().message().contains("exists"));
+        let key = KeySource::File(path.clone()).user().unwrap().unwrap();
+        assert!(key.public().to_string().starts_with('U'));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", *key.seed()));
+        for refused in [KeySource::File(path.clone()).read().err(), KeySource::File(path.clone()).signer(None).err()] {
+            assert!(refused.unwrap().message().contains("not the seed of a signer or root key"));
+        }
+        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap();
+        assert!(KeySource::File(path).user().unwrap_err().hint().unwrap().contains("chmod 600"));
     }
 
     #[test]

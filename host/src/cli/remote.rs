@@ -381,7 +381,7 @@ fn status_text(reply: &StatusReply) -> String {
     let mut rows = vec![
         vec!["ready".to_owned(), if reply.ready { "yes" } else { "no" }.to_owned()],
         vec!["http".to_owned(), reply.http_address.clone()],
-        vec!["mtls".to_owned(), reply.mtls_address.clone()],
+        vec!["mtls".to_owned(), or_off(&reply.mtls_address)],
         vec!["policy".to_owned(), format!("generation {}", reply.policy_generation)],
         vec!["trust".to_owned(), format!("version {}", reply.trust_version)],
         vec!["audit".to_owned(), reply.audit_path.clone()],
@@ -403,6 +403,11 @@ fn status_text(reply: &StatusReply) -> String {
     }));
     rows.extend(reply.dangers.iter().map(|danger| vec!["danger".to_owned(), danger.clone()]));
     format!("{}\n{}", table(&rows), components_text(&reply.components))
+}
+
+/// An address, or that there is none: `[listen] mtls` may be left out.
+fn or_off(address: &str) -> String {
+    if address.is_empty() { "off".to_owned() } else { address.to_owned() }
 }
 
 fn components_text(components: &[Component]) -> String {

@@ -28,7 +28,8 @@ pub enum Source {
 pub struct Spire {
     /// `spire-delegated`: the agent's admin socket.
     pub admin_socket: Option<PathBuf>,
-    /// `broker`: the agent's Workload API, where the host gets the identity that it shows to the broker endpoint.
+    /// The agent's Workload API, where the host gets its own identity: `broker` needs it for the broker endpoint, and both for
+    /// what the host itself shows and signs (NATS, clusters, control over HTTPS).
     pub workload_socket: Option<PathBuf>,
     /// `broker`: the broker endpoint.
     pub broker_socket: Option<PathBuf>,
@@ -45,6 +46,8 @@ pub enum Outside {
     SpireDelegated {
         /// The agent's admin socket.
         admin_socket: PathBuf,
+        /// The agent's Workload API, for the host itself.
+        workload_socket: Option<PathBuf>,
     },
     /// The Broker API.
     Broker {
@@ -79,6 +82,10 @@ impl Spire {
         ];
         let mut wrong: Vec<String> = Vec::new();
         for (key, there, of) in given {
+            // Optional beside `spire-delegated`: without it the host itself has no identity.
+            if key == "workload_socket" && source == Source::SpireDelegated {
+                continue;
+            }
             if there && of != source {
                 wrong.push(format!("{key} has no meaning with this source"));
             } else if !there && of == source && key != "host_id" {
@@ -98,7 +105,8 @@ impl Spire {
         Ok(match source {
             Source::Builtin => None,
             Source::SpireDelegated => {
-                self.admin_socket.clone().map(|admin_socket| Outside::SpireDelegated { admin_socket })
+                let workload_socket = self.workload_socket.clone();
+                self.admin_socket.clone().map(|admin_socket| Outside::SpireDelegated { admin_socket, workload_socket })
             }
             Source::Broker => {
                 let sockets = self.workload_socket.clone().zip(self.broker_socket.clone());
@@ -123,10 +131,21 @@ impl Spire {
 }
 
 impl Outside {
+    /// The Workload API that gives the host its own identity.
+    pub fn workload_socket(&self) -> Option<&Path> {
+        match self {
+            Self::SpireDelegated { workload_socket, .. } => workload_socket.as_deref(),
+            Self::Broker { workload_socket, .. } => Some(workload_socket),
+        }
+    }
+
     /// Sockets that the supervisor connects to, by the names that the identity process asks for.
     pub fn dial_targets(&self) -> Vec<(&'static str, PathBuf)> {
         match self {
-            Self::SpireDelegated { admin_socket } => vec![(ADMIN_SOCKET, admin_socket.clone())],
+            Self::SpireDelegated { admin_socket, workload_socket } => {
+                let admin = (ADMIN_SOCKET, admin_socket.clone());
+                std::iter::once(admin).chain(workload_socket.clone().map(|socket| (WORKLOAD_SOCKET, socket))).collect()
+            }
             Self::Broker { workload_socket, broker_socket, .. } => {
                 vec![(WORKLOAD_SOCKET, workload_socket.clone()), (BROKER_SOCKET, broker_socket.clone())]
             }
@@ -160,6 +179,12 @@ mod tests {
         assert_eq!(outside(Source::Builtin, ""), Ok(None));
         let delegated = outside(Source::SpireDelegated, "admin_socket = \"a.sock\"").unwrap().unwrap();
         assert_eq!(delegated.dial_targets(), [(ADMIN_SOCKET, PathBuf::from("/etc/portcullis/a.sock"))]);
+        assert_eq!(delegated.workload_socket(), None, "then the host itself has no identity");
+        let both = outside(Source::SpireDelegated, "admin_socket = \"a.sock\"\nworkload_socket = \"/run/w\"")
+            .unwrap()
+            .unwrap();
+        assert_eq!(both.dial_targets().len(), 2);
+        assert_eq!(both.workload_socket(), Some(Path::new("/run/w")));
         let id = "broker_id = \"spiffe://example.org/spire/agent/a\"";
         let broker = outside(Source::Broker, &format!("{BROKER}{id}")).unwrap().unwrap();
         assert_eq!(broker.dial_targets().len(), 2);
@@ -173,7 +198,8 @@ mod tests {
             (Source::SpireDelegated, String::new(), "admin_socket is missing"),
             (Source::Builtin, "admin_socket = \"a\"".to_owned(), "admin_socket has no meaning"),
             (Source::Broker, BROKER.to_owned(), "broker_id is missing"),
-            (Source::SpireDelegated, format!("admin_socket = \"a\"\n{BROKER}"), "workload_socket has no meaning"),
+            (Source::SpireDelegated, format!("admin_socket = \"a\"\n{BROKER}"), "broker_socket has no meaning"),
+            (Source::Builtin, "workload_socket = \"a\"".to_owned(), "workload_socket has no meaning"),
             (Source::Broker, format!("{BROKER}broker_id = \"spiffe://other.example/a\""), "must be a workload of"),
             (Source::Broker, format!("{BROKER}broker_id = \"spiffe://example.org\""), "must be a workload of"),
             (Source::Builtin, "token = \"a\"".to_owned(), "unknown field"),

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use portcullis_identity::mtls::connector;
-use portcullis_identity::statement::{Draft, Expected, HEADER, Jti, Signer, Signers, SvidKey, UserSeed, check};
+use portcullis_identity::statement::{Expected, HEADER, Jti, Signer, Signers, SvidKey, check};
 use portcullis_identity::{SpiffeId, TrustBundle};
 use prost::Message;
-use zeroize::Zeroizing;
 
+use super::key::{Key, ToSign};
 use super::{Method, host_id, subject};
 use crate::cli::error::{CliError, exit};
 use crate::cli::files;
@@ -32,13 +32,6 @@ pub struct Client {
     host: String,
     peer: SpiffeId,
     nats: Option<Nats>,
-}
-
-/// Who signs.
-#[derive(Debug)]
-enum Key {
-    Svid(Arc<SvidKey>),
-    Nkey(UserSeed),
 }
 
 /// What came back over the wire, not believed yet.
@@ -90,29 +83,15 @@ impl Client {
 
     async fn once(&self, method: Method, payload: &[u8]) -> Result<Result<Vec<u8>, Refused>, CliError> {
         let jti: Jti = ulid::Ulid::generate().to_string().parse().map_err(|()| CliError::internal("no ULID"))?;
-        let statement = self.signed(method, jti, payload)?;
+        let (audience, place) = (self.peer.to_string(), method.place());
+        let what = ToSign { audience: &audience, place: &place, life: CONTROL_REQUEST_LIFE, version: None };
+        let statement = self.key.sign(what, jti, payload)?;
         let wait = if method == Method::Start { CONTROL_WAIT.0 } else { CONTROL_WAIT.1 };
         let raw = match tokio::time::timeout(wait, self.send(method, &statement, payload, wait)).await {
             Ok(raw) => raw?,
             Err(_) => return Err(unreachable(format!("{} did not answer in time", self.host))),
         };
         self.believe(method, jti, &raw)
-    }
-
-    fn signed(&self, method: Method, jti: Jti, payload: &[u8]) -> Result<String, CliError> {
-        let (audience, place, life) = (self.peer.to_string(), method.place(), CONTROL_REQUEST_LIFE);
-        match &self.key {
-            Key::Svid(key) => {
-                let draft = Draft::by_svid(key.signer(), &audience, &place, jti, life, payload);
-                key.sign_statement(&draft.map_err(CliError::internal)?)
-                    .ok_or_else(|| CliError::internal("no signature"))
-            }
-            Key::Nkey(seed) => {
-                let draft = Draft::by_nkey(seed.public(), &audience, &place, jti, life, payload);
-                let draft = draft.map_err(CliError::internal)?;
-                Ok(draft.token(&seed.sign(draft.signing_input().as_bytes())))
-            }
-        }
     }
 
     /// The answer, if it is the host's and to this request.
@@ -131,10 +110,7 @@ impl Client {
             _ => None,
         };
         let Some(statement) = &raw.statement else { return Err(unproven("it is not signed".to_owned(), word)) };
-        let me = match &self.key {
-            Key::Svid(key) => key.svid().spiffe_id.to_string(),
-            Key::Nkey(seed) => seed.public().to_string(),
-        };
+        let me = self.key.issuer();
         let place = method.reply_place();
         let signers = Signers::new(Arc::clone(&self.trust), []);
         let statement = check(statement, &raw.payload, &Expected::message(&me, &place), &signers, clock::now());
@@ -156,6 +132,14 @@ impl Client {
         match &self.nats {
             Some(nats) => {
                 let cluster = self.config.cluster.as_deref().unwrap_or_default();
+                let room = super::room(nats);
+                if payload.len() > room {
+                    let message =
+                        format!("the request has {} bytes, and the server of NATS takes {room}", payload.len());
+                    return Err(CliError::usage(message).with_hint(
+                        "push component and evidence to a registry, ask over HTTPS, or raise max_payload at the server",
+                    ));
+                }
                 let mut headers = async_nats::HeaderMap::new();
                 headers.insert(HEADER, statement);
                 let subject = subject(cluster, &self.host, method.name());
@@ -205,8 +189,8 @@ impl Client {
         let ca = nats.tls.ca.as_deref();
         let most = u64::try_from(NATS_FILE_BYTES).unwrap_or(u64::MAX);
         let ca = ca.map(|path| files::read_text(path, most, "NATS CA")).transpose()?;
-        let name = format!("operator-{}", ulid::Ulid::generate().to_string().to_ascii_lowercase());
-        let settings = Settings::of(nats, &nats.host, &self.peer, &name, ca);
+        let own = self.key.spiffe_id().unwrap_or(&self.peer);
+        let settings = Settings::of(nats, &nats.host, own, OPERATOR, ca);
         let failed = |error: &crate::nats::NatsError| {
             CliError::new(exit::TRANSPORT, "nats.unreachable", error.to_string()).with_hint(error.hint())
         };
@@ -214,40 +198,6 @@ impl Client {
             Nats::start(settings, FromFiles::new(nats.host.auth.clone())).await.map_err(|error| failed(&error))?;
         nats.verified(CONTROL_WAIT.1).await.map_err(|error| failed(&error))?;
         Ok(nats)
-    }
-}
-
-impl Key {
-    fn read(config: &OperatorConfig) -> Result<Self, CliError> {
-        let most = u64::try_from(NATS_FILE_BYTES).unwrap_or(u64::MAX);
-        if let (Some(chain), Some(key)) = (&config.key.svid, &config.key.svid_key) {
-            private(key)?;
-            let (chain_pem, key_pem) = (files::read_bytes(chain, most, "SVID")?, files::read_bytes(key, most, "key")?);
-            let read = SvidKey::parse(&chain_pem, &Zeroizing::new(key_pem)).map_err(|error| {
-                CliError::new(exit::CONFIG, "operator.key", format!("{}: {error}", chain.display()))
-                    .with_hint(error.hint())
-            })?;
-            return Ok(Self::Svid(Arc::new(read)));
-        }
-        let Some(path) = &config.key.nkey else { return Err(CliError::usage("the operator file names no key")) };
-        private(path)?;
-        let text = Zeroizing::new(files::read_text(path, most, "nkey")?);
-        UserSeed::parse(text.trim_end()).map(Self::Nkey).map_err(|error| {
-            CliError::new(exit::CONFIG, "operator.key", format!("{}: {error}", path.display())).with_hint(error.hint())
-        })
-    }
-}
-
-/// A key that others can read is nobody's.
-fn private(path: &Path) -> Result<(), CliError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    let mode = std::fs::metadata(path).map(|meta| meta.permissions().mode());
-    match mode {
-        Ok(mode) if mode & 0o077 != 0 => {
-            let message = format!("{} is open to others (mode {:04o})", path.display(), mode & 0o7777);
-            Err(CliError::new(exit::CONFIG, "operator.key-open", message).with_hint("chmod 600 it, and make a new key"))
-        }
-        _ => Ok(()),
     }
 }
 
@@ -270,6 +220,8 @@ pub fn told(refused: &Refused) -> CliError {
         .with_details(details)
 }
 
+/// What an operator's inbox is called after, as the permissions of `cluster init` have it.
+const OPERATOR: &str = "operator";
 /// Refusals that end by themselves.
 const AGAIN_AT: [&str; 2] = ["statement.before-window", "statement.reordered"];
 /// How long those are waited for.

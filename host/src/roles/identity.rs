@@ -128,7 +128,7 @@ async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot
     let mut keeper = Keeper::new(issuer, audit, fix).map_err(io::Error::other)?;
     if let Some(outside) = boot.identity.outside(&boot.trust_domain) {
         let source = source::start(&outside, &boot.trust_domain, &keeper.dials).map_err(io::Error::other)?;
-        keeper.take_from(source);
+        keeper.take_from(source, source::of_host(&outside, &boot.trust_domain, &keeper.dials));
     }
     keeper.host_name = boot.host_name.clone();
     let keeper = Arc::new(keeper);

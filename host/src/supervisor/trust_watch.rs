@@ -11,7 +11,8 @@ use std::sync::{Arc, PoisonError};
 
 use portcullis_signing::{OnExpiry, Refusal, timestamp};
 
-use super::{Component, Host, settle, with_fields};
+use super::starting::with_fields;
+use super::{Component, Host, settle};
 use crate::audit::Record;
 use crate::rpc::runtime::UnloadRequest;
 use crate::{clock, limits};

@@ -32,6 +32,7 @@ use crate::mtls::{HandshakeSigner, Svid, connector};
 use crate::source::{IdentitySource, SourceError, SourceKind, SourcePublished, SourceStatus, Vouched};
 use crate::spiffe_id::SpiffeId;
 use crate::spire::{Dial, workload_api};
+use crate::statement::Draft;
 use crate::trust_domain::TrustDomain;
 use crate::upstream::{ByDomain, Clock, HandedJwt, HandedX509, Messages, Upstream, Wire, split};
 use crate::workload::{InstanceId, Workload};
@@ -255,6 +256,10 @@ impl IdentitySource for BrokerUpstream {
 
     fn sign(&self, instance: &InstanceId, key_id: &str, purpose: &str, data: &[u8]) -> Result<Vec<u8>, SignError> {
         self.components.sign(instance, key_id, purpose, data)
+    }
+
+    fn sign_statement(&self, instance: &InstanceId, key_id: &str, draft: &Draft) -> Result<String, SignError> {
+        self.components.sign_statement(instance, key_id, draft)
     }
 
     fn published(&self) -> watch::Receiver<SourcePublished> {

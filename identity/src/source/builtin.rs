@@ -14,6 +14,7 @@ use crate::bundle_set::BundleSet;
 use crate::issuer::{IssueError, Issuer, Minted, SignError, X509Svid};
 use crate::jwt_svid::JwtSvid;
 use crate::key_scan::KeyScan;
+use crate::statement::Draft;
 use crate::trust_domain::TrustDomain;
 use crate::workload::InstanceId;
 
@@ -94,6 +95,10 @@ impl IdentitySource for BuiltIn {
 
     fn sign(&self, instance: &InstanceId, key_id: &str, purpose: &str, data: &[u8]) -> Result<Vec<u8>, SignError> {
         self.issuer.lock().map_err(|_| SignError::Signing)?.sign(instance, key_id, purpose, data)
+    }
+
+    fn sign_statement(&self, instance: &InstanceId, key_id: &str, draft: &Draft) -> Result<String, SignError> {
+        self.issuer.lock().map_err(|_| SignError::Signing)?.sign_statement(instance, key_id, draft)
     }
 
     fn published(&self) -> watch::Receiver<SourcePublished> {

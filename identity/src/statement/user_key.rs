@@ -27,8 +27,8 @@ impl UserKeyError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::Public => "`nsc list keys` or `nk -inkey FILE -pubout` prints the public key; it begins with U",
-            Self::Seed => "the file holds the seed and nothing else; `nk -gen user` makes one",
+            Self::Public => "`portcullis keys show FILE` prints the public key; it begins with U",
+            Self::Seed => "the file holds the seed and nothing else; `portcullis keys generate --kind user` makes one",
         }
     }
 }
@@ -43,8 +43,10 @@ impl UserKey {
 impl UserSeed {
     /// The seed in this text, without a line's end.
     pub fn parse(text: &str) -> Result<Self, UserKeyError> {
-        let whole = Some(text).filter(|text| text.trim() == *text).ok_or(UserKeyError::Seed)?;
-        KeyPair::from_seed_of(whole, Kind::User).map(Self).map_err(|_| UserKeyError::Seed)
+        if text.trim_ascii() != text {
+            return Err(UserKeyError::Seed);
+        }
+        KeyPair::from_seed_of(text, Kind::User).map(Self).map_err(|_| UserKeyError::Seed)
     }
 
     /// Its public half.
@@ -52,9 +54,9 @@ impl UserSeed {
         UserKey(self.0.public())
     }
 
-    /// Signs the input of a statement. A key that cannot sign gives nothing, which verifies nowhere.
+    /// Signs the input of a statement. A seed that was read signs; were it not so, an empty signature is nobody's.
     pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.0.sign(message).map(Vec::from).unwrap_or_default()
+        self.0.sign(message).map(|signature| signature.to_vec()).unwrap_or_default()
     }
 }
 
@@ -120,5 +122,16 @@ mod tests {
             assert!(UserSeed::parse(&text).is_err());
         }
         assert_eq!(format!("{:?}", UserSeed::parse(&user.seed().unwrap()).unwrap()), "UserSeed(..)");
+    }
+
+    #[test]
+    fn a_key_of_small_order_verifies_nothing() {
+        // The neutral point: with it, R = B and S = 1 would be a signature of every message.
+        let mut point = [0; 32];
+        point[0] = 1;
+        let weak: UserKey = portcullis_nkey::encode_public(Kind::User, &point).parse().unwrap();
+        let base = [0x58].into_iter().chain([0x66; 31]);
+        let forged: Vec<u8> = base.chain([1]).chain([0; 31]).collect();
+        assert!(!weak.verifies(b"anything", &forged));
     }
 }

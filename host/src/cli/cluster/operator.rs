@@ -2,20 +2,19 @@
 //! only by its statement.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{HeaderMap, StatusCode};
 use portcullis_cluster::{ClusterName, Place, place};
 use portcullis_identity::TrustBundle;
 use portcullis_identity::limits::MAX_ENVELOPE_BYTES;
-use portcullis_identity::statement::{Draft, Envelope, Jti, SvidKey, UserSeed};
+use portcullis_identity::statement::{Envelope, Jti};
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use crate::cli::error::{CliError, exit};
 use crate::cli::files;
 use crate::config::operator::OperatorConfig;
+use crate::control::key::{Key, ToSign};
 use crate::limits::{CONFIG_BYTES, NATS_FILE_BYTES};
 use crate::nats::{FromFiles, Nats, NatsError, Settings};
 
@@ -29,12 +28,6 @@ pub struct Operator {
     /// The connection.
     pub nats: Nats,
     key: Key,
-}
-
-#[derive(Debug)]
-enum Key {
-    Svid(Arc<SvidKey>),
-    Nkey(UserSeed),
 }
 
 /// A value as it is stored, not believed.
@@ -63,10 +56,7 @@ impl Operator {
         let ca =
             nats.tls.ca.as_deref().map(|path| files::read_text(path, NATS_FILE_BYTES as u64, "CA file")).transpose()?;
         let own = format!("spiffe://{}/operator", config.trust_domain).parse().map_err(CliError::internal)?;
-        let own = match &key {
-            Key::Svid(key) => key.svid().spiffe_id.clone(),
-            Key::Nkey(_) => own,
-        };
+        let own = key.spiffe_id().cloned().unwrap_or(own);
         let settings = Settings::of(nats, &nats.host, &own, "operator", ca);
         let credentials = FromFiles::new(nats.host.auth.clone());
         let nats = Nats::start(settings, credentials).await.map_err(|error| unreachable(&error))?;
@@ -76,7 +66,7 @@ impl Operator {
 
     /// Whether what is signed ends with an SVID.
     pub fn signs_with_svid(&self) -> bool {
-        matches!(self.key, Key::Svid(_))
+        self.key.spiffe_id().is_some()
     }
 
     /// The bundle that hosts are checked with.
@@ -129,7 +119,10 @@ impl Operator {
         life: Duration,
         over: u64,
     ) -> Result<u64, CliError> {
-        let statement = self.signed(at, &payload, version, life)?;
+        let jti: Jti = ulid::Ulid::generate().to_string().parse().map_err(|()| CliError::internal("no ULID"))?;
+        let (audience, place) = (place::audience(&self.cluster), at.statement());
+        let what = ToSign { audience: &audience, place: &place, life, version: Some(version) };
+        let statement = self.key.sign(what, jti, &payload)?;
         let value = Envelope { statement, payload }.to_json();
         if value.len() > MAX_ENVELOPE_BYTES {
             return Err(CliError::usage(format!("the value would be larger than {MAX_ENVELOPE_BYTES} bytes")));
@@ -150,57 +143,6 @@ impl Operator {
                 Err(CliError::new(exit::TRANSPORT, "cluster.not-stored", format!("it was not stored: {why}"))
                     .with_hint("somebody else may have stored another version meanwhile: look with `cluster status`, and ask again"))
             }
-        }
-    }
-
-    fn signed(&self, at: &Place, payload: &[u8], version: u64, life: Duration) -> Result<String, CliError> {
-        let jti: Jti = ulid::Ulid::generate().to_string().parse().map_err(|()| CliError::internal("no ULID"))?;
-        let (audience, sub) = (place::audience(&self.cluster), at.statement());
-        match &self.key {
-            Key::Svid(key) => {
-                let draft =
-                    Draft::by_svid(key.signer(), &audience, &sub, jti, life, payload).map_err(CliError::internal)?;
-                key.sign_statement(&draft.version(version)).ok_or_else(|| CliError::internal("no signature"))
-            }
-            Key::Nkey(seed) => {
-                let draft =
-                    Draft::by_nkey(seed.public(), &audience, &sub, jti, life, payload).map_err(CliError::internal)?;
-                let draft = draft.version(version);
-                Ok(draft.token(&seed.sign(draft.signing_input().as_bytes())))
-            }
-        }
-    }
-}
-
-impl Key {
-    fn read(config: &OperatorConfig) -> Result<Self, CliError> {
-        let invalid = |why: String, hint: &str| CliError::new(exit::CONFIG, "operator.key", why).with_hint(hint);
-        let private = |path: &Path| {
-            use std::os::unix::fs::PermissionsExt as _;
-            match std::fs::metadata(path).map(|meta| meta.permissions().mode() & 0o7777) {
-                Ok(mode) if mode & 0o077 != 0 => {
-                    let why = format!("{} is open to others (mode {mode:04o})", path.display());
-                    Err(invalid(why, "chmod 600 it, and make a new key"))
-                }
-                _ => Ok(()),
-            }
-        };
-        match (&config.key.svid, &config.key.svid_key, &config.key.nkey) {
-            (Some(chain), Some(key), None) => {
-                private(key)?;
-                let chain = files::read_bytes(chain, CONFIG_BYTES, "SVID")?;
-                let key = Zeroizing::new(files::read_bytes(key, CONFIG_BYTES, "key of the SVID")?);
-                let key = SvidKey::parse(&chain, &key).map_err(|error| invalid(error.to_string(), error.hint()))?;
-                Ok(Self::Svid(Arc::new(key)))
-            }
-            (None, None, Some(path)) => {
-                private(path)?;
-                let text = Zeroizing::new(files::read_text(path, CONFIG_BYTES, "nkey seed")?);
-                let seed =
-                    UserSeed::parse(text.trim_end()).map_err(|error| invalid(error.to_string(), error.hint()))?;
-                Ok(Self::Nkey(seed))
-            }
-            _ => Err(invalid("key names not exactly one signer".to_owned(), "svid and svid_key, or nkey")),
         }
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Keeper {
     pub(super) host_name: Option<portcullis_cluster::HostId>,
     /// Where components' identities come from: the issuer above, or a source outside of this host.
     pub(super) identities: Arc<dyn IdentitySource>,
+    /// Where the host's own identity comes from, beside a source outside of this host.
+    pub(super) of_host: Option<Arc<dyn IdentitySource>>,
     /// Counts what may change the answer to a broker: admissions, stops, policies.
     pub(super) changed: watch::Sender<u64>,
     pub(super) policy: Mutex<Arc<Pushed>>,
@@ -128,6 +130,7 @@ impl Keeper {
             issuer,
             host_name: None,
             identities,
+            of_host: None,
             changed: watch::Sender::new(0),
             policy: Mutex::new(Arc::new(Pushed::nothing())),
             ending: Ending::default(),
@@ -149,8 +152,9 @@ impl Keeper {
     }
 
     /// Takes identities from a source outside of this host from now on. Nobody is admitted yet.
-    pub(super) fn take_from(&mut self, source: Arc<dyn IdentitySource>) {
+    pub(super) fn take_from(&mut self, source: Arc<dyn IdentitySource>, of_host: Option<Arc<dyn IdentitySource>>) {
         self.identities = source;
+        self.of_host = of_host;
     }
 
     /// Tells who follows that an answer may be another one now.

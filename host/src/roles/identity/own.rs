@@ -1,14 +1,18 @@
 //! The host's own identity: `spiffe://TRUST-DOMAIN/portcullis/host`, for what the host itself serves with an X.509-SVID.
 //!
-//! It belongs to nobody that was admitted: no component, no policy and no runtime can ask for it or have its key sign
-//! anything, and no component may have an ID below `/portcullis/`. Each SVID is on disk in the audit log before it is shown.
+//! It comes from this host's authority, or, where components have theirs from a site's SPIRE, from that one's Workload API, which
+//! attests the supervisor. It belongs to nobody that was admitted: no component, no policy and no runtime can ask for it or have
+//! its key sign anything, and no component may have an ID below `/portcullis/`. Each SVID is on disk in the audit log before it is
+//! shown.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use portcullis_identity::limits::MAX_AUTHORITY_LIFETIME;
 use portcullis_identity::mtls::{HandshakeSigner, ServedIdentity, Svid};
+use portcullis_identity::source::{IdentitySource, SourceError, Vouched};
 use portcullis_identity::statement::Draft;
-use portcullis_identity::{Audience, AudienceError, InstanceId, JwtSvid, SpiffeId, Workload};
+use portcullis_identity::{AdmitError, Audience, AudienceError, InstanceId, JwtSvid, Lifetimes, SpiffeId, Workload};
 use serde_json::json;
 
 use super::keeper::Keeper;
@@ -28,6 +32,7 @@ const RUNTIME_INSTANCE: &str = "portcullis-data";
 /// The host's X.509-SVID, always current.
 pub(super) struct OwnIdentity {
     keeper: Arc<Keeper>,
+    source: Arc<dyn IdentitySource>,
     instance: InstanceId,
     spiffe_id: SpiffeId,
     served: Mutex<Option<ServedIdentity>>,
@@ -35,7 +40,7 @@ pub(super) struct OwnIdentity {
 
 /// Signs handshakes for the host itself.
 struct OwnSigner {
-    keeper: Arc<Keeper>,
+    source: Arc<dyn IdentitySource>,
     instance: InstanceId,
 }
 
@@ -52,21 +57,20 @@ impl OwnIdentity {
 
     fn start_as(keeper: &Arc<Keeper>, name: &str, path: &str) -> Result<Arc<Self>, String> {
         let instance: InstanceId = name.parse().map_err(|_| "the host's own instance id".to_owned())?;
-        let workload = {
-            let issuer = keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
-            let host = keeper.host_name.as_ref().map(|name| format!("/{name}")).unwrap_or_default();
-            let id = format!("spiffe://{}{path}{host}", issuer.trust_domain());
-            let spiffe_id: SpiffeId = id.parse().map_err(|error| format!("the host's own ID: {error}"))?;
-            let (digest, component) = (String::new(), name.to_owned());
-            Workload { instance: instance.clone(), spiffe_id, digest, component, exportable: false }
-        };
-        let spiffe_id = workload.spiffe_id.clone();
-        let mut issuer = keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
-        if issuer.workload(&instance).is_none() {
-            issuer.admit(workload).map_err(|error| error.to_string())?;
+        let source =
+            keeper.own_source().ok_or("the identity source of this host has no Workload API for the host itself")?;
+        let host = keeper.host_name.as_ref().map(|name| format!("/{name}")).unwrap_or_default();
+        let id = format!("spiffe://{}{path}{host}", source.trust_domain());
+        let spiffe_id: SpiffeId = id.parse().map_err(|error| format!("the host's own ID: {error}"))?;
+        let (digest, component) = (String::new(), name.to_owned());
+        let workload =
+            Workload { instance: instance.clone(), spiffe_id: spiffe_id.clone(), digest, component, exportable: false };
+        match source.admit(Vouched { workload, signer: String::new(), signer_group: String::new() }) {
+            // Another part of this process began it.
+            Ok(()) | Err(SourceError::Admit(AdmitError::AlreadyAdmitted(_))) => {}
+            Err(error) => return Err(error.to_string()),
         }
-        drop(issuer);
-        let own = Arc::new(Self { keeper: Arc::clone(keeper), instance, spiffe_id, served: Mutex::new(None) });
+        let own = Arc::new(Self { keeper: Arc::clone(keeper), source, instance, spiffe_id, served: Mutex::new(None) });
         tokio::spawn(Arc::clone(&own).keep());
         Ok(own)
     }
@@ -87,8 +91,7 @@ impl OwnIdentity {
 
     /// Signs a statement of the host with the key of this SVID: its token.
     pub(super) fn sign_statement(&self, key_id: &str, draft: &Draft) -> Result<String, String> {
-        let issuer = self.keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
-        issuer.sign_statement(&self.instance, key_id, draft).map_err(|error| error.to_string())
+        self.source.sign_statement(&self.instance, key_id, draft).map_err(|error| error.to_string())
     }
 
     /// A JWT-SVID of the host for an audience, on disk in the audit log before it leaves.
@@ -97,12 +100,9 @@ impl OwnIdentity {
         if self.keeper.now_published().revoked.hold(self.instance.as_str(), &self.spiffe_id) {
             return Err("the host's identity is revoked".to_owned());
         }
-        let svid = {
-            let mut issuer = self.keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
-            let life = issuer.lifetimes().jwt();
-            let audiences = [audience.clone()];
-            issuer.jwt_svid(&self.instance, &audiences, life, clock::now()).map_err(|error| error.to_string())?.svid
-        };
+        let life = self.life(|lifetimes| lifetimes.jwt())?;
+        let minted = self.source.jwt_svid(&self.instance, &[audience.clone()], life, clock::now()).await;
+        let svid = minted.map_err(|error| told(&error))?.svid;
         let fields = json!({
             "svid": "jwt",
             "instance": self.instance.as_str(),
@@ -116,12 +116,23 @@ impl OwnIdentity {
         Ok(svid)
     }
 
+    /// How long one of this host's own authority lives; what a site's SPIRE gives the host lives as long as the site says.
+    fn life(&self, of: impl Fn(&Lifetimes) -> Duration) -> Result<Duration, String> {
+        if !self.keeper.issues_itself() {
+            return Ok(MAX_AUTHORITY_LIFETIME);
+        }
+        let issuer = self.keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
+        Ok(of(&issuer.lifetimes()))
+    }
+
     /// Renews at half of each SVID's life and whenever those of before must not be used any more.
     async fn keep(self: Arc<Self>) {
         let mut published = self.keeper.published();
+        let mut of_source = self.source.published();
         let mut pause = RETRY_MIN;
         loop {
             let epoch = published.borrow_and_update().svid_epoch;
+            let source_epoch = of_source.borrow_and_update().svid_epoch;
             let wait = match self.renew().await {
                 Ok(wait) => {
                     pause = RETRY_MIN;
@@ -146,6 +157,14 @@ impl OwnIdentity {
                             break;
                         }
                     }
+                    changed = of_source.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        if of_source.borrow_and_update().svid_epoch != source_epoch {
+                            break;
+                        }
+                    }
                 }
             }
         }
@@ -154,11 +173,24 @@ impl OwnIdentity {
     /// Has an SVID minted; returns when the next one is due.
     async fn renew(&self) -> Result<Duration, String> {
         let now = clock::now();
-        let svid = {
-            let mut issuer = self.keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
-            let life = issuer.lifetimes().x509();
-            issuer.x509_svid(&self.instance, life, now).map_err(|error| error.to_string())?.svid
+        let life = self.life(|lifetimes| lifetimes.x509())?;
+        let svid = match self.source.x509_svid(&self.instance, life, now).await {
+            Ok(minted) => minted.svid,
+            Err(error) => {
+                // An outage changes nothing until what is held ends; a refusal does, at once.
+                if !matches!(error, SourceError::Unavailable(_) | SourceError::Issue(_))
+                    && let Ok(mut served) = self.served.lock()
+                {
+                    *served = None;
+                }
+                return Err(told(&error));
+            }
         };
+        let shown = self.served.lock().map_err(|_| "poisoned".to_owned())?.as_ref().map(|one| one.svid.key_id.clone());
+        let left = Duration::try_from(svid.not_after - now).unwrap_or_default();
+        if shown.is_some_and(|key_id| key_id == svid.key_id) {
+            return Ok((left / 2).max(RETRY_MIN));
+        }
         let fields = json!({
             "svid": "x509",
             "instance": self.instance.as_str(),
@@ -168,8 +200,7 @@ impl OwnIdentity {
             "expires_at": svid.not_after.unix_timestamp(),
         });
         self.keeper.append("issuance", &ulid::Ulid::generate().to_string(), &fields).await?;
-        let left = Duration::try_from(svid.not_after - now).unwrap_or_default();
-        let signer = OwnSigner { keeper: Arc::clone(&self.keeper), instance: self.instance.clone() };
+        let signer = OwnSigner { source: Arc::clone(&self.source), instance: self.instance.clone() };
         let svid =
             Svid { spiffe_id: svid.spiffe_id, chain: svid.chain, key_id: svid.key_id, not_after: svid.not_after };
         let mut served = self.served.lock().map_err(|_| "poisoned".to_owned())?;
@@ -178,10 +209,14 @@ impl OwnIdentity {
     }
 }
 
+/// Why there is none, and what to do about it.
+fn told(error: &SourceError) -> String {
+    format!("{error}; hint: {}", error.hint())
+}
+
 impl HandshakeSigner for OwnSigner {
     fn sign(&self, key_id: &str, message: &[u8]) -> Result<Vec<u8>, String> {
-        let issuer = self.keeper.issuer.lock().map_err(|_| "poisoned".to_owned())?;
-        issuer.sign_handshake(&self.instance, key_id, message).map_err(|error| error.to_string())
+        self.source.sign_handshake(&self.instance, key_id, message).map_err(|error| error.to_string())
     }
 }
 

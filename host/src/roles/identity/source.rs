@@ -57,6 +57,17 @@ pub(super) fn start(
     })
 }
 
+/// Where the host itself has its identity from, beside such a source: its Workload API, if the configuration names it.
+pub(super) fn of_host(
+    outside: &Outside,
+    trust_domain: &portcullis_identity::TrustDomain,
+    dials: &Arc<Dials>,
+) -> Option<Arc<dyn IdentitySource>> {
+    outside.workload_socket()?;
+    let named = Arc::new(Named { dials: Arc::clone(dials), name: WORKLOAD_SOCKET });
+    Some(Arc::new(spire::workload_api(named, trust_domain.clone(), Arc::new(clock::now))))
+}
+
 /// Publishes what the source publishes and keeps its report current, for as long as the process runs.
 pub(super) async fn follow(keeper: Arc<Keeper>) {
     let mut published = keeper.identities.published();
@@ -87,6 +98,14 @@ impl Keeper {
     /// Whether identities come from this host's own authority.
     pub(super) fn issues_itself(&self) -> bool {
         self.identities.kind() == SourceKind::BuiltIn
+    }
+
+    /// Where the host's own identity comes from; `None`: it can have none.
+    pub(super) fn own_source(&self) -> Option<Arc<dyn IdentitySource>> {
+        match self.issues_itself() {
+            true => Some(Arc::clone(&self.identities)),
+            false => self.of_host.clone(),
+        }
     }
 
     /// Refuses what only the authority of this host could do.

@@ -14,10 +14,11 @@ use serde_json::json;
 
 use super::state::{Run, Wanted};
 use super::{Cluster, sources, telling};
+use crate::cli::error::exit;
 use crate::clock;
 use crate::config::Route;
 use crate::supervisor::refused::Refused;
-use crate::supervisor::{Component, Expect, Host, settle, trust_watch};
+use crate::supervisor::{Again, Component, Expect, Host, settle, trust_watch};
 
 /// Reconciles until the host stops: when something changed, and with each heartbeat.
 pub async fn keep_reconciling(host: Arc<Host>, cluster: Arc<Cluster>) {
@@ -55,14 +56,36 @@ async fn reconcile(host: &Arc<Host>, cluster: &Arc<Cluster>) {
         }
         let wanted = cluster.state().desired.get(&name).cloned();
         let Some(wanted) = wanted else { continue };
-        let may = |who: &Operator| host.may(who, ControlAction::Deploy, Some(name.as_str())).is_ok();
         match decide(cluster, &wanted.manifest) {
-            Step::Start if starts(&wanted, clock::now().unix_timestamp(), |id| host.revokes(id), may) => {
+            Step::Start if may_start(host, &wanted) => {
                 start(host, cluster, &wanted.manifest).await;
             }
             Step::Stop => stop(host, cluster, &name).await,
             Step::Start | Step::Keep | Step::Nothing => {}
         }
+    }
+}
+
+/// Whether something may be started by a manifest now.
+fn may_start(host: &Host, wanted: &Wanted) -> bool {
+    let name = wanted.manifest.component().as_str();
+    let may = |who: &Operator| host.may(who, ControlAction::Deploy, Some(name)).is_ok();
+    starts(wanted, clock::now().unix_timestamp(), |id| host.revokes(id), may)
+}
+
+/// The same when its bytes are here, which took its time: the manifest is still the newest, and may still start something.
+fn still_wanted(host: &Host, cluster: &Cluster, manifest: &Manifest) -> Result<(), Refused> {
+    let wanted = cluster.state().desired.get(manifest.component()).cloned();
+    match wanted {
+        Some(wanted) if wanted.manifest.version() == manifest.version() && may_start(host, &wanted) => Ok(()),
+        Some(_) | None => Err(Refused {
+            exit: exit::DENIED,
+            code: "cluster.not-wanted".to_owned(),
+            message: "while it was fetched its manifest was replaced, or came to an end, or its signer lost the right to deploy it"
+                .to_owned(),
+            hint: "deploy it again, signed by somebody who may".to_owned(),
+            ..Refused::internal("")
+        }),
     }
 }
 
@@ -101,7 +124,7 @@ fn decide(cluster: &Cluster, manifest: &Manifest) -> Step {
 async fn start(host: &Arc<Host>, cluster: &Arc<Cluster>, manifest: &Manifest) {
     let (name, version) = (manifest.component().clone(), manifest.version());
     let began = Instant::now();
-    match bring_up(host, manifest).await {
+    match bring_up(host, cluster, manifest).await {
         Ok(component) => {
             let facts = component.admitted.facts();
             let run = Run { version, instance: facts.instance.clone(), digest: manifest.wanted().digest };
@@ -132,7 +155,7 @@ async fn start(host: &Arc<Host>, cluster: &Arc<Cluster>, manifest: &Manifest) {
 }
 
 /// Starts a component, or lets the one that runs with these bytes go on under the new version.
-async fn bring_up(host: &Arc<Host>, manifest: &Manifest) -> Result<Arc<Component>, Refused> {
+async fn bring_up(host: &Arc<Host>, cluster: &Arc<Cluster>, manifest: &Manifest) -> Result<Arc<Component>, Refused> {
     let (name, digest) = (manifest.component().as_str(), manifest.wanted().digest.to_string());
     let same = |component: &&Arc<Component>| {
         let facts = component.admitted.facts();
@@ -152,6 +175,8 @@ async fn bring_up(host: &Arc<Host>, manifest: &Manifest) -> Result<Arc<Component
         None => {
             let mut spec = sources::locate(host, manifest).await?;
             spec.expect = Some(Expect { name: name.to_owned(), digest });
+            let (asked, of, wanted) = (Arc::clone(host), Arc::clone(cluster), manifest.clone());
+            spec.again = Some(Again::new(move || still_wanted(&asked, &of, &wanted)));
             let host = Arc::clone(host);
             // A task of its own: what has begun is finished.
             let started = tokio::spawn(async move { host.start_component(spec).await }).await;

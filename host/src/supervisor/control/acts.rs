@@ -20,7 +20,7 @@ use crate::rpc::control::{
 use crate::rpc::runtime::LinesRequest;
 use crate::supervisor::cluster::sources;
 use crate::supervisor::refused::Refused;
-use crate::supervisor::{Expect, Host, StartSpec};
+use crate::supervisor::{Again, Expect, Host, StartSpec};
 
 /// `status`: the components that this operator may see, and how the host is.
 pub async fn status(host: &Arc<Host>, who: &Operator, request: StatusRequest) -> Result<StatusReply, Refused> {
@@ -67,10 +67,14 @@ pub async fn logs(host: &Arc<Host>, who: &Operator, request: LogsRequest) -> Res
     }
     let seen = seen(host, who, ControlAction::Logs);
     lines.retain(|line| seen(&line.component));
+    Ok(LogsReply { lines: newest(lines, request.lines) })
+}
+
+/// The newest lines, as many as are asked for and never more than one answer holds.
+fn newest(mut lines: Vec<LogLine>, asked: u32) -> Vec<LogLine> {
     lines.sort_by_key(|line| line.at_ms);
-    let most = usize::try_from(if request.lines == 0 { 100 } else { request.lines.min(CONTROL_LINES) }).unwrap_or(100);
-    let lines = lines.split_off(lines.len().saturating_sub(most));
-    Ok(LogsReply { lines })
+    let most = if asked == 0 { UNASKED_LINES } else { asked.min(CONTROL_LINES) };
+    lines.split_off(lines.len().saturating_sub(usize::try_from(most).unwrap_or_default()))
 }
 
 /// `stop`: by claimed name or instance id.
@@ -96,10 +100,10 @@ pub async fn start(
     host.allow(who, ControlAction::Start, name.as_deref())?;
     host.record_control(&proof.fields(who, "start", name.as_deref().unwrap_or(&request.component_path)))?;
     let (label, digest) = (name.unwrap_or_else(|| request.component_path.clone()), request.digest.clone());
-    let (host, who, local) = (Arc::clone(host), who.clone(), matches!(proof, Proof::Local));
+    let (host, who, proof) = (Arc::clone(host), who.clone(), proof.clone());
     let notices = Arc::clone(&host.notices);
     // A task of its own: a caller that goes away leaves nothing half done.
-    let started = tokio::spawn(async move { started(&host, &who, request, local).await }).await;
+    let started = tokio::spawn(async move { started(&host, &who, request, &proof).await }).await;
     let result = match started.map_err(Refused::internal)? {
         Ok(component) => {
             notices.started(&component.name);
@@ -114,7 +118,7 @@ pub async fn start(
     Ok(StartReply { result: Some(result) })
 }
 
-async fn started(host: &Arc<Host>, who: &Operator, request: StartRequest, local: bool) -> Result<Component, Refused> {
+async fn started(host: &Arc<Host>, who: &Operator, request: StartRequest, proof: &Proof) -> Result<Component, Refused> {
     let route = match request.route_path.is_empty() {
         true => None,
         false => {
@@ -124,14 +128,14 @@ async fn started(host: &Arc<Host>, who: &Operator, request: StartRequest, local:
             Some((route.host, route.path))
         }
     };
-    let by = Some(who.clone());
+    let (by, again) = (Some(who.clone()), proof.again());
     if !request.component_path.is_empty() {
-        if !local {
+        if !matches!(proof, Proof::Local) {
             let hint = "name the component by its digest: --digest sha256:.. with --component, or an oci:// reference";
             return Err(usage("start.path", "files are started by whoever is on the host's machine", hint));
         }
         let evidence = request.evidence_paths.iter().map(PathBuf::from).collect();
-        let spec = StartSpec { path: PathBuf::from(request.component_path), evidence, route, expect: None, by };
+        let spec = StartSpec { path: PathBuf::from(request.component_path), evidence, route, expect: None, by, again };
         return host.start_component(spec).await.map(|component| super::shown(&component));
     }
     let digest: Digest = request.digest.parse().map_err(|_| {
@@ -152,7 +156,7 @@ async fn started(host: &Arc<Host>, who: &Operator, request: StartRequest, local:
     }
     let brought = Brought::write(&path, &request.evidence)?;
     let expect = Some(Expect { name: request.component, digest: digest.to_string() });
-    let spec = StartSpec { path, evidence: brought.0.clone(), route, expect, by };
+    let spec = StartSpec { path, evidence: brought.0.clone(), route, expect, by, again };
     host.start_component(spec).await.map(|component| super::shown(&component))
 }
 
@@ -205,14 +209,23 @@ pub enum Proof {
         jti: String,
         /// `nats` or `https`.
         over: &'static str,
+        /// Whether it is believed still.
+        again: Again,
     },
 }
 
 impl Proof {
+    fn again(&self) -> Option<Again> {
+        match self {
+            Self::Local => None,
+            Self::Statement { again, .. } => Some(again.clone()),
+        }
+    }
+
     fn fields(&self, who: &Operator, action: &str, about: &str) -> Vec<(&'static str, String)> {
         let (over, jti) = match self {
             Self::Local => ("local", String::new()),
-            Self::Statement { jti, over } => (*over, jti.clone()),
+            Self::Statement { jti, over, .. } => (*over, jti.clone()),
         };
         vec![
             ("who", who.name()),
@@ -227,4 +240,26 @@ impl Proof {
 fn usage(code: &str, message: impl Into<String>, hint: &str) -> Refused {
     let (code, message, hint) = (code.to_owned(), message.into(), hint.to_owned());
     Refused { exit: exit::USAGE, code, message, hint, ..Refused::internal("") }
+}
+
+/// Lines of an answer, where the request says none.
+const UNASKED_LINES: u32 = 100;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_holds_the_newest_lines_and_no_more_than_its_limit_whatever_is_asked() {
+        let lines: Vec<_> = (0..i64::from(CONTROL_LINES) + 7)
+            .rev()
+            .map(|at_ms| LogLine { at_ms, text: "x".to_owned(), ..LogLine::default() })
+            .collect();
+        for (asked, most) in [(0, UNASKED_LINES), (1, 1), (CONTROL_LINES, CONTROL_LINES), (u32::MAX, CONTROL_LINES)] {
+            let shown = newest(lines.clone(), asked);
+            assert_eq!(shown.len(), usize::try_from(most).unwrap(), "{asked}");
+            assert_eq!(shown.last().unwrap().at_ms, i64::from(CONTROL_LINES) + 6, "the newest is the last");
+            assert!(shown.is_sorted_by_key(|line| line.at_ms));
+        }
+    }
 }

@@ -4,11 +4,12 @@
 //! protection, since subjects prove nothing, but such a message was not meant for this host.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use futures::StreamExt as _;
 
 use super::remote::{LOOK, Over, Remote};
-use crate::control::subject;
+use crate::control::{room, subject};
 use crate::nats::Nats;
 use crate::supervisor::Host;
 
@@ -20,8 +21,13 @@ pub async fn serve(host: Arc<Host>, remote: Arc<Remote>) {
             && nats.verified(LOOK * 25).await.is_ok()
         {
             match nats.subscribe(all.clone(), None).await {
-                Ok(messages) => take(messages, &all, &nats, &remote).await,
+                Ok(messages) => {
+                    host.commands_decided.store(true, Ordering::Release);
+                    take(messages, &all, &nats, &remote).await;
+                }
                 Err(error) => {
+                    // The server's word counts as one, too: a host that nobody may command over NATS works all the same.
+                    host.commands_decided.store(true, Ordering::Release);
                     tracing::warn!(%error, hint = error.hint(), subject = all, "commands over NATS are not received");
                 }
             }
@@ -43,7 +49,8 @@ async fn take(mut messages: async_nats::Subscriber, all: &str, nats: &Nats, remo
             let headers = message.headers.as_ref();
             let statement = headers.and_then(|headers| headers.get(portcullis_identity::statement::HEADER));
             let statement = statement.map(|value| value.as_str().to_owned());
-            let answered = remote.answer(&method, statement.as_deref(), &message.payload, Over::Nats).await;
+            let over = Over::Nats { most: room(&nats) };
+            let answered = remote.answer(&method, statement.as_deref(), &message.payload, over).await;
             let headers = answered.statement.map(|statement| {
                 let mut headers = async_nats::HeaderMap::new();
                 headers.insert(portcullis_identity::statement::HEADER, statement);

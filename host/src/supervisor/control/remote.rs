@@ -14,6 +14,7 @@ use portcullis_identity::statement::{
 };
 use portcullis_policies::Operator;
 use prost::Message;
+use time::OffsetDateTime;
 use tokio::sync::Semaphore;
 
 use super::acts::{self, Proof};
@@ -22,9 +23,9 @@ use crate::clock;
 use crate::control::Method;
 use crate::limits::{CONTROL_CALLS, CONTROL_REQUEST_BYTES, CONTROL_REQUEST_LIFE, CONTROL_STRANGERS};
 use crate::rpc::control::{Answer, ListRequest, LogsRequest, StartRequest, StatusRequest, StopRequest, answer};
-use crate::supervisor::Host;
 use crate::supervisor::own::ToSign;
 use crate::supervisor::refused::Refused;
+use crate::supervisor::{Again, Host};
 
 /// The one dispatcher of all requests over the network.
 #[derive(Debug)]
@@ -40,9 +41,22 @@ pub struct Remote {
 #[derive(Debug, Clone, Copy)]
 pub enum Over<'a> {
     /// A subject, which proves nothing.
-    Nats,
+    Nats {
+        /// Largest answer that its server takes.
+        most: usize,
+    },
     /// A TLS connection of this peer: its statement must be its own.
     Https(&'a SpiffeId),
+}
+
+impl Over<'_> {
+    /// Largest answer that arrives.
+    fn most(self) -> usize {
+        match self {
+            Self::Nats { most } => most,
+            Self::Https(_) => CONTROL_REQUEST_BYTES,
+        }
+    }
 }
 
 /// An answer: its statement, where there is one, and its payload.
@@ -73,18 +87,26 @@ impl Remote {
         let believed = Method::named(method)
             .ok_or_else(|| refused("control.method", "there is no such method", "status, list, start, stop or logs"))
             .and_then(|method| Ok((method, self.believe(method, statement, payload, over)?)));
-        let (method, statement) = match believed {
+        let (method, (statement, again)) = match believed {
             Ok(believed) => believed,
             Err(refused) => {
                 tracing::warn!(code = refused.code, method = %method.escape_debug().take(16).collect::<String>(), "a control message was not believed");
                 return unsigned(&refused);
             }
         };
-        let result = match self.act(method, &statement, payload, over).await {
+        let result = match self.act(method, &statement, again, payload, over).await {
             Ok(reply) => answer::Result::Reply(reply),
             Err(refused) => answer::Result::Refused(refused.to_rpc()),
         };
-        let payload = Answer { result: Some(result) }.encode_to_vec();
+        let mut payload = Answer { result: Some(result) }.encode_to_vec();
+        if payload.len() > over.most() {
+            // Sent as it is, it would arrive nowhere, and nobody would know why.
+            let message = format!("the answer has {} bytes, and {} fit this way", payload.len(), over.most());
+            let hint =
+                "ask for less, `--lines 50` for one; or raise max_payload at the server of NATS, or ask over HTTPS";
+            let told = refused("control.answer-too-large", &message, hint).to_rpc();
+            payload = Answer { result: Some(answer::Result::Refused(told)) }.encode_to_vec();
+        }
         let (audience, place) = (statement.signer().to_string(), method.reply_place());
         let (life, answers) = (CONTROL_REQUEST_LIFE, Some(statement.jti()));
         let what = ToSign { audience: &audience, place: &place, life, answers, version: None };
@@ -97,67 +119,49 @@ impl Remote {
         }
     }
 
-    /// The statement of a request, if this host may believe it now.
+    /// The statement of a request, if this host may believe it now; and the same question, to be asked again later.
     fn believe(
         &self,
         method: Method,
         statement: Option<&str>,
         payload: &[u8],
         over: Over<'_>,
-    ) -> Result<Statement, Refused> {
+    ) -> Result<(Statement, Again), Refused> {
         if payload.len() > CONTROL_REQUEST_BYTES {
             return Err(refused("control.too-large", "the request is too large", "send less evidence"));
         }
         let missing =
             || refused("statement.missing", "the request is not signed", "sign it: see docs/control-plane.md");
         let token = statement.ok_or_else(missing)?;
-        let own = self.host.own();
-        let Some(id) = own.spiffe_id().map(ToString::to_string) else {
-            return Err(refused(
-                "control.no-identity",
-                "the host has no SVID at the moment",
-                "look at the log of the host",
-            ));
-        };
-        let policy = self.host.policy();
-        let named: HashSet<&str> = policy.set().operators().iter().map(|entry| entry.who()).collect();
-        let keys = named.iter().filter_map(|who| who.parse::<UserKey>().ok());
-        let signers = Signers::new(own.trust(), keys);
-        let place = method.place();
-        let statement = check(token, payload, &Expected::message(&id, &place), &signers, clock::now())
-            .map_err(|error| from_statement(&error))?;
-        if let Signer::Svid(id) = statement.signer()
-            && (own.is_revoked(id) || self.host.revokes(id))
-        {
-            return Err(refused(
-                "statement.revoked",
-                "the signer is revoked",
-                "sign with an identity that is in force",
-            ));
-        }
+        let now = clock::now();
+        let statement = believed(&self.host, method, token, payload, now)?;
         if let Over::Https(peer) = over
             && statement.signer() != &Signer::Svid(peer.clone())
         {
             let hint = "sign with the SVID that the connection shows";
             return Err(refused("statement.other-peer", "the statement is not of the peer of this connection", hint));
         }
-        Ok(statement)
+        // It came in time; what is asked again is whether keys, authorities and revocations of later still let it be believed.
+        let (host, token, payload) = (Arc::clone(&self.host), token.to_owned(), payload.to_vec());
+        let again = Again::new(move || believed(&host, method, &token, &payload, now).map(drop));
+        Ok((statement, again))
     }
 
     async fn act(
         &self,
         method: Method,
         statement: &Statement,
+        again: Again,
         payload: &[u8],
         over: Over<'_>,
     ) -> Result<Vec<u8>, Refused> {
         let (host, who) = (&self.host, Operator::Signer(statement.signer().to_string()));
         self.take(method, statement, &who)?;
         let over = match over {
-            Over::Nats => "nats",
+            Over::Nats { .. } => "nats",
             Over::Https(_) => "https",
         };
-        let proof = Proof::Statement { jti: statement.jti().to_string(), over };
+        let proof = Proof::Statement { jti: statement.jti().to_string(), over, again };
         Ok(match method {
             Method::Status => {
                 let request: StatusRequest = decoded(payload)?;
@@ -205,6 +209,37 @@ impl Remote {
         });
         if recorded { self.host.deny_operator(&denial) } else { self.host.refusal_of_operator(&denial) }
     }
+}
+
+/// The statement in a token that came at this time, by the keys, the authorities and the revocations of now.
+fn believed(
+    host: &Host,
+    method: Method,
+    token: &str,
+    payload: &[u8],
+    came: OffsetDateTime,
+) -> Result<Statement, Refused> {
+    let own = host.own();
+    let Some(id) = own.spiffe_id().map(ToString::to_string) else {
+        return Err(refused(
+            "control.no-identity",
+            "the host has no SVID at the moment",
+            "look at the log of the host",
+        ));
+    };
+    let policy = host.policy();
+    let named: HashSet<&str> = policy.set().operators().iter().map(|entry| entry.who()).collect();
+    let keys = named.iter().filter_map(|who| who.parse::<UserKey>().ok());
+    let signers = Signers::new(own.trust(), keys);
+    let place = method.place();
+    let statement = check(token, payload, &Expected::message(&id, &place), &signers, came)
+        .map_err(|error| from_statement(&error))?;
+    if let Signer::Svid(id) = statement.signer()
+        && host.revokes(id)
+    {
+        return Err(refused("statement.revoked", "the signer is revoked", "sign with an identity that is in force"));
+    }
+    Ok(statement)
 }
 
 fn decoded<T: Message + Default>(payload: &[u8]) -> Result<T, Refused> {

@@ -1,0 +1,81 @@
+//! How the host is: why it is not ready, where it listens, what the runtime says of itself.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use super::Host;
+use crate::clock;
+use crate::limits;
+use crate::rpc::runtime::{StatusReply, StatusRequest};
+
+impl Host {
+    /// Why the host is not ready, one line each; empty: it is.
+    pub async fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if !self.settled.load(Ordering::Acquire) {
+            problems.push("configured components are still being started".to_owned());
+        }
+        if self.audit_broken.load(Ordering::Acquire) {
+            problems.push("the audit log cannot be written".to_owned());
+        }
+        if self.identity_process.now().is_none() {
+            problems.push("the identity process is down".to_owned());
+        }
+        if self.runtime_process.now().is_none() {
+            problems.push("the runtime process is down".to_owned());
+        }
+        let generation = self.policy().generation();
+        let identity = self.identity_process.now().map(|up| ("identity", up.generation.load(Ordering::Acquire)));
+        let runtime = self.runtime_process.now().map(|up| ("runtime", up.generation.load(Ordering::Acquire)));
+        for (role, has) in [identity, runtime].into_iter().flatten().filter(|(_, has)| *has != generation) {
+            problems.push(format!("the {role} process has policy generation {has}, not {generation} yet"));
+        }
+        problems.extend(self.identity.problems().await);
+        if self.config.control.https.is_some() && !self.own().is_shown(clock::now()) {
+            problems.push("control.https: the host has no X.509-SVID of its own to show yet".to_owned());
+        }
+        let nats = self.nats_problems();
+        let commanded = self.config.nats.is_some() && self.config.membership.is_some();
+        if commanded && nats.is_empty() && !self.commands_decided.load(Ordering::Acquire) {
+            problems.push("nats: commands are not heard yet".to_owned());
+        }
+        problems.extend(nats);
+        problems.extend(self.cluster.iter().flat_map(|cluster| cluster.problems()));
+        problems.extend(self.trust_problem());
+        problems.extend(self.policy().problems().iter().cloned());
+        // A host for other processes' identities alone needs no grant; one that is to run something does.
+        if !self.config.components.is_empty() && self.policy().grants_nothing() {
+            problems.push("the policy files grant nothing: everything is denied".to_owned());
+        }
+        if let Ok(refused) = self.refused.lock() {
+            problems.extend(
+                refused
+                    .iter()
+                    .map(|(path, refused)| format!("{}: {}: {}", path.display(), refused.code, refused.message)),
+            );
+        }
+        problems
+    }
+
+    /// What the runtime says of itself.
+    pub async fn runtime_status(&self) -> Option<StatusReply> {
+        let up = self.runtime_process.now()?;
+        let asked =
+            tokio::time::timeout(limits::RPC_TIMEOUT, async { up.client().status(StatusRequest {}).await }).await;
+        asked.ok()?.ok().map(tonic::Response::into_inner)
+    }
+
+    /// Where the host listens: HTTP, then mTLS.
+    pub fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        let mtls = self.listeners.mtls.as_ref().and_then(|listener| listener.local_addr().ok());
+        (self.listeners.http.local_addr().ok(), mtls)
+    }
+
+    /// Where the host listens besides, by name.
+    pub fn endpoint_addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        let metrics = self.metrics_address.get().map(|address| ("metrics", *address));
+        let broker = self.listeners.broker.address().map(|address| ("broker", address));
+        let control = self.control_address.map(|address| ("control", address));
+        self.listeners.endpoints.addresses().into_iter().chain(broker).chain(metrics).chain(control).collect()
+    }
+}
