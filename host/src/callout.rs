@@ -9,18 +9,25 @@
 //! what it cannot decide or cannot record.
 
 pub mod answering;
+pub mod attempts;
 pub mod connection;
 pub mod counts;
+pub mod ends;
 pub mod fence;
 pub mod files;
 pub mod init;
 pub mod journal;
 pub mod keys;
 pub mod listener;
+pub mod revocations;
 pub mod revoking;
+pub mod rights;
 pub mod scope;
 pub mod servers;
 pub mod service;
 pub mod standing;
+pub mod tls_files;
+pub mod watched;
+pub mod watching;
 
 pub use service::run;

@@ -14,6 +14,8 @@ pub mod config;
 #[cfg(feature = "host")]
 pub mod demo;
 pub mod error;
+#[cfg(feature = "host")]
+mod examples;
 pub mod files;
 #[cfg(feature = "host")]
 pub mod grants;

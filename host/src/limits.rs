@@ -186,6 +186,10 @@ pub const NATS_SERVERS: usize = 16;
 pub const NATS_FILE_BYTES: usize = 64 << 10;
 /// How often the files of a NATS connection are looked at.
 pub const NATS_POLL: Duration = Duration::from_secs(1);
+/// How long a subject that the server denied this host is shown after it was denied last.
+pub const NATS_DENIED_SHOWN: Duration = Duration::from_secs(30);
+/// Subjects that are shown so.
+pub const NATS_DENIED_SUBJECTS: usize = 16;
 /// How long one attempt to reach a NATS server may take, up to its first answer.
 pub const NATS_CONNECT: Duration = Duration::from_secs(5);
 /// How long the server may take to say whom it takes us for.
@@ -262,6 +266,8 @@ pub const CALLOUT_JOURNAL: usize = 8_192;
 pub const CALLOUT_REVOCATIONS: usize = 10_000;
 /// How often a callout looks at its files: a revocation takes two looks and a question to the servers, together under a second.
 pub const CALLOUT_WATCH: Duration = Duration::from_millis(100);
+/// How long nothing of a callout's files must have moved before what they do not say any more is believed.
+pub const CALLOUT_STILL: Duration = Duration::from_secs(2);
 /// Servers that a callout knows.
 pub const CALLOUT_SERVERS: usize = 4_096;
 /// How long a server is known after its last answer.
@@ -272,6 +278,10 @@ pub const CALLOUT_SERVER_LOOK: Duration = Duration::from_secs(10);
 pub const CALLOUT_SERVER_WAIT: Duration = Duration::from_millis(300);
 /// Connections that a callout remembers having let in.
 pub const CALLOUT_ADMITTED: usize = 262_144;
+/// How long before its end the callout speaks of what it logs in with.
+pub const CALLOUT_END_WARNING: Duration = Duration::from_secs(30 * 86_400);
+/// How often the same cause of no connection is written into the callout's log.
+pub const CALLOUT_SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Bytes of a nonce that the callout signs to log in; servers draw 15.
 pub const CALLOUT_NONCE: usize = 64;
 /// Connections of one page of a server's list.

@@ -43,6 +43,7 @@ pub mod mtls;
 mod nats_credentials;
 pub mod nats_jwt;
 mod nats_key;
+pub mod nats_pair;
 pub mod nats_tls;
 mod p256_key;
 #[cfg(feature = "pkcs11")]

@@ -21,6 +21,9 @@ use rustls::{
     SignatureAlgorithm, SignatureScheme,
 };
 
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+
 use crate::excerpt::Excerpt;
 use crate::mtls::{Authorities, HandshakeSigner, PeerError, PinnedServer, provider};
 use crate::spiffe_id::SpiffeId;
@@ -74,6 +77,11 @@ impl NatsRoots {
         self.0.store(roots(pem)?);
         Ok(())
     }
+
+    /// Those that are current.
+    pub(crate) fn store(&self) -> Arc<RootCertStore> {
+        self.0.load_full()
+    }
 }
 
 fn roots(pem: &[u8]) -> Result<Arc<RootCertStore>, NatsTlsError> {
@@ -83,6 +91,18 @@ fn roots(pem: &[u8]) -> Result<Arc<RootCertStore>, NatsTlsError> {
         store.add(certificate.map_err(|_| NatsTlsError::NoRoots)?).map_err(|_| NatsTlsError::NoRoots)?;
     }
     if store.is_empty() { Err(NatsTlsError::NoRoots) } else { Ok(Arc::new(store)) }
+}
+
+/// The certificates of a PEM file, DER; those that cannot be read are left out.
+pub fn certificates(pem: &[u8]) -> Vec<Vec<u8>> {
+    CertificateDer::pem_slice_iter(pem).flatten().map(|der| der.to_vec()).collect()
+}
+
+/// From when to when the first certificate of a PEM file is valid.
+pub fn validity(pem: &[u8]) -> Option<(OffsetDateTime, OffsetDateTime)> {
+    let der = CertificateDer::pem_slice_iter(pem).next()?.ok()?;
+    let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+    Some((parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime()))
 }
 
 /// The public part of a client's certificate, and who signs for it.

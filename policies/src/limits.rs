@@ -115,6 +115,8 @@ pub const ACCOUNT_BYTES: usize = 64;
 
 /// Bytes of a NATS server's configuration with what it includes.
 pub const SERVER_BYTES: usize = 4 << 20;
+/// Days before its end from which on a JWT of a server's configuration is spoken of.
+pub const SERVER_END_DAYS: i64 = 30;
 /// Files of such a configuration.
 pub const SERVER_FILES: usize = 64;
 /// Values within values of such a configuration.

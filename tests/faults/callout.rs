@@ -86,6 +86,137 @@ async fn a_broken_file_holds_up_no_revocation_and_undoes_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_list_that_is_being_written_in_place_lets_nobody_in_again() {
+    let Some(rig) = Rig::start("callout::half a list") else { return };
+    let both = revoked(&["spiffe://td-a.test/host/h1", "spiffe://td-a.test/host/h2"]);
+    rig.policy("revoked.toml", &both);
+    let callout = rig.callout();
+    let leaf = rig.a.spiffe("spiffe://td-a.test/host/h2");
+    // A writer that is slow: what it has written so far reads well, and lacks the second name, or both.
+    let path = rig.path("policy/revoked.toml");
+    let half = revoked(&["spiffe://td-a.test/host/h1"]);
+    for written in ["version = 1\n", &half, "version = 1\n# ", &format!("{half}# more\n"), &half, &both] {
+        std::fs::write(&path, written).unwrap();
+        let until = Instant::now() + Duration::from_millis(600);
+        while Instant::now() < until {
+            assert!(rig.connect(&leaf).await.is_err(), "let in by half a list\n{}", callout.log());
+        }
+    }
+    // Taken from it for good, it is let in, and the log says so.
+    std::fs::write(&path, &half).unwrap();
+    let end = Instant::now() + TIMEOUT;
+    while rig.connect(&leaf).await.is_err() {
+        assert!(Instant::now() < end, "it stays revoked\n{}", callout.log());
+    }
+    let record = callout.wait_for_audit("callout-policy");
+    assert_eq!(record["lifted"][0], "spiffe://td-a.test/host/h2", "{record}");
+    // A list that says how long it is adds, and lifts only where it is that long.
+    rig.policy("revoked.toml", &both.replace("version = 1", "version = 1\nentries = 3"));
+    callout.wait_until_not_ready();
+    assert!(rig.connect(&leaf).await.is_err(), "it was added by a list that is not whole");
+    rig.policy("revoked.toml", &half.replace("version = 1", "version = 1\nentries = 2"));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(rig.connect(&leaf).await.is_err(), "let in by a list that is not whole\n{}", callout.log());
+    assert_eq!(callout.get("/readyz"), (503, "not ready: files\n".to_owned()));
+    rig.policy("revoked.toml", &half.replace("version = 1", "version = 1\nentries = 1"));
+    callout.wait_until_ready();
+    rig.connect(&leaf).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callout_does_not_begin_with_a_list_that_is_not_whole() {
+    let Some(rig) = Rig::start("callout::begin with half a list") else { return };
+    rig.policy("revoked.toml", "version = 1\nentries = 1\n");
+    let (code, error) = rig.fails_to_begin("");
+    assert_eq!(code, Some(64), "{error}");
+    assert!(error.contains("entries = 1 and has 0") && error.contains("hint:"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_it_cannot_connect_is_said_in_one_clear_line_with_a_hint() {
+    let Some(mut rig) = Rig::start("callout::causes") else { return };
+    let other = portcullis_tests::nats::pki::Authority::new("another");
+    other.write(&rig.path("tls"), "other");
+    let url = format!("localhost:{}", rig.server.port());
+    let stranger = nkeys::KeyPair::new_user().seed().unwrap();
+    portcullis_tests::nats::pki::replace(&rig.path("keys"), "stranger.nk", &stranger);
+    for (n, (from, to, says, hint)) in [
+        (url.as_str(), "localhost:1", "nobody listens there", "`servers`"),
+        (url.as_str(), "no-such-name.invalid:4222", "has no address", "resolver"),
+        ("ca = \"tls/ca.pem\"", "ca = \"tls/other.pem\"", "an authority that is not trusted", "`ca` under [tls]"),
+        ("keys/callout.nk", "keys/stranger.nk", "does not let this callout in", "auth_users"),
+        ("first = true", "first = false", "waits for TLS first", "set first = true under [tls]"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let callout = rig.begin_changed(&format!("cause{n}"), from, to);
+        let end = Instant::now() + TIMEOUT;
+        while !callout.log().contains(says) {
+            assert!(Instant::now() < end, "{to}: {says:?} is not said:\n{}", callout.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let log = callout.log();
+        let lines: Vec<&str> =
+            log.lines().filter(|line| line.contains(says) && line.contains("connection=\"callout\"")).collect();
+        assert_eq!(lines.len(), 1, "{to}: one line, not one for each attempt:\n{log}");
+        assert!(lines[0].contains("ERROR") && lines[0].contains("hint:") && lines[0].contains(hint), "{}", lines[0]);
+        let (status, body) = callout.get("/readyz");
+        assert!(status == 503 && body.contains("callout"), "{to}: {status} {body}");
+    }
+    // One that was connected says so, too, and is ready again by itself.
+    let callout = rig.callout();
+    rig.server.kill();
+    callout.wait_until_not_ready();
+    let end = Instant::now() + TIMEOUT;
+    while !callout.log().contains("nobody listens there") {
+        assert!(Instant::now() < end, "{}", callout.log());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    rig.server.restart();
+    callout.wait_until_ready();
+}
+
+#[test]
+fn files_that_are_missing_unreadable_or_do_not_belong_together_end_it_with_64_and_a_hint() {
+    use std::os::unix::fs::PermissionsExt;
+    let Some(rig) = Rig::start("callout::files") else { return };
+    rig.b.spiffe("spiffe://td-b.test/callout").write(&rig.path("tls"), "other");
+    std::fs::write(rig.path("tls/noise.pem"), "noise").unwrap();
+    for (file, says) in [
+        ("keys/callout.nk", "cannot be read"),
+        ("keys/issuer.nk", "cannot be read"),
+        ("keys/callout.xk", "cannot be read"),
+        ("policy/roles.toml", "roles"),
+        ("policy/revoked.toml", "list of the revoked"),
+        ("policy/td-a.json", "bundle"),
+        ("tls/ca.pem", "CA file"),
+        ("tls/callout.pem", "certificate"),
+        ("tls/callout.key", "private key"),
+    ] {
+        let aside = rig.path("aside");
+        std::fs::rename(rig.path(file), &aside).unwrap();
+        let (code, error) = rig.fails_to_begin("");
+        assert_eq!(code, Some(64), "{file}: {error}");
+        assert!(error.contains(says) && error.contains("hint:"), "{file}: {error}");
+        std::fs::rename(&aside, rig.path(file)).unwrap();
+    }
+    for (from, to, says) in [
+        ("tls/ca.pem", "tls/noise.pem", "no certificate that can be used"),
+        ("tls/callout.pem", "tls/other.pem", "the key is not that of the certificate"),
+        ("tls/callout.key", "tls/noise.pem", "no private key"),
+    ] {
+        let (code, error) = rig.fails_to_begin(&format!("{from} {to}"));
+        assert_eq!(code, Some(64), "{to}: {error}");
+        assert!(error.contains(says) && error.contains("hint:"), "{to}: {error}");
+    }
+    std::fs::set_permissions(rig.path("keys/callout.nk"), std::fs::Permissions::from_mode(0o640)).unwrap();
+    let (code, error) = rig.fails_to_begin("");
+    assert!(code == Some(64) && error.contains("chmod 600"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_several_replicas_one_may_be_killed() {
     let Some(rig) = Rig::start("callout::replicas") else { return };
     let (one, two) = (rig.callout_named("one"), rig.callout_named("two"));

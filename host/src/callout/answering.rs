@@ -10,9 +10,7 @@ use portcullis_identity::callout::{
     Answers, ConnectionKind, CredentialError, Decision, Protocol, Proven, Received, Replays, Request, RequestError,
     Requests, Target,
 };
-use portcullis_identity::nats_jwt::{
-    AccountName, AccountSigner, Denial, Permissions, Responses, Rights, Subscription, Tag,
-};
+use portcullis_identity::nats_jwt::{AccountName, AccountSigner, Denial, Rights};
 use portcullis_identity::{Audience, XKey};
 use portcullis_nkey::{KeyPair, Kind, PublicKey};
 use portcullis_policies::WorkloadId;
@@ -21,7 +19,7 @@ use time::OffsetDateTime;
 
 use super::files::Standing;
 use super::service::CalloutError;
-use super::{keys, scope};
+use super::{keys, rights, scope};
 use crate::audit::Record;
 use crate::cli::error::shown;
 use crate::cli::files::read_text;
@@ -235,7 +233,7 @@ impl Answering {
         match self.decide(asked, standing, now) {
             Verdict::Denied(_) => false,
             Verdict::Allowed(again) => {
-                same_rights(&allowed.placement, &again.placement) && again.until >= allowed.until
+                rights::are_the_same(&allowed.placement, &again.placement) && again.until >= allowed.until
             }
         }
     }
@@ -246,12 +244,12 @@ impl Answering {
         let account = placement.account().as_str();
         let role =
             self.signer_role(account, placement.role()).map_err(|()| "there is no key for the role".to_owned())?;
-        let rights = match &role {
-            Some(_) => Rights::Scoped(tags(placement)?),
-            None => Rights::Explicit(permissions(placement)?),
+        let given = match &role {
+            Some(_) => Rights::Scoped(rights::tags(placement)?),
+            None => Rights::Explicit(rights::permissions(placement)?),
         };
         let account = account.parse::<AccountName>().map_err(|error| error.to_string())?;
-        let decision = Decision { account, role, rights, expires_at: *until };
+        let decision = Decision { account, role, rights: given, expires_at: *until };
         let answer = self.answers.allow(&asked.0, proven, decision, now).map_err(|error| error.to_string())?;
         Ok(answer.into_payload().into())
     }
@@ -361,107 +359,9 @@ fn is_scoped(signer: &Signer, account: PublicKey, key: PublicKey) -> Result<(), 
     scope::check(&jwt, account, key).map_err(|error| CalloutError::file(path, &error, error.hint()))
 }
 
-/// Everything that goes into an answer; not the generation of the roles, which does not.
-fn same_rights(one: &Placement, other: &Placement) -> bool {
-    one.workload() == other.workload()
-        && one.account() == other.account()
-        && one.role() == other.role()
-        && one.publish() == other.publish()
-        && one.subscribe() == other.subscribe()
-        && one.responses() == other.responses()
-        && one.captures() == other.captures()
-}
-
-fn permissions(placement: &Placement) -> Result<Permissions, String> {
-    let text = |error: &dyn std::fmt::Display| error.to_string();
-    let publish = placement.publish().iter().map(|subject| subject.as_str().parse());
-    let publish = publish
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error: portcullis_identity::nats_jwt::SubjectError| text(&error))?;
-    let mut subscribe = Vec::new();
-    for right in placement.subscribe() {
-        subscribe.push(Subscription {
-            subject: right
-                .subject
-                .as_str()
-                .parse()
-                .map_err(|error: portcullis_identity::nats_jwt::SubjectError| text(&error))?,
-            queue: match &right.queue {
-                None => None,
-                Some(queue) => {
-                    Some(queue.parse().map_err(|error: portcullis_identity::nats_jwt::SubjectError| text(&error))?)
-                }
-            },
-        });
-    }
-    let responses =
-        placement.responses().map(|answers| Responses::new(answers.max, Duration::from_secs(answers.seconds)));
-    Permissions::new(publish, subscribe, responses).map_err(|error| text(&error))
-}
-
-fn tags(placement: &Placement) -> Result<Vec<Tag>, String> {
-    let tags = placement.captures().iter().map(|(key, value)| Tag::new(key, value));
-    tags.collect::<Result<_, _>>().map_err(|error| error.to_string())
-}
-
 fn cut(text: &str) -> String {
     text.escape_default().take(128).collect()
 }
 
 /// A connection that would end at once is not begun.
 const LEAST_LIFE: Duration = Duration::from_secs(2);
-
-#[cfg(test)]
-mod tests {
-    use portcullis_policies::callout::Accounts;
-    use portcullis_policies::{Source, SourceKind};
-
-    use super::*;
-
-    const ROLES: &str = r#"version = 1
-[[role]]
-id = "hosts"
-reason = "hosts of the cluster"
-owner = "team"
-who = "spiffe://td-a.test/host/{host}"
-account = "APP"
-publish = ["lat.evt.{host}.>"]
-subscribe = ["lat.ctl.{host}.>"]
-responses = 1
-lifetime = "1h"
-"#;
-
-    fn placed(text: &str, generation: u64) -> Placement {
-        let source = Source { name: "roles.toml".to_owned(), text: text.to_owned(), kind: SourceKind::Grants };
-        let names = ["APP", "OTHER"].map(|name| name.parse().unwrap()).to_vec();
-        let accounts = Accounts::new(names, "SYS".parse().unwrap(), false);
-        let roles = Roles::compile(&[source], &[], accounts, generation).unwrap();
-        let facts = ConnectFacts {
-            workload: "spiffe://td-a.test/host/h1".parse().unwrap(),
-            kind: policy::ConnectionKind::Client,
-            connection: policy::ConnectionType::Nats,
-            ip: "127.0.0.1".parse().unwrap(),
-            credentials: BTreeSet::from([CredentialKind::X509]),
-            nkey: None,
-            nkey_is_bound: false,
-        };
-        roles.decide(&facts).unwrap()
-    }
-
-    #[test]
-    fn rights_that_changed_while_an_answer_was_under_way_are_other_rights() {
-        let decided = placed(ROLES, 1);
-        assert!(same_rights(&decided, &placed(ROLES, 2)), "only the generation is another");
-        for (from, to) in [
-            ("id = \"hosts\"", "id = \"others\""),
-            ("account = \"APP\"", "account = \"OTHER\""),
-            ("\"lat.evt.{host}.>\"", "\"lat.evt.{host}.a\""),
-            ("\"lat.ctl.{host}.>\"", "\"lat.ctl.{host}.a\""),
-            ("responses = 1\n", ""),
-        ] {
-            let changed = ROLES.replacen(from, to, 1);
-            assert_ne!(changed, ROLES, "{from}");
-            assert!(!same_rights(&decided, &placed(&changed, 2)), "{to}");
-        }
-    }
-}

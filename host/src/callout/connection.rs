@@ -4,18 +4,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::{Auth, AuthError, Client, ConnectOptions, Event, ServerAddr};
 use portcullis_identity::nats_jwt::Creds;
-use portcullis_nkey::{KeyPair, Kind};
+use portcullis_nkey::{KeyPair, Kind, PublicKey};
 use tokio::sync::Notify;
 
+use super::attempts::Attempts;
 use super::keys;
 use super::service::CalloutError;
 use super::standing::Problems;
 use crate::config::callout::{CalloutConfig, Login};
-use crate::limits::CALLOUT_NONCE;
+use crate::limits::{CALLOUT_NONCE, CALLOUT_SAY_AGAIN};
 
 /// What it logs in with. Read once, at the start.
 #[derive(Debug)]
@@ -36,6 +37,7 @@ pub struct Connection {
     /// Told after each time that it has come up.
     up: Arc<Notify>,
     changes: Arc<Changes>,
+    attempts: Arc<Attempts>,
     name: &'static str,
 }
 
@@ -117,6 +119,8 @@ impl Connection {
         let counted = Arc::clone(&changes);
         let (told, secret) = (Arc::clone(&up), Arc::new(secret));
         problems.set(name, "not connected yet");
+        let attempts = Attempts::new(name, Arc::clone(&problems));
+        let (trying, hearing) = (Arc::clone(&attempts), Arc::clone(&attempts));
         let mut options = ConnectOptions::with_auth_callback(move |nonce| {
             let secret = Arc::clone(&secret);
             async move { secret.sign(&nonce) }
@@ -131,8 +135,17 @@ impl Connection {
         .client_capacity(8_192)
         .subscription_capacity(8_192)
         .request_timeout(Some(Duration::from_secs(2)))
-        .reconnect_delay_callback(pause)
+        .reconnect_to_server_callback(move |servers, _| {
+            // What is waited for there need not be `Sync`: it runs in a task of its own.
+            let next = tokio::spawn(Arc::clone(&trying).next(servers));
+            async move { next.await.ok().flatten() }
+        })
         .event_callback(move |event| {
+            match &event {
+                Event::ServerError(error) => hearing.said(&error.to_string()),
+                Event::ClientError(error) => hearing.failed_kind(&error.to_string()),
+                _ => {}
+            }
             if matches!(event, Event::Connected | Event::Disconnected) {
                 counted.more();
             }
@@ -157,11 +170,12 @@ impl Connection {
         let client = options.connect(servers).await.map_err(|error| {
             CalloutError::config(format!("{name}: cannot connect: {error}"), "see `servers` and [tls]")
         })?;
-        Ok(Self { client, up, changes, name })
+        Ok(Self { client, up, changes, attempts, name })
     }
 
     /// Asks the server, each time that the connection comes up, in which account it is. Runs for as long as the process.
     pub async fn keep_verified(self, account: String, problems: Arc<Problems>, verified: impl Fn() + Send) {
+        let mut told = None;
         loop {
             self.up.notified().await;
             loop {
@@ -169,18 +183,20 @@ impl Connection {
                 match self.account().await {
                     Ok(found) if found == account => {
                         if self.changes.verified(of, self.name, &problems) {
+                            self.attempts.stood();
                             verified();
                             break;
                         }
                     }
                     Ok(found) => {
-                        let why = format!("the server placed it in the account {found}, not in {account}");
-                        tracing::error!(connection = self.name, "{why}");
-                        problems.set(self.name, why);
+                        let (why, hint) = misplaced(self.name, &found, &account);
+                        self.tell(&mut told, &why, hint);
+                        problems.set(self.name, format!("{why}; hint: {hint}"));
                     }
                     Err(why) => {
-                        tracing::warn!(connection = self.name, "{why}");
-                        problems.set(self.name, why);
+                        let hint = "allow it to publish $SYS.REQ.USER.INFO and to subscribe to _INBOX_callout.>";
+                        self.tell(&mut told, &why, hint);
+                        problems.set(self.name, format!("{why}; hint: {hint}"));
                     }
                 }
                 tokio::select! {
@@ -191,6 +207,14 @@ impl Connection {
         }
     }
 
+    /// One line for each thing that is wrong, and again from time to time.
+    fn tell(&self, told: &mut Option<(String, Instant)>, why: &str, hint: &str) {
+        if told.as_ref().is_none_or(|(text, at)| text != why || at.elapsed() >= CALLOUT_SAY_AGAIN) {
+            tracing::error!(connection = self.name, "{why}; hint: {hint}");
+            *told = Some((why.to_owned(), Instant::now()));
+        }
+    }
+
     async fn account(&self) -> Result<String, String> {
         let answer = self.client.request("$SYS.REQ.USER.INFO", Default::default()).await;
         let answer = answer.map_err(|error| format!("the server does not say who it is: {error}"))?;
@@ -198,6 +222,23 @@ impl Connection {
         let account = answer.pointer("/data/account").and_then(serde_json::Value::as_str);
         Ok(crate::cli::error::shown(account.unwrap_or_default()).chars().take(128).collect())
     }
+}
+
+/// What is wrong, and what to do, where the server put a connection into another account.
+fn misplaced(name: &str, found: &str, wanted: &str) -> (String, &'static str) {
+    let why = format!("the server placed it in the account {found}, not in {wanted}");
+    let hint = match (name, PublicKey::parse(found, Kind::Account), PublicKey::parse(wanted, Kind::Account)) {
+        ("callout", Ok(_), Err(_)) => {
+            "the server is in operator mode, where accounts are public keys (A...): see `mode` and `account`"
+        }
+        ("callout", Err(_), Ok(_)) => "the server has its accounts in its file, by name: see `mode` and `account`",
+        ("callout", ..) => "see in which account the server has the user of [login], or `account`",
+        (_, Ok(_), Err(_)) => {
+            "the server is in operator mode, where accounts are public keys (A...): see `mode` and `system_key`"
+        }
+        _ => "see in which account the server has the user of [system], or `system_account` and `system_key`",
+    };
+    (why, hint)
 }
 
 fn event_seen(name: &'static str, event: &Event, problems: &Problems) {
@@ -226,16 +267,6 @@ fn event_seen(name: &'static str, event: &Event, problems: &Problems) {
 fn is_nonce(nonce: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'=' | b'+' | b'/');
     (1..=CALLOUT_NONCE).contains(&nonce.len()) && nonce.iter().all(plain)
-}
-
-/// Doubling from 50 ms to 4 s, with a random half: servers that come back are not met by all callouts at once.
-fn pause(attempts: usize) -> Duration {
-    let exponent = u32::try_from(attempts.min(7)).unwrap_or(7);
-    let most = Duration::from_millis(50).saturating_mul(2_u32.saturating_pow(exponent)).min(Duration::from_secs(4));
-    let mut byte = [0_u8; 1];
-    let _ = ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut byte);
-    let [random] = byte;
-    most / 2 + most.mul_f64(f64::from(random) / 512.0)
 }
 
 /// Prefix of inboxes: an own one, so that the callout's users need no right to read others' replies.
@@ -277,14 +308,5 @@ mod tests {
         }
         let auth = Secret::Certificate.sign(b"").unwrap();
         assert!(auth.nkey.is_none() && auth.signature.is_none(), "a certificate signs nothing");
-    }
-
-    #[test]
-    fn pauses_grow_to_four_seconds_and_are_never_none() {
-        for attempts in [0, 1, 5, 7, 8, 1_000_000, usize::MAX] {
-            let pause = pause(attempts);
-            assert!(pause >= Duration::from_millis(25) && pause <= Duration::from_secs(4), "{attempts}: {pause:?}");
-        }
-        assert!(pause(20) >= Duration::from_secs(2));
     }
 }

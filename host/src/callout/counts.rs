@@ -26,9 +26,16 @@ pub struct Counts {
     pub took: Histogram,
     /// At work now.
     pub at_work: AtomicI64,
+    /// When the first of what it logs in with ends, in seconds since 1970. Zero: never.
+    ends: AtomicI64,
 }
 
 impl Counts {
+    /// When the first of what it logs in with ends.
+    pub fn ends_at(&self, at: Option<i64>) {
+        self.ends.store(at.unwrap_or_default(), Ordering::Relaxed);
+    }
+
     /// The page.
     pub fn page(&self, generation: u64, problems: &Problems) -> String {
         let mut page = Page::default();
@@ -60,6 +67,13 @@ impl Counts {
             Kind::Counter,
             "Denials that found no room in the audit log.",
             self.records_lost.get(),
+        );
+        let ends = u64::try_from(self.ends.load(Ordering::Relaxed)).unwrap_or_default();
+        page.number(
+            "portcullis_callout_login_ends_seconds",
+            Kind::Gauge,
+            "When the first credential or certificate that the callout shows ends, since 1970; 0: never.",
+            ends,
         );
         page.histograms(
             "portcullis_callout_seconds",

@@ -3,12 +3,12 @@
 //! written here.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use portcullis_identity::XKey;
 use portcullis_identity::nats_jwt::{
-    AccountName, AccountSigner, AccountToken, CalloutBlock, Creds, OperatorToken, Permissions, Queue, Responses,
-    Rights, SigningKey, Subject, SubjectTemplate, Subscription, UserName, UserToken,
+    AccountName, AccountSigner, AccountToken, CalloutBlock, Creds, JetStreamLimits, OperatorToken, Permissions, Queue,
+    Responses, Rights, SigningKey, Subject, SubjectTemplate, Subscription, UserName, UserToken,
 };
 use portcullis_nkey::{KeyPair, Kind};
 use time::OffsetDateTime;
@@ -30,8 +30,12 @@ pub struct Wanted {
     pub cluster: String,
     /// Where the server listens.
     pub listen: String,
-    /// Where the callout finds it.
-    pub server: String,
+    /// Where the callout finds it, and others like it.
+    pub servers: Vec<String>,
+    /// Where the server keeps streams; `None`: without JetStream.
+    pub store: Option<PathBuf>,
+    /// Operator mode: days that the credentials of callout, revoker and sentinel are good for.
+    pub days: u32,
     /// Trust domains, each with its bundle.
     pub trust_domains: Vec<(String, String)>,
     /// Authorities: of clients, for the server; of the server, for the callout.
@@ -80,7 +84,8 @@ pub fn make(wanted: &Wanted, now: OffsetDateTime) -> Result<Vec<Made>, InitError
         &wanted.certificate.1,
     ];
     let texts = paths.iter().map(|path| path.display().to_string());
-    let texts = texts.chain([wanted.id.clone(), wanted.listen.clone(), wanted.server.clone()]);
+    let texts = texts.chain(wanted.servers.iter().cloned()).chain([wanted.id.clone(), wanted.listen.clone()]);
+    let texts = texts.chain(wanted.store.iter().map(|path| path.display().to_string()));
     for text in texts.chain([wanted.account.clone(), wanted.cluster.clone()]) {
         if text.is_empty() || text.contains(['"', '\\', '\'', '$', '\n']) || text.chars().any(char::is_control) {
             return Err(InitError::Character(text.escape_default().to_string()));
@@ -107,6 +112,11 @@ pub fn make(wanted: &Wanted, now: OffsetDateTime) -> Result<Vec<Made>, InitError
         files.push(made(&format!("policy/{name}.json"), bundle.clone()));
     }
     Ok(files)
+}
+
+/// Operator mode: when the credentials end.
+pub fn ends(wanted: &Wanted, now: OffsetDateTime) -> OffsetDateTime {
+    now + std::time::Duration::from_secs(u64::from(wanted.days) * 86_400)
 }
 
 fn accounts(wanted: &Wanted) -> Result<Vec<Made>, InitError> {
@@ -161,13 +171,14 @@ fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Resul
         .map_err(keys)?;
     let scope = SigningKey::Scoped { key: hosts.public(), role: "hosts".to_owned(), template: template(wanted)? };
     let apps_token = AccountToken::new(apps.public(), account)
+        .map(|token| if wanted.store.is_some() { token.jetstream(STREAMS) } else { token })
         .and_then(|token| token.signing_keys(vec![scope]))
         .and_then(|token| token.sign(&operator, now))
         .map_err(keys)?;
     let system_token =
         AccountToken::new(system.public(), name("SYS")?).and_then(|token| token.sign(&operator, now)).map_err(keys)?;
     let (system_key, auth_key, apps_key) = (system.public(), auth.public(), apps.public());
-    let until = now + std::time::Duration::from_secs(LOGIN_DAYS * 86_400);
+    let until = ends(wanted, now);
     let user = |name: &str, key: &KeyPair, rights: Permissions, bearer: bool, signer: &AccountSigner| {
         let name: UserName = name.parse().map_err(keys)?;
         let token = UserToken::new(key.public(), name, Rights::Explicit(rights), until).map_err(keys)?;
@@ -220,7 +231,6 @@ fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Resul
     ])
 }
 
-/// Publish and subscribe subjects of the first role.
 /// What a host of the cluster may publish and hear: the same list that `cluster init` prints.
 fn subjects(wanted: &Wanted) -> Result<(Vec<String>, Vec<String>), InitError> {
     let cluster = wanted.cluster.parse().map_err(keys)?;
@@ -285,7 +295,9 @@ fn fill(template: &str, wanted: &Wanted, values: &[(&str, String)]) -> String {
         ("ID", wanted.id.clone()),
         ("ACCOUNT", wanted.account.clone()),
         ("LISTEN", wanted.listen.clone()),
-        ("SERVER", wanted.server.clone()),
+        ("SERVERS", wanted.servers.iter().map(|server| format!("\"{server}\"")).collect::<Vec<_>>().join(", ")),
+        ("JETSTREAM", wanted.store.as_deref().map(jetstream).unwrap_or_default()),
+        ("ACCOUNT_STREAMS", if wanted.store.is_some() { account_streams() } else { String::new() }),
         ("CA", path(&wanted.ca)),
         ("SERVER_CERTIFICATE", path(&wanted.server_certificate.0)),
         ("SERVER_KEY", path(&wanted.server_certificate.1)),
@@ -295,6 +307,21 @@ fn fill(template: &str, wanted: &Wanted, values: &[(&str, String)]) -> String {
     let all =
         common.iter().map(|(name, value)| (*name, value)).chain(values.iter().map(|(name, value)| (*name, value)));
     all.fold(template.to_owned(), |text, (name, value)| text.replace(&format!("@{name}@"), value))
+}
+
+fn jetstream(store: &Path) -> String {
+    format!(
+        "\n# The buckets of a cluster are streams. `portcullis cluster init` makes them.\njetstream {{ store_dir: \"{}\" }}\n",
+        store.display()
+    )
+}
+
+/// The same limits that operator mode writes into the account's JWT.
+fn account_streams() -> String {
+    let JetStreamLimits { memory, disk, streams, consumers } = STREAMS;
+    format!(
+        " jetstream: {{ max_memory: {memory}, max_file: {disk}, max_streams: {streams}, max_consumers: {consumers} }} "
+    )
 }
 
 fn made(path: &str, text: String) -> Made {
@@ -325,5 +352,5 @@ const REVOKER_SUBJECTS: [&str; 5] = [
     "$SYS.REQ.SERVER.*.CONNZ",
     "$SYS.REQ.SERVER.*.KICK",
 ];
-/// Days that the credentials of callout and revoker are good for; make new ones before.
-const LOGIN_DAYS: u64 = 365;
+/// What the workloads' account may use of JetStream: the buckets of a cluster are four small streams.
+const STREAMS: JetStreamLimits = JetStreamLimits { memory: 64 << 20, disk: 1 << 30, streams: 32, consumers: 256 };

@@ -16,15 +16,17 @@ use tokio::time::Instant;
 use super::answering::{Answering, Verdict};
 use super::connection::{Connection, Secret};
 use super::counts::Counts;
-use super::files::{Standing, Watched};
+use super::ends::{End, Left};
+use super::files::Standing;
 use super::journal::Journal;
 use super::revoking::{Admitted, Revoker};
 use super::servers::Servers;
 use super::standing::Problems;
-use super::{fence, listener};
+use super::watched::Watched;
+use super::{ends, fence, listener, tls_files, watched, watching};
 use crate::audit::Record;
 use crate::config::callout::CalloutConfig;
-use crate::limits::{CALLOUT_DRAIN, CALLOUT_SERVER_WAIT, CALLOUT_SWEEP, CALLOUT_WATCH, NATS_LEAVE};
+use crate::limits::{CALLOUT_DRAIN, CALLOUT_SERVER_WAIT, CALLOUT_WATCH, NATS_LEAVE};
 
 /// Why a callout does not run. Says who erred, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +73,8 @@ pub struct Shared {
     pub admitted: Admitted,
     /// Which servers there are; absent where it was told to do without.
     pub servers: Option<Arc<Servers>>,
-    answering: Answering,
+    /// Decides, and makes answers.
+    pub answering: Answering,
     at_work: Semaphore,
 }
 
@@ -90,7 +93,9 @@ pub fn run(config: CalloutConfig, ready: impl FnOnce(Option<std::net::SocketAddr
     let answering = Answering::new(&config)?;
     let login = Secret::read(&config.login)?;
     let system = config.system.as_ref().map(Secret::read).transpose()?;
-    let watched = Watched::of(&config);
+    tls_files::check(&config)?;
+    let ends = ended(&config, &login, system.as_ref())?;
+    let watched = watched::settled(&config, CALLOUT_WATCH);
     let standing = Standing::load(&config, 1)?;
     answering.fits(&standing.roles)?;
     let mut folder = std::fs::DirBuilder::new();
@@ -116,20 +121,39 @@ pub fn run(config: CalloutConfig, ready: impl FnOnce(Option<std::net::SocketAddr
     })?;
     ready(listening.as_ref().and_then(|listener| listener.local_addr().ok()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(machine)?;
-    runtime.block_on(serve(config, answering, login, system, standing, watched, listening, journal))
+    let made = Made { answering, login, system, ends, standing, watched, listening, journal };
+    runtime.block_on(serve(config, made))
 }
 
-#[expect(clippy::too_many_arguments, reason = "everything that was made before the fence went up")]
-async fn serve(
-    config: CalloutConfig,
+/// Everything that was made before the fence went up.
+struct Made {
     answering: Answering,
     login: Secret,
     system: Option<Secret>,
+    ends: Vec<End>,
     standing: Standing,
     watched: Watched,
     listening: Option<std::net::TcpListener>,
     journal: Journal,
-) -> Result<(), CalloutError> {
+}
+
+/// When the credentials end; refused where one has.
+fn ended(config: &CalloutConfig, login: &Secret, system: Option<&Secret>) -> Result<Vec<End>, CalloutError> {
+    let now = crate::clock::now();
+    let of_system = config.system.as_ref().and_then(|login| login.creds.as_deref());
+    let ends = [
+        ends::of_secret(config.login.creds.as_deref(), login),
+        system.and_then(|secret| ends::of_secret(of_system, secret)),
+    ];
+    let ends: Vec<End> = ends.into_iter().flatten().collect();
+    match ends.iter().find(|end| end.left(now) == Left::None) {
+        Some(end) => Err(CalloutError::config(end.text(now), ends::HINT)),
+        None => Ok(ends),
+    }
+}
+
+async fn serve(config: CalloutConfig, made: Made) -> Result<(), CalloutError> {
+    let Made { answering, login, system, ends, standing, watched, listening, journal } = made;
     let machine = |error: std::io::Error| CalloutError::Machine(error.to_string());
     let problems = Arc::new(Problems::default());
     let own = Connection::open(&config, &config.login, login, "callout", Arc::clone(&problems)).await?;
@@ -164,7 +188,8 @@ async fn serve(
         let listener = TcpListener::from_std(listener).map_err(machine)?;
         tokio::spawn(listener::serve(Arc::clone(&shared), listener));
     }
-    tokio::spawn(keep_watching(Arc::clone(&shared), watched, revoker));
+    tokio::spawn(ends::keep_telling(Arc::clone(&shared), ends));
+    tokio::spawn(watching::run(Arc::clone(&shared), watched, revoker));
     let queue = own.client.queue_subscribe(SUBJECT, QUEUE.to_owned()).await;
     let mut requests = queue.map_err(|error| CalloutError::Machine(format!("cannot subscribe: {error}")))?;
     let account = shared.config.account.clone();
@@ -313,77 +338,6 @@ fn reject(shared: &Shared, code: &str, why: &str) -> Bytes {
         shared.counts.records_lost.up();
     }
     Bytes::new()
-}
-
-/// Takes up changed files, and ends connections of whoever does not stand any more.
-async fn keep_watching(shared: Arc<Shared>, mut watched: Watched, revoker: Option<Revoker>) {
-    let mut look = tokio::time::interval(CALLOUT_WATCH);
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut generation = 1;
-    // An answer may be on its way while its subject falls: what follows a change is looked at more than once.
-    let mut again: Vec<Instant> = Vec::new();
-    let mut next_sweep = Instant::now() + Duration::from_secs(1);
-    loop {
-        look.tick().await;
-        let mut newly = Vec::new();
-        if watched.due(std::time::Instant::now()) {
-            let before = shared.standing.load_full();
-            let config = shared.config.clone();
-            let loaded = tokio::task::spawn_blocking(move || Standing::load(&config, generation + 1)).await;
-            let loaded = loaded.unwrap_or_else(|error| Err(CalloutError::Machine(error.to_string())));
-            match loaded.and_then(|loaded| shared.answering.fits(&loaded.roles).map(|()| loaded)) {
-                Ok(loaded) => {
-                    generation += 1;
-                    newly = loaded.revoked.difference(&before.revoked).cloned().collect();
-                    let record = Record::new("callout-policy")
-                        .field("generation", generation)
-                        .field("revoked", loaded.revoked.len());
-                    shared.standing.store(Arc::new(loaded));
-                    shared.problems.clear("files");
-                    tracing::info!(generation, "files taken up");
-                    let _ = shared.journal.note(record);
-                    again = after_a_change();
-                }
-                Err(error) => {
-                    tracing::error!("changed files cannot be used, the old ones stay: {error}");
-                    shared.problems.set("files", error.to_string());
-                    watched.unusable(std::time::Instant::now());
-                    if let Some(more) = more_revoked(&shared, &before).await {
-                        newly = more;
-                        again = after_a_change();
-                    }
-                }
-            }
-        }
-        let due = again.iter().any(|at| *at <= Instant::now()) || next_sweep <= Instant::now();
-        if due && let Some(revoker) = &revoker {
-            again.retain(|at| *at > Instant::now());
-            next_sweep = Instant::now() + CALLOUT_SWEEP;
-            let standing = shared.standing.load_full();
-            revoker.sweep(&standing, &shared.admitted, &newly, &shared.counts.kicked).await;
-        }
-    }
-}
-
-/// Takes up revocations alone, where the whole of the files cannot be used: a role that is spelt wrongly keeps nobody in. Gives
-/// who is revoked more than before.
-async fn more_revoked(shared: &Shared, before: &Arc<Standing>) -> Option<Vec<String>> {
-    let (config, of) = (shared.config.clone(), Arc::clone(before));
-    let more = tokio::task::spawn_blocking(move || of.with_more_revoked(&config)).await.ok()?;
-    let more = more.inspect_err(|error| tracing::error!("nor can the list of the revoked be used: {error}")).ok()??;
-    let newly = more.revoked.difference(&before.revoked).cloned().collect();
-    let record = Record::new("callout-revocations")
-        .field("generation", more.roles.generation())
-        .field("revoked", more.revoked.len());
-    shared.standing.store(Arc::new(more));
-    tracing::warn!("revocations are taken up without the other files");
-    let _ = shared.journal.note(record);
-    Some(newly)
-}
-
-/// When connections are looked at after a change.
-fn after_a_change() -> Vec<Instant> {
-    [0_u64, 300, 1_500, 3_000].map(|wait| Instant::now() + Duration::from_millis(wait)).into()
 }
 
 /// What servers ask on.

@@ -3,21 +3,23 @@
 use std::path::PathBuf;
 
 use super::error::{CliError, exit};
-use super::files;
 use super::output::Output;
+use super::{examples, files};
 use crate::callout::service::CalloutError;
 use crate::config::callout::CalloutConfig;
 use crate::limits::CONFIG_BYTES;
 
 mod check;
 mod init;
+mod material;
+mod together;
 
 /// Arguments of `portcullis callout`.
 #[derive(Debug, clap::Args)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(args_conflicts_with_subcommands = true, after_help = examples::CALLOUT)]
 pub struct CalloutArgs {
     /// The configuration file, callout.toml.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
     command: Option<CalloutCommand>,

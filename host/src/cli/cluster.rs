@@ -20,8 +20,8 @@ use serde_json::json;
 use self::operator::Operator;
 use super::block_on;
 use super::error::{CliError, exit};
-use super::files;
 use super::output::Output;
+use super::{examples, files};
 use crate::limits::CONFIG_BYTES;
 
 /// `portcullis cluster ...`.
@@ -53,12 +53,13 @@ pub struct OperatorArgs {
 
 /// Arguments of `cluster init`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::CLUSTER_INIT)]
 pub struct InitArgs {
     /// The operator's file.
     #[arg(long, value_name = "FILE")]
     operator: Option<PathBuf>,
     /// Print permissions for this host; again for further ones.
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     host: Vec<String>,
     /// Copies that JetStream keeps of each bucket.
     #[arg(long, default_value_t = 1)]
@@ -67,12 +68,13 @@ pub struct InitArgs {
     #[arg(long, requires = "cluster")]
     print: bool,
     /// The cluster's name, for --print.
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     cluster: Option<String>,
 }
 
 /// Arguments of `cluster deploy`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::CLUSTER_DEPLOY)]
 pub struct DeployArgs {
     /// The manifest (TOML, or JSON where its name ends so).
     manifest: PathBuf,
@@ -80,7 +82,7 @@ pub struct DeployArgs {
     #[arg(long)]
     version: Option<u64>,
     /// How long hosts believe it.
-    #[arg(long, default_value = "365d")]
+    #[arg(long, value_name = "TIME", default_value = "365d")]
     valid_for: Lifetime,
     #[command(flatten)]
     operator: OperatorArgs,
@@ -88,11 +90,12 @@ pub struct DeployArgs {
 
 /// Arguments of `cluster undeploy`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::CLUSTER_UNDEPLOY)]
 pub struct UndeployArgs {
     /// The component's name, or its manifest.
     component: String,
     /// How long hosts believe it.
-    #[arg(long, default_value = "365d")]
+    #[arg(long, value_name = "TIME", default_value = "365d")]
     valid_for: Lifetime,
     #[command(flatten)]
     operator: OperatorArgs,
@@ -100,12 +103,13 @@ pub struct UndeployArgs {
 
 /// Arguments of `cluster revoke`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::CLUSTER_REVOKE)]
 pub struct RevokeArgs {
     /// An instance.
     #[arg(long)]
     instance: Vec<String>,
     /// A SPIFFE ID.
-    #[arg(long)]
+    #[arg(long, value_name = "SPIFFE_ID")]
     spiffe_id: Vec<SpiffeId>,
     /// The digest of a component.
     #[arg(long)]
@@ -123,7 +127,7 @@ pub struct RevokeArgs {
     #[arg(long)]
     epoch: Option<u64>,
     /// How long hosts believe it. Past that they keep to it, and start nothing until there is a newer one.
-    #[arg(long, default_value = "365d")]
+    #[arg(long, value_name = "TIME", default_value = "365d")]
     valid_for: Lifetime,
     #[command(flatten)]
     operator: OperatorArgs,
@@ -131,18 +135,19 @@ pub struct RevokeArgs {
 
 /// Arguments of `cluster policies`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::CLUSTER_POLICIES)]
 pub struct PoliciesArgs {
     /// A grants file.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     grants: Vec<PathBuf>,
     /// A Cedar file.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     cedar: Vec<PathBuf>,
     /// The version; by default one more than the one that is stored.
     #[arg(long)]
     version: Option<u64>,
     /// How long hosts believe it.
-    #[arg(long, default_value = "365d")]
+    #[arg(long, value_name = "TIME", default_value = "365d")]
     valid_for: Lifetime,
     #[command(flatten)]
     operator: OperatorArgs,
@@ -150,6 +155,7 @@ pub struct PoliciesArgs {
 
 /// Arguments of `cluster status`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::CLUSTER_STATUS)]
 pub struct StatusArgs {
     /// How many seconds to listen for heartbeats.
     #[arg(long, default_value_t = 2.5)]
@@ -160,6 +166,7 @@ pub struct StatusArgs {
 
 /// Arguments of `cluster events`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::CLUSTER_EVENTS)]
 pub struct EventsArgs {
     /// End after so many seconds.
     #[arg(long)]

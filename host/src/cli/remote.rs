@@ -8,7 +8,7 @@ use tonic::transport::Channel;
 use super::error::{CliError, exit};
 use super::located::{self, Located, RegistryArgs};
 use super::output::{Output, table};
-use super::{block_on, files, kept, locate};
+use super::{block_on, examples, files, kept, locate};
 use crate::control::Method;
 use crate::control::client::Client;
 use crate::limits::{EVIDENCE_BYTES, KEPT_BYTES, KEPT_COMPONENTS};
@@ -65,6 +65,7 @@ macro_rules! ask {
 
 /// Arguments of `portcullis list`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::ONE_HOST)]
 pub struct ListArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -74,6 +75,7 @@ pub struct ListArgs {
 
 /// Arguments of `portcullis logs`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::ONE_HOST)]
 pub struct LogsArgs {
     /// Name of a component, or an instance id; without it, all.
     component: Option<String>,
@@ -88,6 +90,7 @@ pub struct LogsArgs {
 
 /// Arguments of `portcullis status`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::STATUS)]
 pub struct StatusArgs {
     #[command(flatten)]
     target: TargetArgs,
@@ -100,6 +103,7 @@ pub struct StatusArgs {
 
 /// Arguments of `portcullis start`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::START)]
 pub struct StartArgs {
     /// The component: a file, or oci://HOST/REPOSITORY:TAG, which is fetched to the host's state directory. On a host elsewhere:
     /// oci://, or nothing for what is in its store; --name and --digest say what it must be.
@@ -127,6 +131,7 @@ pub struct StartArgs {
 
 /// Arguments of `portcullis stop`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::ONE_HOST)]
 pub struct StopArgs {
     /// Name of a component, or an instance id.
     component: String,

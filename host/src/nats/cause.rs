@@ -137,6 +137,9 @@ impl Cause {
                 "allow publishing to $SYS.REQ.USER.INFO and subscribing to the inbox prefix of this host"
             }
             Self::WrongUser { .. } => "see how the server maps certificates and tokens to users; or nats.user",
+            Self::WrongAccount { expected, found } if is_account_key(found) && !is_account_key(expected) => {
+                "the server is in operator mode: there nats.account is the account's public key (A...), not its name"
+            }
             Self::WrongAccount { .. } => "see in which account the server has this user; or nats.account",
             Self::TooLong => "raise max_control_line of the server, or show a shorter token",
             Self::Full(_) => "see max_connections of the server and of the account",
@@ -278,6 +281,10 @@ impl fmt::Display for Cause {
     }
 }
 
+fn is_account_key(text: &str) -> bool {
+    portcullis_nkey::PublicKey::parse(text, portcullis_nkey::Kind::Account).is_ok()
+}
+
 /// What comes after a text, cut and escaped.
 fn after(text: &str, part: &str) -> Option<String> {
     text.split_once(part).map(|(_, rest)| cut(rest.trim_matches(['"', ' ', ':', ';', ')'])))
@@ -324,6 +331,19 @@ mod tests {
         let long = format!("a\u{1b}[2J{}", "b".repeat(10_000));
         let shown = Cause::of_attempt(&long).to_string();
         assert!(shown.len() < 2 * LOG_TEXT && !shown.contains('\u{1b}'), "{shown}");
+    }
+
+    #[test]
+    fn an_account_by_name_where_accounts_are_keys_is_told_so() {
+        let key = portcullis_nkey::PublicKey::new(portcullis_nkey::Kind::Account, [7; 32]).to_string();
+        let hint = |expected: &str, found: &str| {
+            Cause::WrongAccount { expected: expected.to_owned(), found: found.to_owned() }.hint()
+        };
+        assert!(hint("APP", &key).contains("operator mode") && hint("APP", &key).contains("A..."));
+        for (expected, found) in [("APP", "OTHER"), (key.as_str(), key.as_str()), (key.as_str(), "APP"), ("APP", "$G")]
+        {
+            assert!(!hint(expected, found).contains("operator mode"), "{expected} {found}");
+        }
     }
 
     #[test]

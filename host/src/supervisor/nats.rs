@@ -3,13 +3,17 @@
 //! The supervisor reads the authorities of the servers, which are public, and again when they change. What is secret stays with
 //! the identity process.
 
+mod denials;
+
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use portcullis_identity::SpiffeId;
 use tokio::sync::watch;
 
+use self::denials::Denials;
 use super::Host;
 use crate::config::cluster::Cluster;
 use crate::config::{Config, Nats as NatsConfig};
@@ -21,11 +25,12 @@ use crate::nats::{Cause, FromIdentity, Nats, Settings, State};
 pub struct Link {
     nats: watch::Sender<Option<Nats>>,
     problem: Mutex<Option<String>>,
+    denials: Denials,
 }
 
 impl Default for Link {
     fn default() -> Self {
-        Self { nats: watch::Sender::new(None), problem: Mutex::default() }
+        Self { nats: watch::Sender::new(None), problem: Mutex::default(), denials: Denials::default() }
     }
 }
 
@@ -81,7 +86,8 @@ impl Host {
             State::Down { cause: cause @ Cause::Credential(_) } => Some(format!("nats: {cause}")),
             State::Down { cause } => Some(format!("nats: {cause}; hint: {}", cause.hint())),
         };
-        state.into_iter().chain(problem.map(|why| format!("nats: {why}"))).collect()
+        let denied = self.nats.denials.lines(&self.config.cluster, Instant::now());
+        state.into_iter().chain(problem.map(|why| format!("nats: {why}"))).chain(denied).collect()
     }
 
     /// The SPIFFE ID that this host has as its own.
@@ -151,6 +157,7 @@ async fn look(host: &Arc<Host>, config: &NatsConfig, stamp: &mut Option<Stamp>) 
             let channel = Arc::new(move || weak.upgrade().and_then(|host| host.identity.channel()));
             let credentials = FromIdentity::new(channel);
             let nats = Nats::start(settings, credentials).await.map_err(|error| error.to_string())?;
+            tokio::spawn(denials::follow(Arc::downgrade(host), nats.denied()));
             host.nats.nats.send_replace(Some(nats));
         }
     }

@@ -44,6 +44,11 @@ impl Map {
         self.entry(keys).map(|entry| &entry.value)
     }
 
+    /// The value of one of these keys, unless it is an empty text: servers take that for nothing.
+    pub fn filled(&self, keys: &[&str]) -> Option<&Value> {
+        self.get(keys).filter(|value| value.as_text() != Some(""))
+    }
+
     /// A map of one of these keys.
     pub fn map(&self, keys: &[&str]) -> Option<&Map> {
         self.get(keys).and_then(Value::as_map)

@@ -16,6 +16,9 @@ mod attacks;
 mod bench;
 #[path = "../../faults/callout.rs"]
 mod faults;
+mod hosts;
 mod init;
+mod leafnodes;
+mod responder;
 mod rig;
 mod tokens;

@@ -1,11 +1,10 @@
 //! A nats-server in accounts mode with a callout: TLS with SVIDs of two trust domains, an account for the callout, one for
 //! applications, the system's.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use async_nats::{Client, ConnectOptions};
 use base64::Engine as _;
@@ -13,6 +12,8 @@ use base64::engine::general_purpose::STANDARD;
 use nkeys::KeyPair;
 use portcullis_tests::nats::pki::{Authority, Leaf, replace};
 use portcullis_tests::nats::{NatsServer, folder};
+
+pub use crate::responder::Callout;
 
 pub const TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -51,6 +52,10 @@ pub struct Shape {
     pub limits: (usize, usize),
     pub roles: String,
     pub xkey: bool,
+    /// Further authorities that the server takes, PEM.
+    pub authorities: String,
+    /// Further trust domains, each with its bundle.
+    pub domains: Vec<(String, String)>,
 }
 
 impl Default for Shape {
@@ -65,6 +70,8 @@ impl Default for Shape {
             limits: (64, 1024),
             roles: ROLES.to_owned(),
             xkey: true,
+            authorities: String::new(),
+            domains: Vec::new(),
         }
     }
 }
@@ -154,7 +161,8 @@ impl Rig {
         let (a, b) = (Authority::of_trust_domain("td-a.test"), Authority::of_trust_domain("td-b.test"));
         let server_folder = folder();
         a.server().write(server_folder.path(), "server");
-        std::fs::write(server_folder.path().join("cas.pem"), format!("{}{}", a.pem(), b.pem())).unwrap();
+        let authorities = format!("{}{}{}", a.pem(), b.pem(), shape.authorities);
+        std::fs::write(server_folder.path().join("cas.pem"), authorities).unwrap();
         let mut config = server_config(&keys, shape);
         if let Some(second) = second {
             let second = second.public_key();
@@ -187,6 +195,11 @@ impl Rig {
         self.policy("revoked.toml", "version = 1\n");
         self.policy("td-a.json", &bundle(&self.a.der(), &[]));
         self.policy("td-b.json", &bundle(&self.b.der(), &[]));
+        let mut domains = String::new();
+        for (name, bundle) in &shape.domains {
+            self.policy(&format!("{name}.json"), bundle);
+            let _ = write!(domains, "[[trust_domain]]\nname = \"{name}\"\nbundle = \"policy/{name}.json\"\n");
+        }
         let url = if shape.tls { self.server.tls_url() } else { self.server.url() };
         let tls =
             "[tls]\nca = \"tls/ca.pem\"\ncertificate = \"tls/callout.pem\"\nkey = \"tls/callout.key\"\nfirst = true\n";
@@ -218,7 +231,7 @@ bundle = "policy/td-a.json"
 [[trust_domain]]
 name = "td-b.test"
 bundle = "policy/td-b.json"
-[limits]
+{domains}[limits]
 concurrency = {}
 waiting = {}
 [listen]
@@ -250,6 +263,30 @@ metrics = "127.0.0.1:0"
         let config = self.path(&format!("{name}.toml"));
         std::fs::write(&config, text.replace("STATE", &state.display().to_string())).unwrap();
         Callout::start(&config, state)
+    }
+
+    /// One with something else in its configuration; it may never be ready.
+    pub fn begin_changed(&self, name: &str, from: &str, to: &str) -> Callout {
+        let state = self.path(&format!("state-{name}"));
+        let text = std::fs::read_to_string(self.path("callout.toml")).unwrap();
+        let changed = text.replacen(from, to, 1).replace("STATE", &state.display().to_string());
+        assert!(changed.contains(to), "{from}");
+        let config = self.path(&format!("{name}.toml"));
+        std::fs::write(&config, changed).unwrap();
+        Callout::begin(&config, &state)
+    }
+
+    /// Runs one that must not begin, with `FROM TO` replaced in its configuration. Its exit code and what it says.
+    pub fn fails_to_begin(&self, change: &str) -> (Option<i32>, String) {
+        let mut text = std::fs::read_to_string(self.path("callout.toml")).unwrap();
+        if let Some((from, to)) = change.split_once(' ') {
+            text = text.replacen(from, to, 1);
+        }
+        let config = self.path("fails.toml");
+        std::fs::write(&config, text.replace("STATE", &self.path("state-fails").display().to_string())).unwrap();
+        let output =
+            Command::new(portcullis_tests::binary()).args(["callout", "--config"]).arg(&config).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     }
 
     /// A client with this X.509-SVID. `Err` where it is not let in.
@@ -340,113 +377,6 @@ authorization {{
         authorization = shape.authorization,
         server = shape.server,
     )
-}
-
-/// A running callout. Dropping it kills it.
-pub struct Callout {
-    pub child: Child,
-    pub state: PathBuf,
-    pub metrics: String,
-    log: PathBuf,
-}
-
-impl Callout {
-    /// Starts one and waits until it is ready.
-    pub fn start(config: &Path, state: &Path) -> Self {
-        let callout = Self::begin(config, state);
-        callout.wait_until_ready();
-        callout
-    }
-
-    /// Starts one.
-    pub fn begin(config: &Path, state: &Path) -> Self {
-        let log = config.with_extension("log");
-        let mut command = Command::new(portcullis_tests::binary());
-        command.args(["callout", "--json", "--config"]).arg(config).env("PORTCULLIS_LOG", "info");
-        command.stdin(Stdio::null()).stdout(Stdio::piped());
-        command.stderr(std::fs::File::options().create(true).append(true).open(&log).unwrap());
-        let mut child = command.spawn().expect("the binary under test starts");
-        let mut out = BufReader::new(child.stdout.take().unwrap());
-        let mut text = String::new();
-        while !text.trim_end().ends_with('}') {
-            let count = out.read_line(&mut text).unwrap();
-            assert!(count > 0, "it ended: {}", std::fs::read_to_string(&log).unwrap_or_default());
-        }
-        let said: serde_json::Value = serde_json::from_str(&text).unwrap();
-        let metrics = said["metrics"].as_str().expect(&text).to_owned();
-        Self { child, state: state.to_path_buf(), metrics, log }
-    }
-
-    pub fn wait_until_ready(&self) {
-        let end = Instant::now() + TIMEOUT;
-        while self.get("/readyz").0 != 200 {
-            assert!(Instant::now() < end, "not ready: {:?}\n{}", self.get("/readyz"), self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    pub fn wait_until_not_ready(&self) {
-        let end = Instant::now() + TIMEOUT;
-        while self.get("/readyz").0 == 200 {
-            assert!(Instant::now() < end, "still ready\n{}", self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    /// Status and body.
-    pub fn get(&self, path: &str) -> (u16, String) {
-        let Ok(mut stream) = TcpStream::connect(&self.metrics) else { return (0, String::new()) };
-        write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").unwrap();
-        let mut text = String::new();
-        let _ = stream.read_to_string(&mut text);
-        let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or_default();
-        (status, text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned()).unwrap_or_default())
-    }
-
-    /// A number of the metrics page.
-    pub fn metric(&self, name: &str) -> u64 {
-        let page = self.get("/metrics").1;
-        let line = page.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_else(|| panic!("no {name} in\n{page}"))
-    }
-
-    pub fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).unwrap_or_default()
-    }
-
-    pub fn audit(&self) -> Vec<serde_json::Value> {
-        let text = std::fs::read_to_string(self.state.join("audit.jsonl")).unwrap_or_default();
-        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
-    }
-
-    /// Waits for a record with this text in it.
-    pub fn wait_for_audit(&self, text: &str) -> serde_json::Value {
-        let end = Instant::now() + Duration::from_secs(10);
-        loop {
-            if let Some(record) = self.audit().into_iter().rev().find(|record| record.to_string().contains(text)) {
-                return record;
-            }
-            let kinds: Vec<String> = self.audit().iter().map(ToString::to_string).collect();
-            assert!(Instant::now() < end, "no record says {text:?}:\n{}\n{}", kinds.join("\n"), self.log());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-
-    pub fn count(&self, kind: &str) -> usize {
-        self.audit().iter().filter(|record| record["kind"] == kind).count()
-    }
-
-    pub fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([format!("-{name}"), self.child.id().to_string()]).status();
-        assert!(sent.is_ok_and(|status| status.success()));
-    }
-}
-
-impl Drop for Callout {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 /// The subjects of a permission list of `$SYS.REQ.USER.INFO`.

@@ -6,19 +6,24 @@ use std::path::{Path, PathBuf};
 use portcullis_policies::nats_server::{Context, Finding, Level, Loaded, check, read};
 use serde_json::json;
 
+use super::together;
 use crate::cli::error::{CliError, exit};
-use crate::cli::files;
 use crate::cli::output::Output;
+use crate::cli::{examples, files};
 use crate::limits::CONFIG_BYTES;
 
 /// Arguments of `portcullis callout check`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::CALLOUT_CHECK)]
 pub struct CheckArgs {
     /// The configuration of a NATS server.
     config: PathBuf,
     /// The server's version, as `nats-server --version` says it.
-    #[arg(long)]
+    #[arg(long, value_name = "VERSION")]
     server_version: Option<String>,
+    /// The callout's own configuration, callout.toml: whether it fits, and when what it logs in with ends.
+    #[arg(long, value_name = "FILE")]
+    callout: Option<PathBuf>,
 }
 
 /// Runs the command.
@@ -44,9 +49,14 @@ pub fn run(args: &CheckArgs, out: &mut Output) -> Result<(), CliError> {
     let context = Context {
         files: names,
         readable_by_others: paths.iter().filter(readable).map(|path| path.display().to_string()).collect(),
+        now: Some(crate::clock::now().unix_timestamp()),
         version: args.server_version.as_ref().map(|text| text.trim_start_matches("nats-server: ").to_owned()),
     };
-    let findings = check(&map, &context);
+    let mut findings = check(&map, &context);
+    if let Some(path) = &args.callout {
+        findings.extend(together::check(path, &map, crate::clock::now())?);
+        findings.sort();
+    }
     let dangers = findings.iter().filter(|finding| finding.level == Level::Danger).count();
     let report = json!({ "file": args.config, "dangers": dangers, "findings": findings });
     if dangers == 0 {

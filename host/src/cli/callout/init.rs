@@ -1,19 +1,23 @@
 //! `portcullis callout init DIR`.
 
+use std::fmt::Write as _;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
-use crate::callout::init::{InitError, Wanted, make};
+use super::material;
+use crate::callout::init::{self, InitError, Wanted, make};
 use crate::cli::error::CliError;
-use crate::cli::files;
 use crate::cli::output::Output;
+use crate::cli::{examples, files};
 use crate::config::callout::Mode;
 use crate::limits::CONFIG_BYTES;
 
 /// Arguments of `portcullis callout init`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = examples::CALLOUT_INIT)]
 pub struct InitArgs {
     /// The folder to write to. Nothing in it is replaced.
     dir: PathBuf,
@@ -21,10 +25,10 @@ pub struct InitArgs {
     #[arg(long, value_parser = mode, default_value = "accounts")]
     mode: Mode,
     /// A trust domain and its bundle (a SPIFFE bundle document), NAME=FILE. Again for each.
-    #[arg(long = "trust-domain", required = true)]
+    #[arg(long = "trust-domain", value_name = "NAME=FILE", required = true)]
     trust_domains: Vec<String>,
     /// The SPIFFE ID of the callout: the audience of JWT-SVIDs. Otherwise spiffe://FIRST TRUST DOMAIN/callout.
-    #[arg(long)]
+    #[arg(long, value_name = "SPIFFE_ID")]
     id: Option<String>,
     /// The account of the workloads.
     #[arg(long, default_value = "APP")]
@@ -32,27 +36,34 @@ pub struct InitArgs {
     /// The cluster whose hosts the first role is for.
     #[arg(long, default_value = "main")]
     cluster: String,
-    /// Where the server listens.
-    #[arg(long, default_value = "127.0.0.1:4222")]
+    /// Where the server listens, HOST:PORT; written into server.conf.
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4222")]
     listen: String,
-    /// Where the callout finds it.
-    #[arg(long, default_value = "tls://localhost:4222")]
-    server: String,
+    /// Where the callout finds the server, tls://HOST:PORT; written into callout.toml. Again for each server of a cluster. Otherwise
+    /// tls://localhost with the port of --listen.
+    #[arg(long = "server", value_name = "tls://HOST:PORT")]
+    servers: Vec<String>,
+    /// With JetStream, which hosts of a cluster need: a store in DIR/jetstream, and limits for the workloads' account.
+    #[arg(long)]
+    jetstream: bool,
+    /// Operator mode: days that the credentials of the callout's logins are good for, 1 to 3650. Otherwise 365.
+    #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    valid: Option<u32>,
     /// The authorities of clients' certificates and of the server's, PEM.
-    #[arg(long)]
-    ca: PathBuf,
+    #[arg(long, value_name = "FILE")]
+    pub(super) ca: PathBuf,
     /// The server's certificate, PEM.
-    #[arg(long)]
-    server_certificate: PathBuf,
+    #[arg(long, value_name = "FILE")]
+    pub(super) server_certificate: PathBuf,
     /// The server's key, PEM.
-    #[arg(long)]
-    server_key: PathBuf,
+    #[arg(long, value_name = "FILE")]
+    pub(super) server_key: PathBuf,
     /// The callout's own certificate, PEM: its X.509-SVID.
-    #[arg(long)]
-    certificate: PathBuf,
+    #[arg(long, value_name = "FILE")]
+    pub(super) certificate: PathBuf,
     /// Its key, PEM.
-    #[arg(long)]
-    key: PathBuf,
+    #[arg(long, value_name = "FILE")]
+    pub(super) key: PathBuf,
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
@@ -65,15 +76,16 @@ fn mode(text: &str) -> Result<Mode, String> {
 
 /// Runs the command.
 pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
-    let mut trust_domains = Vec::new();
+    let (mut trust_domains, mut bundles) = (Vec::new(), Vec::new());
     for text in &args.trust_domains {
         let hint = "write --trust-domain prod.example=bundle.json";
         let (name, path) = text.split_once('=').ok_or_else(|| CliError::usage("no NAME=FILE").with_hint(hint))?;
         let domain: portcullis_identity::TrustDomain =
             name.parse().map_err(|error| CliError::usage(format!("{name}: {error}")).with_hint(hint))?;
         let bundle = files::read_text(Path::new(path), CONFIG_BYTES, "bundle")?;
-        portcullis_identity::BundleDocument::parse(&domain, bundle.as_bytes())
+        let document = portcullis_identity::BundleDocument::parse(&domain, bundle.as_bytes())
             .map_err(|error| CliError::usage(format!("{path}: {error}")).with_hint(error.hint()))?;
+        bundles.push(document);
         trust_domains.push((name.to_owned(), bundle));
     }
     let first = trust_domains.first().map(|(name, _)| name.clone()).unwrap_or_default();
@@ -82,23 +94,28 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
         return Err(CliError::usage(format!("{id} is no SPIFFE ID")).with_hint("such as spiffe://prod.example/callout"));
     }
     let absolute = |path: &PathBuf| std::path::absolute(path).map_err(CliError::internal);
-    let there = [&args.ca, &args.server_certificate, &args.server_key, &args.certificate, &args.key];
-    for path in there {
-        files::read_bytes(path, CONFIG_BYTES, "PEM file")?;
+    if args.valid.is_some() && args.mode == Mode::Accounts {
+        let hint = "in accounts mode the callout logs in with nkeys, which have no end";
+        return Err(CliError::usage("--valid is of operator mode").with_hint(hint));
     }
+    let servers = addresses(args)?;
+    let now = now();
+    let material = material::check(args, &servers, &bundles, now)?;
     let wanted = Wanted {
         mode: args.mode,
         id,
         account: args.account.clone(),
         cluster: args.cluster.clone(),
         listen: args.listen.clone(),
-        server: args.server.clone(),
+        servers,
+        store: args.jetstream.then(|| absolute(&args.dir).map(|dir| dir.join("jetstream"))).transpose()?,
+        days: args.valid.unwrap_or(VALID_DAYS),
         trust_domains,
         ca: absolute(&args.ca)?,
         server_certificate: (absolute(&args.server_certificate)?, absolute(&args.server_key)?),
         certificate: (absolute(&args.certificate)?, absolute(&args.key)?),
     };
-    let files = make(&wanted, now()).map_err(|error| match error {
+    let files = make(&wanted, now).map_err(|error| match error {
         InitError::Keys(_) => CliError::internal(error),
         InitError::Character(_) | InitError::Name { .. } => CliError::usage(error.to_string()),
     })?;
@@ -126,10 +143,54 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
          portcullis callout check {dir}/server.conf\nevery choice is explained where it stands in server.conf and callout.toml",
         names.join("\n  ")
     );
-    let offline = if args.mode == Mode::Operator { "\ntake offline/ away from this machine" } else { "" };
-    out.result(format!("{text}{offline}"), &serde_json::json!({ "dir": args.dir, "files": names }))
+    let mut ends = vec![("the server's certificate", material.server), ("the callout's certificate", material.callout)];
+    let mut more = String::new();
+    if args.mode == Mode::Operator {
+        ends.push(("the credentials of the callout's logins", init::ends(&wanted, now)));
+        more.push_str("\ntake offline/ away from this machine");
+    }
+    let mut said = String::from("\nends:");
+    for (what, at) in &ends {
+        let _ = write!(said, "\n  {what}  {}", shown(*at));
+    }
+    for note in &material.notes {
+        let _ = write!(more, "\nnote: {note}");
+    }
+    let ends: serde_json::Map<_, _> =
+        ends.into_iter().map(|(what, at)| (what.to_owned(), serde_json::Value::from(shown(at)))).collect();
+    let json = serde_json::json!({ "dir": args.dir, "files": names, "ends": ends, "notes": material.notes });
+    out.result(format!("{text}{said}{more}"), &json)
+}
+
+/// Where the callout finds its servers.
+fn addresses(args: &InitArgs) -> Result<Vec<String>, CliError> {
+    let port = |address: &str| {
+        let (host, port) = address.rsplit_once(':')?;
+        let port = port.parse::<u16>().ok().filter(|port| *port > 0)?;
+        (!host.is_empty() && !host.contains(['/', '@', '?', '#', ' '])).then_some(port)
+    };
+    let listen = port(&args.listen).ok_or_else(|| {
+        CliError::usage(format!("--listen {} is not HOST:PORT", args.listen)).with_hint("such as 0.0.0.0:4222")
+    })?;
+    if args.servers.is_empty() {
+        return Ok(vec![format!("tls://localhost:{listen}")]);
+    }
+    for server in &args.servers {
+        if server.strip_prefix("tls://").and_then(port).is_none() {
+            let message = format!("--server {server} is not tls://HOST:PORT");
+            return Err(CliError::usage(message).with_hint("such as tls://nats.example:4222"));
+        }
+    }
+    Ok(args.servers.clone())
+}
+
+fn shown(at: OffsetDateTime) -> String {
+    at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
 }
 
 fn now() -> OffsetDateTime {
     crate::clock::now()
 }
+
+/// Days that credentials are good for where nothing else is asked for.
+const VALID_DAYS: u32 = 365;

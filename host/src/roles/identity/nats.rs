@@ -154,6 +154,10 @@ impl Inner {
                 Err(why) => problem = Some(why),
             }
         }
+        // Whoever has SVIDs replaced means the token that is shown, too.
+        if secrets.auth().jwt_audience.is_some() {
+            self.keeper.now_published().svid_epoch.hash(&mut hasher);
+        }
         if let Ok(mut token) = self.token.lock() {
             if token.0.is_some_and(|due| due <= now) {
                 *token = (None, token.1.wrapping_add(1));

@@ -1,0 +1,96 @@
+//! What `callout init` is given, looked at before anything is written: that keys and certificates belong together, that the
+//! authorities are theirs, that names and uses fit. A site that is written must be one that comes up.
+
+use std::path::Path;
+
+use portcullis_identity::nats_pair::{NatsPairError, check_client, check_server};
+use portcullis_identity::nats_tls::NatsRoots;
+use portcullis_identity::{BundleDocument, NatsKey};
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+use super::init::InitArgs;
+use crate::cli::error::CliError;
+use crate::cli::files;
+use crate::limits::CONFIG_BYTES;
+
+/// When the two certificates end, and what should be looked at.
+#[derive(Debug)]
+pub struct Material {
+    /// The server's.
+    pub server: OffsetDateTime,
+    /// The callout's.
+    pub callout: OffsetDateTime,
+    /// What is strange, but no mistake for certain.
+    pub notes: Vec<String>,
+}
+
+/// Looks at the files of the arguments; `servers` are the addresses that the callout will have.
+pub fn check(
+    args: &InitArgs,
+    servers: &[String],
+    bundles: &[BundleDocument],
+    now: OffsetDateTime,
+) -> Result<Material, CliError> {
+    let ca = files::read_bytes(&args.ca, CONFIG_BYTES, "CA file")?;
+    let roots = NatsRoots::from_pem(&ca)
+        .map_err(|error| CliError::usage(format!("--ca {}: {error}", args.ca.display())).with_hint(error.hint()))?;
+    let server = pair("--server-certificate", &args.server_certificate, "--server-key", &args.server_key, now)?;
+    for address in servers {
+        let named = |error: NatsPairError| {
+            let path = args.server_certificate.display();
+            CliError::usage(format!("--server-certificate {path}, for {address}: {error}")).with_hint(error.hint())
+        };
+        check_server(&roots, &server, host_of(address), now).map_err(named)?;
+    }
+    let callout = pair("--certificate", &args.certificate, "--key", &args.key, now)?;
+    check_client(&roots, &callout, now).map_err(|error| {
+        let path = args.certificate.display();
+        CliError::usage(format!("--certificate {path}: {error}")).with_hint(error.hint())
+    })?;
+    let notes = bundles.iter().filter(|bundle| !knows(&ca, bundle)).map(|bundle| {
+        let (domain, path) = (bundle.trust_domain(), args.ca.display());
+        format!("{path} has none of the X.509 authorities of {domain}: the server will refuse its workloads' certificates; add them")
+    });
+    Ok(Material { server: server.not_after(), callout: callout.not_after(), notes: notes.collect() })
+}
+
+/// The host of `tls://HOST:PORT`.
+pub fn host_of(address: &str) -> &str {
+    let rest = address.strip_prefix("tls://").unwrap_or(address);
+    rest.rsplit_once(':').map_or(rest, |(host, _)| host)
+}
+
+/// A certificate with its key, that belong together and are valid now.
+fn pair(what: &str, certificate: &Path, of_key: &str, key: &Path, now: OffsetDateTime) -> Result<NatsKey, CliError> {
+    let chain = files::read_bytes(certificate, CONFIG_BYTES, "certificate")?;
+    let secret = Zeroizing::new(files::read_bytes(key, CONFIG_BYTES, "private key")?);
+    let read = NatsKey::from_pem(&chain, &secret).and_then(|pair| pair.check(now).map(|()| pair));
+    read.map_err(|error| {
+        let (certificate, key) = (certificate.display(), key.display());
+        CliError::usage(format!("{what} {certificate} and {of_key} {key}: {error}")).with_hint(error.hint())
+    })
+}
+
+/// Whether a CA file has one of the authorities of a trust domain.
+fn knows(ca: &[u8], bundle: &BundleDocument) -> bool {
+    let there = portcullis_identity::nats_tls::certificates(ca);
+    bundle.x509_authorities().is_empty() || bundle.x509_authorities().iter().any(|der| there.contains(der))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_server_is_what_stands_before_the_port() {
+        for (address, host) in [
+            ("tls://nats.example:4222", "nats.example"),
+            ("tls://127.0.0.1:4222", "127.0.0.1"),
+            ("tls://[::1]:4222", "[::1]"),
+            ("tls://nats.example", "nats.example"),
+        ] {
+            assert_eq!(host_of(address), host);
+        }
+    }
+}
