@@ -133,6 +133,8 @@ pub struct StartSpec {
     pub expect: Option<Expect>,
     /// Who asked for it, where that was an operator.
     pub by: Option<Operator>,
+    /// It ran here before, and its cluster cannot be asked.
+    pub again: bool,
 }
 
 /// What a component must turn out to be: whoever asks for it names these, and where its bytes lie proves neither.
@@ -306,7 +308,7 @@ impl Host {
         check_expected_name(&spec, &admitted).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_free(&spec, &admitted.facts().name).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_revoked(admitted.spiffe_id()).map_err(|refused| self.refuse(&spec, refused))?;
-        self.check_cluster(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
+        self.check_cluster(&admitted, spec.again).map_err(|refused| self.refuse(&spec, refused))?;
         // Its name is known only now: an operator may start components by name.
         if let Some(who) = &spec.by {
             self.allow(who, ControlAction::Start, Some(&admitted.facts().name))?;
@@ -657,6 +659,12 @@ impl Host {
             );
         }
         problems
+    }
+
+    /// What an operator should know and what takes nothing away that is served here, one line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let cluster = self.cluster.iter().flat_map(|cluster| cluster.warnings());
+        self.nats_warnings().into_iter().chain(cluster).collect()
     }
 
     /// What the runtime says of itself.

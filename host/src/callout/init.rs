@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use portcullis_identity::XKey;
 use portcullis_identity::nats_jwt::{
-    AccountName, AccountSigner, AccountToken, CalloutBlock, Creds, OperatorToken, Permissions, Queue, Responses,
-    Rights, SigningKey, Subject, SubjectTemplate, Subscription, UserName, UserToken,
+    AccountName, AccountSigner, AccountToken, CalloutBlock, Creds, JetStreamLimits, OperatorToken, Permissions, Queue,
+    Responses, Rights, SigningKey, Subject, SubjectTemplate, Subscription, UserName, UserToken,
 };
 use portcullis_nkey::{KeyPair, Kind};
 use time::OffsetDateTime;
@@ -34,8 +34,12 @@ pub struct Wanted {
     pub server: String,
     /// Trust domains, each with its bundle.
     pub trust_domains: Vec<(String, String)>,
-    /// Authorities: of clients, for the server; of the server, for the callout.
+    /// The authorities of clients, for the server.
     pub ca: PathBuf,
+    /// The authority of the server, for the callout.
+    pub server_ca: PathBuf,
+    /// Where the server keeps streams.
+    pub store: PathBuf,
     /// The server's certificate and key.
     pub server_certificate: (PathBuf, PathBuf),
     /// The callout's own certificate and key.
@@ -74,6 +78,8 @@ pub enum InitError {
 pub fn make(wanted: &Wanted, now: OffsetDateTime) -> Result<Vec<Made>, InitError> {
     let paths = [
         &wanted.ca,
+        &wanted.server_ca,
+        &wanted.store,
         &wanted.server_certificate.0,
         &wanted.server_certificate.1,
         &wanted.certificate.0,
@@ -162,7 +168,7 @@ fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Resul
     let scope = SigningKey::Scoped { key: hosts.public(), role: "hosts".to_owned(), template: template(wanted)? };
     let apps_token = AccountToken::new(apps.public(), account)
         .and_then(|token| token.signing_keys(vec![scope]))
-        .and_then(|token| token.sign(&operator, now))
+        .and_then(|token| token.jetstream(STREAMS).sign(&operator, now))
         .map_err(keys)?;
     let system_token =
         AccountToken::new(system.public(), name("SYS")?).and_then(|token| token.sign(&operator, now)).map_err(keys)?;
@@ -287,6 +293,8 @@ fn fill(template: &str, wanted: &Wanted, values: &[(&str, String)]) -> String {
         ("LISTEN", wanted.listen.clone()),
         ("SERVER", wanted.server.clone()),
         ("CA", path(&wanted.ca)),
+        ("SERVER_CA", path(&wanted.server_ca)),
+        ("STORE", path(&wanted.store)),
         ("SERVER_CERTIFICATE", path(&wanted.server_certificate.0)),
         ("SERVER_KEY", path(&wanted.server_certificate.1)),
         ("CERTIFICATE", path(&wanted.certificate.0)),
@@ -325,5 +333,7 @@ const REVOKER_SUBJECTS: [&str; 5] = [
     "$SYS.REQ.SERVER.*.CONNZ",
     "$SYS.REQ.SERVER.*.KICK",
 ];
+/// What the account of the workloads may store: the buckets of a cluster, and some room. Nothing in memory.
+const STREAMS: JetStreamLimits = JetStreamLimits { memory: 0, disk: 4 << 30, streams: 64, consumers: 1_024 };
 /// Days that the credentials of callout and revoker are good for; make new ones before.
 const LOGIN_DAYS: u64 = 365;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use portcullis_identity::mtls::connector;
-use portcullis_identity::statement::{Draft, Expected, HEADER, Jti, Signer, Signers, SvidKey, UserSeed, check};
+use portcullis_identity::statement::{Draft, Expected, HEADER, Jti, Signers, SvidKey, UserSeed, check};
 use portcullis_identity::{SpiffeId, TrustBundle};
 use prost::Message;
 use zeroize::Zeroizing;
@@ -18,6 +18,7 @@ use super::{Method, host_id, subject};
 use crate::cli::error::{CliError, exit};
 use crate::cli::files;
 use crate::clock;
+use crate::config::cluster::Member;
 use crate::config::operator::OperatorConfig;
 use crate::limits::{CONFIG_BYTES, CONTROL_REQUEST_BYTES, CONTROL_REQUEST_LIFE, CONTROL_WAIT, NATS_FILE_BYTES};
 use crate::nats::{FromFiles, Nats, Settings};
@@ -136,10 +137,10 @@ impl Client {
             Key::Nkey(seed) => seed.public().to_string(),
         };
         let place = method.reply_place();
-        let signers = Signers::new(Arc::clone(&self.trust), []);
+        let signers = Signers::new(Arc::clone(&self.trust), Member::keys(&self.config.member));
         let statement = check(statement, &raw.payload, &Expected::message(&me, &place), &signers, clock::now());
         let statement = statement.map_err(|error| unproven(error.to_string(), None))?;
-        if statement.signer() != &Signer::Svid(self.peer.clone()) {
+        if !self.config.signs_for(&self.host, &self.peer, statement.signer()) {
             return Err(unproven(format!("{} signed it", statement.signer()), None));
         }
         if statement.answers() != Some(asked) {

@@ -38,9 +38,13 @@ pub struct InitArgs {
     /// Where the callout finds it.
     #[arg(long, default_value = "tls://localhost:4222")]
     server: String,
-    /// The authorities of clients' certificates and of the server's, PEM.
+    /// The authorities of clients' certificates, PEM; of the server's too, where --server-ca does not name another.
     #[arg(long)]
     ca: PathBuf,
+    /// The authority of the server's certificate, PEM: whoever is in --ca, hosts that issue for themselves for one, could else
+    /// pass for the server.
+    #[arg(long)]
+    server_ca: Option<PathBuf>,
     /// The server's certificate, PEM.
     #[arg(long)]
     server_certificate: PathBuf,
@@ -82,7 +86,8 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
         return Err(CliError::usage(format!("{id} is no SPIFFE ID")).with_hint("such as spiffe://prod.example/callout"));
     }
     let absolute = |path: &PathBuf| std::path::absolute(path).map_err(CliError::internal);
-    let there = [&args.ca, &args.server_certificate, &args.server_key, &args.certificate, &args.key];
+    let server_ca = args.server_ca.as_ref().unwrap_or(&args.ca);
+    let there = [&args.ca, server_ca, &args.server_certificate, &args.server_key, &args.certificate, &args.key];
     for path in there {
         files::read_bytes(path, CONFIG_BYTES, "PEM file")?;
     }
@@ -95,6 +100,8 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
         server: args.server.clone(),
         trust_domains,
         ca: absolute(&args.ca)?,
+        server_ca: absolute(server_ca)?,
+        store: absolute(&args.dir)?.join("jetstream"),
         server_certificate: (absolute(&args.server_certificate)?, absolute(&args.server_key)?),
         certificate: (absolute(&args.certificate)?, absolute(&args.key)?),
     };

@@ -13,7 +13,7 @@ use portcullis_signing::ComponentName;
 use serde_json::json;
 
 use super::state::{Run, Wanted};
-use super::{Cluster, sources, telling};
+use super::{Cluster, offline, sources, telling};
 use crate::clock;
 use crate::config::Route;
 use crate::supervisor::refused::Refused;
@@ -24,9 +24,22 @@ pub async fn keep_reconciling(host: Arc<Host>, cluster: Arc<Cluster>) {
     while !host.is_stopping() {
         let _ = tokio::time::timeout(cluster.config.heartbeat(), cluster.place.notified()).await;
         prune(&host, &cluster);
-        if may_place(&cluster) {
-            reconcile(&host, &cluster).await;
+        match may_place(&cluster) {
+            true => reconcile(&host, &cluster).await,
+            false => offline::restore(&host, &cluster).await,
         }
+        keep(&host, &cluster);
+    }
+}
+
+/// Keeps what runs here, for a start without NATS. What ends because the host does is to run again.
+fn keep(host: &Host, cluster: &Cluster) {
+    let runs: Vec<ComponentName> = cluster.state().runs.keys().cloned().collect();
+    let mut shelf = cluster.shelf();
+    if !host.is_stopping()
+        && let Err(error) = shelf.keep(runs.into_iter())
+    {
+        tracing::warn!(%error, "what runs here cannot be kept for when NATS is away");
     }
 }
 
@@ -58,12 +71,13 @@ async fn reconcile(host: &Arc<Host>, cluster: &Arc<Cluster>) {
         let may = |who: &Operator| host.may(who, ControlAction::Deploy, Some(name.as_str())).is_ok();
         match decide(cluster, &wanted.manifest) {
             Step::Start if starts(&wanted, clock::now().unix_timestamp(), |id| host.revokes(id), may) => {
-                start(host, cluster, &wanted.manifest).await;
+                start(host, cluster, &wanted.manifest, false).await;
             }
             Step::Stop => stop(host, cluster, &name).await,
             Step::Start | Step::Keep | Step::Nothing => {}
         }
     }
+    cluster.shelf().settled();
 }
 
 /// Whether something may be started by a manifest: its statement holds still, and whoever signed it may still have it deployed.
@@ -98,10 +112,11 @@ fn decide(cluster: &Cluster, manifest: &Manifest) -> Step {
     placement::step(manifest, &cluster.me, mine, &candidates)
 }
 
-async fn start(host: &Arc<Host>, cluster: &Arc<Cluster>, manifest: &Manifest) {
+/// Starts a component by a manifest, or says why not. `again`: from the disk, where the cluster cannot be looked at.
+pub(super) async fn start(host: &Arc<Host>, cluster: &Arc<Cluster>, manifest: &Manifest, again: bool) {
     let (name, version) = (manifest.component().clone(), manifest.version());
     let began = Instant::now();
-    match bring_up(host, manifest).await {
+    match bring_up(host, manifest, again).await {
         Ok(component) => {
             let facts = component.admitted.facts();
             let run = Run { version, instance: facts.instance.clone(), digest: manifest.wanted().digest };
@@ -132,7 +147,7 @@ async fn start(host: &Arc<Host>, cluster: &Arc<Cluster>, manifest: &Manifest) {
 }
 
 /// Starts a component, or lets the one that runs with these bytes go on under the new version.
-async fn bring_up(host: &Arc<Host>, manifest: &Manifest) -> Result<Arc<Component>, Refused> {
+async fn bring_up(host: &Arc<Host>, manifest: &Manifest, again: bool) -> Result<Arc<Component>, Refused> {
     let (name, digest) = (manifest.component().as_str(), manifest.wanted().digest.to_string());
     let same = |component: &&Arc<Component>| {
         let facts = component.admitted.facts();
@@ -151,6 +166,7 @@ async fn bring_up(host: &Arc<Host>, manifest: &Manifest) -> Result<Arc<Component
         Some(component) => component,
         None => {
             let mut spec = sources::locate(host, manifest).await?;
+            spec.again = again;
             spec.expect = Some(Expect { name: name.to_owned(), digest });
             let host = Arc::clone(host);
             // A task of its own: what has begun is finished.

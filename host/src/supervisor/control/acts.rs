@@ -131,7 +131,8 @@ async fn started(host: &Arc<Host>, who: &Operator, request: StartRequest, local:
             return Err(usage("start.path", "files are started by whoever is on the host's machine", hint));
         }
         let evidence = request.evidence_paths.iter().map(PathBuf::from).collect();
-        let spec = StartSpec { path: PathBuf::from(request.component_path), evidence, route, expect: None, by };
+        let spec =
+            StartSpec { path: PathBuf::from(request.component_path), evidence, route, by, ..StartSpec::default() };
         return host.start_component(spec).await.map(|component| super::shown(&component));
     }
     let digest: Digest = request.digest.parse().map_err(|_| {
@@ -152,7 +153,7 @@ async fn started(host: &Arc<Host>, who: &Operator, request: StartRequest, local:
     }
     let brought = Brought::write(&path, &request.evidence)?;
     let expect = Some(Expect { name: request.component, digest: digest.to_string() });
-    let spec = StartSpec { path, evidence: brought.0.clone(), route, expect, by };
+    let spec = StartSpec { path, evidence: brought.0.clone(), route, expect, by, again: false };
     host.start_component(spec).await.map(|component| super::shown(&component))
 }
 
