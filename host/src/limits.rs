@@ -208,6 +208,8 @@ pub const CLUSTER_MEMBERS: usize = 1_024;
 pub const CLUSTER_TRUST_FILES: usize = 64;
 /// Shortest and longest time after which the last look at a cluster's revocations is too old.
 pub const CLUSTER_STALE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+/// Longest time without a look at a cluster's revocations in which what ran is started again, in hours.
+pub const CLUSTER_OFFLINE_HOURS: u64 = 720;
 /// Values that are asked of a bucket at once.
 pub const CLUSTER_BATCH: u32 = 256;
 /// How long a bucket may take for the next value.

@@ -13,6 +13,11 @@ use std::time::{Duration, Instant};
 use portcullis_tests::cluster::{Lattice, Plan};
 use serde_json::Value;
 
+#[path = "cluster_members.rs"]
+mod cluster_members;
+#[path = "cluster_sources.rs"]
+mod cluster_sources;
+
 #[test]
 fn what_is_deployed_runs_on_as_many_hosts_as_are_wanted_and_stops_when_it_is_not() {
     let Some(lattice) = Lattice::start("cluster", &Plan::of(2)) else { return };

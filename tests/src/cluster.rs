@@ -1,5 +1,8 @@
-//! A cluster under test: a real nats-server with TLS and the permissions that `cluster init --print` gives, hosts with an identity
-//! authority each, and an operator with an nkey. Nothing here decides whether a test passes.
+//! A cluster under test: a real nats-server with TLS and the permissions that `cluster init --print` gives, or with a callout that
+//! lets SPIFFE IDs in ([`guarded`]); hosts with an identity authority each; an operator with an nkey. Nothing here decides
+//! whether a test passes.
+
+pub mod guarded;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,6 +12,7 @@ use std::time::{Duration, Instant};
 use nkeys::KeyPair;
 use serde_json::{Value, json};
 
+use self::guarded::Guard;
 use crate::host::Host;
 use crate::nats::{self, NatsServer, pki};
 use crate::site::{CLUSTER, Ended, Site, TRUST_DOMAIN};
@@ -26,6 +30,8 @@ pub struct Lattice {
     pub hosts: BTreeMap<String, Host>,
     /// Who signs what hosts are to run.
     pub operator: KeyPair,
+    /// The callouts, where they decide who logs in.
+    pub guard: Option<Guard>,
     ca: PathBuf,
     folder: Site,
 }
@@ -43,6 +49,20 @@ pub struct Plan {
     pub users: String,
     /// Lets the first host make consumers: what `cluster init` never prints.
     pub danger_consumers: bool,
+    /// Whether a callout lets hosts and operator in, by their SVIDs. Else they have passwords.
+    pub callout: bool,
+    /// Hosts that sign what they say with an nkey of their own (`member.nk` in their folder), which everybody pins.
+    pub keyed: Vec<String>,
+}
+
+/// What all hosts are made of.
+struct Ground<'a> {
+    from: &'a Site,
+    operator: &'a KeyPair,
+    ca: &'a Path,
+    url: &'a str,
+    plan: &'a Plan,
+    members: &'a BTreeMap<String, KeyPair>,
 }
 
 impl Plan {
@@ -54,7 +74,14 @@ impl Plan {
             grants: String::new(),
             users: String::new(),
             danger_consumers: false,
+            callout: false,
+            keyed: Vec::new(),
         }
+    }
+
+    /// The same behind a callout.
+    pub fn guarded(hosts: usize) -> Self {
+        Self { callout: true, ..Self::of(hosts) }
     }
 }
 
@@ -72,14 +99,32 @@ impl Lattice {
         for name in plan.hosts.iter().map(String::as_str).chain(["operator"]) {
             pki::replace(site.path(), &format!("{name}.pw"), &format!("password of {name}"));
         }
-        let server = NatsServer::start_in(test, folder, &server_config(&site, plan))?;
-        let mut lattice = Self { server, hosts: BTreeMap::new(), operator, ca, folder: site };
-        lattice.write_operator();
-        lattice.cli(["cluster", "init", "--operator", "operator.toml"]).ok();
-        for name in &plan.hosts {
-            let host = Host::start(lattice.site(name, plan));
-            lattice.hosts.insert(name.clone(), host);
-        }
+        let members = plan.keyed.iter().map(|name| (name.clone(), KeyPair::new_user())).collect();
+        let port = nats::free_port();
+        let url = format!("tls://localhost:{port}");
+        let ground = Ground { from: &site, operator: &operator, ca: &ca, url: &url, plan, members: &members };
+        let start = |name: &String| (name.clone(), Host::start(host_site(&ground, name)));
+        let lattice = match plan.callout {
+            false => {
+                let server = NatsServer::start_on(test, folder, &server_config(&site, plan), port)?;
+                write_operator(&ground, "user = \"operator\"\npassword = \"operator.pw\"\n");
+                site.run(["cluster", "init", "--operator", "operator.toml"]).ok();
+                let hosts = plan.hosts.iter().map(start).collect();
+                Self { server, hosts, operator, guard: None, ca, folder: site }
+            }
+            true => {
+                nats::program(test)?;
+                // The server and the callout must know the authorities of the hosts, which make them at their first start.
+                let hosts: BTreeMap<_, _> = plan.hosts.iter().map(start).collect();
+                let mut guard = Guard::init(&site, folder.path(), port, &hosts);
+                let server = NatsServer::start_on(test, folder, &guard.server_config(), port)?;
+                guard.start(0);
+                guard.start(1);
+                write_operator(&ground, guarded::operator_login());
+                site.run(["cluster", "init", "--operator", "operator.toml"]).ok();
+                Self { server, hosts, operator, guard: Some(guard), ca, folder: site }
+            }
+        };
         lattice.exchange_bundles();
         lattice.wait("the hosts know one another", |lattice| {
             let status = lattice.status();
@@ -182,50 +227,9 @@ impl Lattice {
         options.connect(self.server.tls_url()).await.expect("the server lets this user in")
     }
 
-    fn site(&self, name: &str, plan: &Plan) -> Site {
-        let mut site = Site::new();
-        for file in ["root.key", "signer.key", "trust.json", "trust.signed.json"] {
-            std::fs::copy(self.folder.file(file), site.file(file)).expect("a file can be copied");
-        }
-        std::fs::create_dir(site.file("apps")).expect("a folder can be made");
-        for file in ["hello.wasm", "hello.wasm.sigstore.json"] {
-            std::fs::copy(self.folder.file(file), site.file("apps").join(file)).expect("a file can be copied");
-        }
-        pki::replace(site.path(), "nats.pw", &format!("password of {name}"));
-        std::fs::copy(&self.ca, site.file("ca.pem")).expect("a file can be copied");
-        site.config(&format!(
-            "[cluster]\nname = \"{CLUSTER}\"\nhost = \"{name}\"\nfiles = \"apps\"\n{}\n[cluster.trust]\n\"{TRUST_DOMAIN}\" = \"hosts.json\"\n\n\
-             [nats]\nservers = [\"{}\"]\naccount = \"{ACCOUNT}\"\n[nats.tls]\nca = \"ca.pem\"\n[nats.auth]\nuser = \"{name}\"\npassword = \"nats.pw\"\n",
-            plan.section,
-            self.server.tls_url()
-        ));
-        site.grants(&format!(
-            "\n[[grant]]\nid = \"hello\"\nreason = \"a test\"\nowner = \"tests\"\ncomponent = \"test:hello\"\nload = true\ncallers = [\"anonymous\"]\n\n\
-             [[operator]]\nid = \"ann\"\nreason = \"a test\"\nowner = \"tests\"\nwho = \"{}\"\nhosts = [\"*\"]\ncomponents = [\"*\"]\nactions = [\"deploy\", \"revoke\"]\n",
-            self.operator.public_key()
-        ));
-        site.grants(&format!("\n{}", plan.grants.replace("OPERATOR", &self.operator.public_key())));
-        site
-    }
-
-    fn write_operator(&self) {
-        let ca = self.ca.display();
-        let text = format!(
-            "version = 1\ntrust_domain = \"{TRUST_DOMAIN}\"\nbundle = \"hosts.json\"\ncluster = \"{CLUSTER}\"\n[key]\nnkey = \"operator.nk\"\n\n\
-             [nats]\nservers = [\"{}\"]\naccount = \"{ACCOUNT}\"\n[nats.tls]\nca = \"{ca}\"\n[nats.auth]\nuser = \"operator\"\npassword = \"operator.pw\"\n",
-            self.server.tls_url()
-        );
-        std::fs::write(self.folder.file("operator.toml"), text).expect("a file can be written");
-        std::fs::write(self.folder.file("hosts.json"), r#"{"keys":[]}"#).expect("a file can be written");
-    }
-
     /// Gives everybody the bundles of all hosts, as an operator would whose hosts have no authority in common.
     pub fn exchange_bundles(&self) {
-        let mut keys = Vec::new();
-        for host in self.hosts.values() {
-            let bundle = host.run(["identity", "bundle"]).ok().json();
-            keys.extend(bundle["keys"].as_array().cloned().unwrap_or_default());
-        }
+        let mut keys = guarded::keys(&self.hosts);
         keys.retain(|key| key["use"] == "x509-svid");
         let text = json!({ "keys": keys }).to_string();
         let folders = self.hosts.values().map(|host| host.site().path()).chain([self.folder.path()]);
@@ -233,6 +237,65 @@ impl Lattice {
             pki::replace(folder, "hosts.json", &text);
         }
     }
+}
+
+/// Everything that one host has.
+fn host_site(ground: &Ground<'_>, name: &str) -> Site {
+    let Ground { from, plan, url, .. } = ground;
+    let mut site = Site::new();
+    for file in ["root.key", "signer.key", "trust.json", "trust.signed.json"] {
+        std::fs::copy(from.file(file), site.file(file)).expect("a file can be copied");
+    }
+    std::fs::create_dir(site.file("apps")).expect("a folder can be made");
+    for file in ["hello.wasm", "hello.wasm.sigstore.json"] {
+        std::fs::copy(from.file(file), site.file("apps").join(file)).expect("a file can be copied");
+    }
+    pki::replace(site.path(), "nats.pw", &format!("password of {name}"));
+    std::fs::copy(ground.ca, site.file("ca.pem")).expect("a file can be copied");
+    let login = match plan.callout {
+        true => guarded::login(&site, name, plan),
+        false => format!("user = \"{name}\"\npassword = \"nats.pw\"\n"),
+    };
+    let key = ground.members.get(name).map(|key| {
+        pki::replace(site.path(), "member.nk", &key.seed().expect("a seed"));
+        "key = \"member.nk\"\n"
+    });
+    site.config(&format!(
+        "[cluster]\nname = \"{CLUSTER}\"\nhost = \"{name}\"\nfiles = \"apps\"\n{}{}\n[cluster.trust]\n\"{TRUST_DOMAIN}\" = \"hosts.json\"\n\n\
+         {}[nats]\nservers = [\"{url}\"]\naccount = \"{ACCOUNT}\"\n[nats.tls]\nca = \"ca.pem\"\nfirst = {}\n[nats.auth]\n{login}",
+        plan.section,
+        key.unwrap_or_default(),
+        members(ground, "cluster.member"),
+        plan.callout
+    ));
+    site.grants(&format!(
+        "\n[[grant]]\nid = \"hello\"\nreason = \"a test\"\nowner = \"tests\"\ncomponent = \"test:hello\"\nload = true\ncallers = [\"anonymous\"]\n\n\
+         [[operator]]\nid = \"ann\"\nreason = \"a test\"\nowner = \"tests\"\nwho = \"{}\"\nhosts = [\"*\"]\ncomponents = [\"*\"]\nactions = [\"deploy\", \"revoke\", \"list\"]\n",
+        ground.operator.public_key()
+    ));
+    site.grants(&format!("\n{}", plan.grants.replace("OPERATOR", &ground.operator.public_key())));
+    site
+}
+
+/// Whose key everybody pins for whom.
+fn members(ground: &Ground<'_>, section: &str) -> String {
+    let one = |(host, key): (&String, &KeyPair)| {
+        format!("[[{section}]]\nhost = \"{host}\"\nwho = \"{}\"\n\n", key.public_key())
+    };
+    ground.members.iter().map(one).collect()
+}
+
+fn write_operator(ground: &Ground<'_>, login: &str) {
+    let Ground { from, url, plan, .. } = ground;
+    let text = format!(
+        "version = 1\ntrust_domain = \"{TRUST_DOMAIN}\"\nbundle = \"hosts.json\"\ncluster = \"{CLUSTER}\"\n[key]\nnkey = \"operator.nk\"\n\n{}\
+         [nats]\nservers = [\"{url}\"]\naccount = \"{ACCOUNT}\"\n[nats.tls]\nca = \"{}\"\nfirst = {}\n[nats.auth]\n{login}",
+        members(ground, "member"),
+        ground.ca.display(),
+        plan.callout
+    );
+    std::fs::write(from.file("operator.toml"), text).expect("a file can be written");
+    std::fs::write(from.file("hosts.json"), r#"{"keys":[]}"#).expect("a file can be written");
 }
 
 fn server_config(site: &Site, plan: &Plan) -> String {

@@ -9,6 +9,7 @@ pub mod hosted;
 pub mod operator;
 pub mod pki;
 pub mod relay;
+pub mod responder;
 
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -53,6 +54,13 @@ impl NatsServer {
             }
         }
         None
+    }
+
+    /// The same on this port, which the test chose: what connects there was told of it before.
+    pub fn start_on(test: &str, folder: tempfile::TempDir, config: &str, port: u16) -> Option<Self> {
+        let mut server = Self { program: program(test)?, config: config.to_owned(), port, process: None, folder };
+        server.restart();
+        Some(server)
     }
 
     /// `127.0.0.1:PORT`.

@@ -38,8 +38,10 @@ pub struct Wanted {
     pub days: u32,
     /// Trust domains, each with its bundle.
     pub trust_domains: Vec<(String, String)>,
-    /// Authorities: of clients, for the server; of the server, for the callout.
+    /// The authorities of clients, for the server.
     pub ca: PathBuf,
+    /// The authority of the server, for the callout.
+    pub server_ca: PathBuf,
     /// The server's certificate and key.
     pub server_certificate: (PathBuf, PathBuf),
     /// The callout's own certificate and key.
@@ -78,6 +80,7 @@ pub enum InitError {
 pub fn make(wanted: &Wanted, now: OffsetDateTime) -> Result<Vec<Made>, InitError> {
     let paths = [
         &wanted.ca,
+        &wanted.server_ca,
         &wanted.server_certificate.0,
         &wanted.server_certificate.1,
         &wanted.certificate.0,
@@ -299,6 +302,7 @@ fn fill(template: &str, wanted: &Wanted, values: &[(&str, String)]) -> String {
         ("JETSTREAM", wanted.store.as_deref().map(jetstream).unwrap_or_default()),
         ("ACCOUNT_STREAMS", if wanted.store.is_some() { account_streams() } else { String::new() }),
         ("CA", path(&wanted.ca)),
+        ("SERVER_CA", path(&wanted.server_ca)),
         ("SERVER_CERTIFICATE", path(&wanted.server_certificate.0)),
         ("SERVER_KEY", path(&wanted.server_certificate.1)),
         ("CERTIFICATE", path(&wanted.certificate.0)),

@@ -382,9 +382,17 @@ pub fn reload(args: TargetArgs, out: &mut Output) -> Result<(), CliError> {
     out.result(text, &serde_json::json!({ "policy_generation": reply.generation }))
 }
 
+fn ready(reply: &StatusReply) -> &'static str {
+    match (reply.ready, reply.warnings.is_empty()) {
+        (true, true) => "yes",
+        (true, false) => "yes, with warnings",
+        (false, _) => "no",
+    }
+}
+
 fn status_text(reply: &StatusReply) -> String {
     let mut rows = vec![
-        vec!["ready".to_owned(), if reply.ready { "yes" } else { "no" }.to_owned()],
+        vec!["ready".to_owned(), ready(reply).to_owned()],
         vec!["http".to_owned(), reply.http_address.clone()],
         vec!["mtls".to_owned(), or_off(&reply.mtls_address)],
         vec!["policy".to_owned(), format!("generation {}", reply.policy_generation)],
@@ -401,6 +409,7 @@ fn status_text(reply: &StatusReply) -> String {
         vec![process.role.clone(), format!("{up}, {} restarts", process.restarts)]
     }));
     rows.extend(reply.problems.iter().map(|problem| vec!["problem".to_owned(), problem.clone()]));
+    rows.extend(reply.warnings.iter().map(|warning| vec!["warning".to_owned(), warning.clone()]));
     rows.extend(reply.audited.iter().map(|audited| {
         let until = super::policy::audit_mode::shown(audited.until);
         let what = format!("AUDIT MODE: {} until {until}, what nobody granted is let through", audited.component);
@@ -458,7 +467,7 @@ pub fn status_json(reply: &StatusReply) -> serde_json::Value {
         "http": reply.http_address, "mtls": reply.mtls_address, "audit": reply.audit_path, "pool_profile": reply.pool_profile,
         "requests": reply.requests, "guest_failures": reply.guest_failures, "events_lost": reply.events_lost,
         "dangers": reply.dangers, "listening": listening, "audited": audited.collect::<Vec<_>>(),
-        "nats": reply.nats,
+        "nats": reply.nats, "warnings": reply.warnings,
     })
 }
 

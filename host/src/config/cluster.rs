@@ -14,8 +14,9 @@ use portcullis_identity::statement::UserKey;
 use portcullis_identity::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 
+use super::nats::readable_by_others;
 use super::problems::Problems;
-use crate::limits::{CLUSTER_MEMBERS, CLUSTER_STALE, CLUSTER_TRUST_FILES};
+use crate::limits::{CLUSTER_MEMBERS, CLUSTER_OFFLINE_HOURS, CLUSTER_STALE, CLUSTER_TRUST_FILES};
 
 /// Section `[cluster]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +36,9 @@ pub struct Cluster {
     /// How old the last look at the revocations may be, in seconds. Past it the host is not ready and starts nothing.
     #[serde(default = "stale_seconds")]
     pub stale_seconds: u64,
+    /// For how many hours after the last look at the revocations a host that starts without NATS starts what it ran. Zero: never.
+    #[serde(default = "offline_h")]
+    pub offline_h: u64,
     /// The folder that `source.file` of manifests is in. Absent: such manifests do not start here.
     #[serde(default)]
     pub files: Option<PathBuf>,
@@ -47,6 +51,9 @@ pub struct Cluster {
     /// Further trust domains whose hosts are of this cluster, and further authorities of the own one: bundle documents.
     #[serde(default)]
     pub trust: BTreeMap<String, Bundles>,
+    /// The seed of an nkey that signs what this host says, instead of its X.509-SVID. The other hosts pin it: `[[cluster.member]]`.
+    #[serde(default)]
+    pub key: Option<PathBuf>,
     /// Hosts whose signer is pinned.
     #[serde(default)]
     pub member: Vec<Member>,
@@ -99,6 +106,41 @@ impl Bundles {
 }
 
 impl Member {
+    /// Checks a list of members.
+    pub(super) fn check(members: &[Self], section: &str, problems: &mut Problems) {
+        if members.len() > CLUSTER_MEMBERS {
+            problems.add(section, format!("there are more than {CLUSTER_MEMBERS}"), None);
+        }
+        let (mut names, mut signers) = (std::collections::BTreeSet::new(), std::collections::BTreeSet::new());
+        for member in members {
+            if member.host.parse::<HostId>().is_err() || !names.insert(&member.host) {
+                let why = format!("`{}` is no host's name, or there twice", member.host.escape_default());
+                problems.add(section, why, None);
+            }
+            if member.who().is_none() {
+                let why = format!("`{}` is neither a SPIFFE ID nor an nkey of a user", member.who.escape_default());
+                let hint = "who = \"spiffe://example.org/portcullis/host/h2\", or \"U...\"";
+                problems.add(section, why, Some(hint));
+            } else if !signers.insert(&member.who) {
+                let why = format!("{} signs for two hosts: each could speak for the other", member.who);
+                problems.add(section, why, Some("a key for each host"));
+            }
+        }
+    }
+
+    /// Who signs for a host, of those that are pinned.
+    pub fn pinned(members: &[Self], host: &str) -> Option<Who> {
+        members.iter().find(|member| member.host == host).and_then(Self::who)
+    }
+
+    /// The keys of these members.
+    pub fn keys(members: &[Self]) -> impl Iterator<Item = UserKey> {
+        members.iter().filter_map(Self::who).filter_map(|who| match who {
+            Who::Nkey(key) => Some(key),
+            Who::Svid(_) => None,
+        })
+    }
+
     /// Who signs for it.
     pub fn who(&self) -> Option<Who> {
         match self.who.starts_with("spiffe:") {
@@ -142,6 +184,10 @@ impl Cluster {
             let hint = "a host that misses one look would stop starting anything";
             problems.add("cluster.stale_seconds", "is less than three times `read_ms`", Some(hint));
         }
+        if self.offline_h > CLUSTER_OFFLINE_HOURS {
+            let why = format!("is {}, must be at most {CLUSTER_OFFLINE_HOURS}", self.offline_h);
+            problems.add("cluster.offline_h", why, Some("0 starts nothing without NATS"));
+        }
         self.files = self.files.take().map(|path| base.join(path));
         self.registry_ca = self.registry_ca.take().map(|path| base.join(path));
         for (name, bundles) in &mut self.trust {
@@ -154,28 +200,24 @@ impl Cluster {
         if self.trust.values().map(|bundles| bundles.paths().len()).sum::<usize>() > CLUSTER_TRUST_FILES {
             problems.add("cluster.trust", format!("names more than {CLUSTER_TRUST_FILES} files"), None);
         }
-        self.check_members(problems);
+        Member::check(&self.member, "cluster.member", problems);
+        self.key = self.key.take().map(|path| base.join(path));
+        if let Some(why) = self.key.as_deref().and_then(readable_by_others) {
+            problems.add("cluster.key", why, Some("chmod 600 it, and make a new key"));
+        }
+        if self.key.is_some() && self.own_key().is_none() {
+            let hint =
+                "[[cluster.member]] with host = this host's name and who = the key's public half, U..., on every host";
+            problems.add("cluster.key", "is pinned by nobody: not even this host would believe it", Some(hint));
+        }
         self
     }
 
-    fn check_members(&self, problems: &mut Problems) {
-        if self.member.len() > CLUSTER_MEMBERS {
-            problems.add("cluster.member", format!("there are more than {CLUSTER_MEMBERS}"), None);
-        }
-        let mut names = std::collections::BTreeSet::new();
-        for member in &self.member {
-            if member.host.parse::<HostId>().is_err() || !names.insert(&member.host) {
-                let why = format!("`{}` is no host's name, or there twice", member.host.escape_default());
-                problems.add("cluster.member", why, None);
-            }
-            if member.who().is_none() {
-                let why = format!("`{}` is neither a SPIFFE ID nor an nkey of a user", member.who.escape_default());
-                problems.add(
-                    "cluster.member",
-                    why,
-                    Some("who = \"spiffe://example.org/portcullis/host/h2\", or \"U...\""),
-                );
-            }
+    /// The key that signs for this host, as it is pinned, where one does.
+    pub fn own_key(&self) -> Option<UserKey> {
+        match Member::pinned(&self.member, &self.host) {
+            Some(Who::Nkey(key)) => Some(key),
+            Some(Who::Svid(_)) | None => None,
         }
     }
 
@@ -194,6 +236,11 @@ impl Cluster {
         Duration::from_millis(self.read_ms)
     }
 
+    /// For how long after the last look at the revocations what ran is started again without NATS.
+    pub fn offline(&self) -> Duration {
+        Duration::from_secs(self.offline_h.saturating_mul(3_600))
+    }
+
     /// How old the last look at the revocations may be.
     pub fn stale(&self) -> Duration {
         Duration::from_secs(self.stale_seconds)
@@ -208,6 +255,10 @@ fn read_ms() -> u64 {
     5_000
 }
 
+fn offline_h() -> u64 {
+    24
+}
+
 fn stale_seconds() -> u64 {
     300
 }
@@ -215,6 +266,22 @@ fn stale_seconds() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const KEY: &str = "UAI2BB2S4FQ24RWDTYA2CRWMGKUAUR5WMQREV4PTAV244G4B22PJNEMG";
+
+    #[test]
+    fn a_key_that_others_can_read_or_that_is_not_pinned_for_this_host_is_refused() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("host.nk");
+        let text = format!("host = \"h1\"\nkey = \"{}\"\n[[member]]\nhost = \"h1\"\nwho = \"{KEY}\"", path.display());
+        std::fs::write(&path, "SU").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let section = read(&text, "prod", true).unwrap();
+        assert_eq!(section.own_key().unwrap().to_string(), KEY);
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert!(read(&text, "prod", true).unwrap_err().contains("others can read it"));
+    }
 
     fn read(text: &str, cluster: &str, nats: bool) -> Result<Cluster, String> {
         let section: Cluster = toml::from_str(text).map_err(|error| error.to_string())?;
@@ -248,11 +315,20 @@ mod tests {
             ("host = \"h1\"\nread_ms = 99", "prod", true, "cluster.read_ms"),
             ("host = \"h1\"\nstale_seconds = 0", "prod", true, "cluster.stale_seconds"),
             ("host = \"h1\"\nstale_seconds = 6", "prod", true, "three times"),
+            ("host = \"h1\"\noffline_h = 721", "prod", true, "cluster.offline_h"),
             ("host = \"h1\"\nother = 1", "prod", true, "unknown field"),
             ("host = \"h1\"\n[trust]\n\"a b\" = \"x\"", "prod", true, "no trust domain"),
             (&format!("host = \"h1\"\n[trust]\n\"a.b\" = [{many}]"), "prod", true, "files"),
             (&member("h2", "SUAX"), "prod", true, "neither a SPIFFE ID nor an nkey"),
             (&member(">", "spiffe://a.b/c"), "prod", true, "cluster.member"),
+            ("host = \"h1\"\nkey = \"host.nk\"", "prod", true, "pinned by nobody"),
+            (
+                &format!("host = \"h1\"\nkey = \"k\"\n[[member]]\nhost = \"h2\"\nwho = \"{KEY}\""),
+                "prod",
+                true,
+                "pinned by nobody",
+            ),
+            (&format!("{}\n[[member]]\nhost = \"h3\"\nwho = \"{KEY}\"", member("h2", KEY)), "prod", true, "two hosts"),
             ("host = \"h1\"\n[labels]\n\"\" = \"x\"", "prod", true, "cluster.labels"),
         ] {
             let wrong = read(text, cluster, nats).unwrap_err();

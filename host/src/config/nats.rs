@@ -318,7 +318,7 @@ impl NatsAuth {
 }
 
 /// Says so if somebody else can read a file. One that is not there is not read by anybody; the host waits for it.
-fn readable_by_others(path: &Path) -> Option<String> {
+pub(super) fn readable_by_others(path: &Path) -> Option<String> {
     let mode = std::fs::metadata(path).ok()?.mode() & 0o7777;
     (mode & 0o077 != 0).then(|| format!("{}: others can read it (mode {mode:04o})", path.display()))
 }

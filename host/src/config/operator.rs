@@ -19,14 +19,20 @@
 //! account = "CTL"
 //! tls.ca = "nats-ca.pem"
 //! auth.nkey = "operator-nats.nk"
+//!
+//! [[member]]                              # hosts that sign with an nkey ([cluster] key): the only one who signs for it
+//! host = "h2"
+//! who = "U..."
 //! ```
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use portcullis_identity::TrustDomain;
+use portcullis_identity::statement::Signer;
+use portcullis_identity::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 
+use super::cluster::{Member, Who};
 use super::problems::Problems;
 use super::{ConfigError, Nats};
 
@@ -50,6 +56,9 @@ pub struct OperatorConfig {
     /// The way to all others.
     #[serde(default)]
     pub nats: Option<Nats>,
+    /// Hosts whose signer is pinned: those that sign with an nkey.
+    #[serde(default)]
+    pub member: Vec<Member>,
 }
 
 /// `[key]`.
@@ -65,6 +74,16 @@ pub struct OperatorKey {
 }
 
 impl OperatorConfig {
+    /// Whether this is the one who signs for a host with this SPIFFE ID.
+    pub fn signs_for(&self, host: &str, id: &SpiffeId, signer: &Signer) -> bool {
+        match (Member::pinned(&self.member, host), signer) {
+            (Some(Who::Svid(pinned)), Signer::Svid(shown)) => pinned == *shown,
+            (Some(Who::Nkey(pinned)), Signer::Nkey(key)) => pinned == *key,
+            (None, Signer::Svid(shown)) => shown == id,
+            (Some(_), _) | (None, Signer::Nkey(_)) => false,
+        }
+    }
+
     /// Parses and checks the text of a file that lies at `path`.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let mut problems = Problems::new(path);
@@ -106,6 +125,7 @@ impl OperatorConfig {
         if self.nats.is_some() && !self.cluster.as_deref().is_some_and(portcullis_policies::is_host_name) {
             problems.add("cluster", "must name the cluster, a token of subjects", Some("such as cluster = \"prod\""));
         }
+        Member::check(&self.member, "member", problems);
         self.nats = self.nats.take().map(|nats| nats.check(base, problems));
         self
     }

@@ -18,6 +18,7 @@ use super::{Method, host_id, subject};
 use crate::cli::error::{CliError, exit};
 use crate::cli::files;
 use crate::clock;
+use crate::config::cluster::Member;
 use crate::config::operator::OperatorConfig;
 use crate::limits::{CONFIG_BYTES, CONTROL_REQUEST_BYTES, CONTROL_REQUEST_LIFE, CONTROL_WAIT, NATS_FILE_BYTES};
 use crate::nats::{FromFiles, Nats, Settings};
@@ -112,10 +113,10 @@ impl Client {
         let Some(statement) = &raw.statement else { return Err(unproven("it is not signed".to_owned(), word)) };
         let me = self.key.issuer();
         let place = method.reply_place();
-        let signers = Signers::new(Arc::clone(&self.trust), []);
+        let signers = Signers::new(Arc::clone(&self.trust), Member::keys(&self.config.member));
         let statement = check(statement, &raw.payload, &Expected::message(&me, &place), &signers, clock::now());
         let statement = statement.map_err(|error| unproven(error.to_string(), None))?;
-        if statement.signer() != &Signer::Svid(self.peer.clone()) {
+        if !self.config.signs_for(&self.host, &self.peer, statement.signer()) {
             return Err(unproven(format!("{} signed it", statement.signer()), None));
         }
         if statement.answers() != Some(asked) {

@@ -46,6 +46,9 @@ pub struct StatusReply {
     /// As whom the host is connected to NATS, and where; empty: it is not, or is not to be.
     #[prost(string, tag = "22")]
     pub nats: ::prost::alloc::string::String,
+    /// What an operator should know and what takes nothing away that is served here, one line each.
+    #[prost(string, repeated, tag = "23")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Audited {

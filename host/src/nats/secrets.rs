@@ -65,6 +65,13 @@ impl Secrets {
         Ok(shown)
     }
 
+    /// The public key of the nkey, where there is one: what a JWT-SVID beside it is bound to.
+    pub fn nkey(&self) -> Result<Option<String>, String> {
+        let Some(path) = &self.auth.nkey else { return Ok(None) };
+        let seed = NatsSeed::parse(&text(path)?).map_err(|error| said(path, &error, error.hint()))?;
+        Ok(Some(seed.public().to_owned()))
+    }
+
     /// The certificate and its key, from files.
     pub fn certificate(&self, now: OffsetDateTime) -> Result<NatsKey, String> {
         let (Some(certificate), Some(key)) = (&self.auth.certificate, &self.auth.key) else {
@@ -117,7 +124,8 @@ fn line(path: &Path) -> Result<Zeroizing<String>, String> {
     Ok(Zeroizing::new(line.to_owned()))
 }
 
-fn text(path: &Path) -> Result<Zeroizing<String>, String> {
+/// The text of a file that nobody else can read.
+pub fn text(path: &Path) -> Result<Zeroizing<String>, String> {
     let bytes = read(path, true)?;
     let text = std::str::from_utf8(&bytes).map_err(|_| format!("{}: it is no text", path.display()))?;
     Ok(Zeroizing::new(text.to_owned()))

@@ -78,6 +78,9 @@ pub struct Boot {
     /// The host's name in its cluster.
     #[serde(default)]
     pub host_name: Option<portcullis_cluster::HostId>,
+    /// Where the seed lies that signs the host's statements instead of its SVID, and the key that others pinned.
+    #[serde(default)]
+    pub statement_key: Option<(PathBuf, String)>,
     /// What connections to NATS show.
     pub nats: Option<crate::config::Nats>,
 }
@@ -99,6 +102,7 @@ pub fn run(handover: Handover) -> io::Result<()> {
     read.extend(public.iter().map(PathBuf::as_path));
     let secrets = boot.nats.iter().flat_map(crate::config::Nats::secret_folders).collect::<Vec<_>>();
     read.extend(secrets.iter().map(PathBuf::as_path));
+    read.extend(boot.statement_key.iter().filter_map(|(path, _)| path.parent()));
     let fence = sandbox::Fence { role: Role::Identity, parent, read: &read, write: &write, inspectable: false };
     let report = sandbox::enter(&fence)?;
     crate::logging::start(Role::Identity.name());
@@ -144,6 +148,7 @@ async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot
     let (gone, supervisor_gone) = tokio::sync::oneshot::channel();
     let link = boot.nats.as_ref().map(|nats| &nats.host);
     let for_nats = NatsSecretsServer::new(ForNats::new(Arc::clone(&keeper), Whose::Host, link));
+    let statement_key = boot.statement_key.clone();
     let mut handed = Handed { keeper: Arc::clone(&keeper), boot, runtime: None, workload_api };
     let handle = tokio::runtime::Handle::current();
     std::thread::Builder::new().name("handover".to_owned()).spawn(move || {
@@ -153,7 +158,8 @@ async fn serve(handover: Handover, fds: Vec<OwnedFd>, issuer: Issuer, boot: Boot
         }
         let _ = gone.send(());
     })?;
-    let for_host = OwnServer::new(ForHost::new(Arc::clone(&keeper))).max_decoding_message_size(MESSAGE_BYTES);
+    let for_host =
+        OwnServer::new(ForHost::new(Arc::clone(&keeper), statement_key)).max_decoding_message_size(MESSAGE_BYTES);
     let service = AuthorityServer::new(ForSupervisor(keeper)).max_decoding_message_size(MESSAGE_BYTES);
     let services = tonic::service::Routes::new(service).add_service(for_host).add_service(for_nats);
     tokio::select! {

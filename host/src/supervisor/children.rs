@@ -160,6 +160,11 @@ async fn start_identity(host: &Arc<Host>) -> io::Result<IdentityUp> {
         federation: host.config.federation.clone(),
         oidc: host.config.oidc.clone(),
         broker: host.config.broker.clone(),
+        statement_key: host
+            .config
+            .membership
+            .as_ref()
+            .and_then(|section| Some((section.key.clone()?, section.own_key()?.to_string()))),
         host_name: host.config.membership.as_ref().and_then(crate::config::cluster::Cluster::host_id),
         nats: host.config.nats.clone(),
     };

@@ -6,15 +6,18 @@
 //! starts goes the way of every start: verified, admitted, recorded.
 //!
 //! Cut off, a host keeps what runs and starts nothing new; a revocation that it heard of stays in force. Past `stale_seconds`
-//! without a look at the revocations it is not ready, and nothing starts at all.
+//! without a look at the revocations nothing new starts at all; what ran when the host ended is started again for
+//! `offline_h` ([`offline`]).
 
 pub mod belief;
 pub mod bucket;
 mod hearing;
 mod kept;
+mod offline;
 pub mod policies;
 mod reconcile;
 mod revoking;
+mod shelf;
 pub(super) mod sources;
 mod state;
 mod telling;
@@ -27,6 +30,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use self::kept::Kept;
 pub use self::kept::KeptError;
+use self::shelf::Shelf;
 use self::state::State;
 use self::telling::Outgoing;
 use super::Host;
@@ -47,6 +51,9 @@ pub struct Cluster {
     boot: String,
     config: Section,
     kept: Mutex<Result<Kept, KeptError>>,
+    shelf: Mutex<Shelf>,
+    /// When this start of the host began.
+    began: Instant,
     state: Mutex<State>,
     /// One at a time takes up what is revoked.
     revoking: tokio::sync::Mutex<()>,
@@ -73,10 +80,14 @@ impl Cluster {
         std::fs::create_dir_all(&folder)?;
         std::fs::set_permissions(&folder, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
         let kept = Kept::open(&folder, &name);
-        Ok(Some(Arc::new(Self::new(name, me, section, kept))))
+        let (shelf, problem) = Shelf::open(&folder, &name);
+        if let Some(error) = problem {
+            tracing::error!(%error, "what ran here by the cluster cannot be read: nothing of it is started where NATS is away");
+        }
+        Ok(Some(Arc::new(Self::new(name, me, section, kept, shelf))))
     }
 
-    fn new(name: ClusterName, me: HostId, config: Section, kept: Result<Kept, KeptError>) -> Self {
+    fn new(name: ClusterName, me: HostId, config: Section, kept: Result<Kept, KeptError>, shelf: Shelf) -> Self {
         let (outgoing, waiting) = mpsc::channel(CLUSTER_EVENTS);
         Self {
             name,
@@ -84,6 +95,8 @@ impl Cluster {
             boot: ulid::Ulid::generate().to_string(),
             config,
             kept: Mutex::new(kept),
+            shelf: Mutex::new(shelf),
+            began: Instant::now(),
             state: Mutex::default(),
             revoking: tokio::sync::Mutex::new(()),
             stopping: tokio::sync::Mutex::new(()),
@@ -105,8 +118,18 @@ impl Cluster {
         self.kept.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    fn shelf(&self) -> MutexGuard<'_, Shelf> {
+        self.shelf.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
     /// Why nothing may start here because of the cluster; `None`: it may.
     fn stops_starts(&self) -> Option<Refused> {
+        let hint = "see that NATS can be reached and that this host may read its buckets";
+        self.stops(self.config.stale(), "cluster.stale", hint)
+    }
+
+    /// The same where the last look at the revocations may be so old.
+    fn stops(&self, most: Duration, stale: &str, hint: &str) -> Option<Refused> {
         let refused = |code: &str, message: String, hint: &str| Refused {
             exit: exit::TRUST,
             code: code.to_owned(),
@@ -119,33 +142,51 @@ impl Cluster {
             Err(error) => Some(refused("cluster.state", error.to_string(), "see the text")),
             Ok(kept) => {
                 let age = kept.confirmed_at(now).map(|at| now.unix_timestamp().saturating_sub(at));
-                let most = i64::try_from(self.config.stale().as_secs()).unwrap_or(i64::MAX);
+                let most = i64::try_from(most.as_secs()).unwrap_or(i64::MAX);
                 let message = match age {
                     Some(age) if age <= most => return None,
                     Some(age) => format!("the cluster's revocations were last seen {age} s ago, {most} s are allowed"),
                     None => "the cluster's revocations were never seen".to_owned(),
                 };
-                Some(refused(
-                    "cluster.stale",
-                    message,
-                    "see that NATS can be reached and that this host may read its buckets",
-                ))
+                Some(refused(stale, message, hint))
             }
         }
     }
 
     /// What an operator must know, one line each: the host is not ready while there is any.
     pub fn problems(&self) -> Vec<String> {
+        let away = if self.was_let_in() { Vec::new() } else { self.away() };
+        let state = self.state();
+        let more = state.policy_problem.iter().map(|(_, why)| why).chain(&state.trust_problems);
+        away.into_iter().chain(more.cloned()).collect()
+    }
+
+    /// What an operator should know, and what takes nothing away that runs.
+    pub fn warnings(&self) -> Vec<String> {
+        if self.was_let_in() { self.away() } else { Vec::new() }
+    }
+
+    /// Whether this start of the host has seen its cluster, or has what it needs from the one before. From then on a cluster that
+    /// is away is no reason to send requests elsewhere: elsewhere it is away too.
+    pub fn was_let_in(&self) -> bool {
+        let readable = self.kept().is_ok();
+        let state = self.state();
+        readable && (*self.looks.borrow() > 0 || state.restored) && !state.unbelieved
+    }
+
+    /// That the revocations were not looked at for too long, and why.
+    fn away(&self) -> Vec<String> {
         let stopped = self.stops_starts().map(|refused| format!("{}: {}", refused.code, refused.message));
         let state = self.state();
         let read = state.read_problem.as_ref().filter(|_| stopped.is_some());
-        stopped
-            .iter()
-            .chain(read)
-            .chain(state.policy_problem.iter().map(|(_, why)| why))
-            .chain(&state.trust_problems)
-            .cloned()
-            .collect()
+        stopped.iter().chain(read).chain(&state.offline_problem).cloned().collect()
+    }
+
+    /// Seconds since the revocations were last looked at; `None`: never.
+    pub fn revocations_age(&self) -> Option<u64> {
+        let now = clock::now();
+        let at = self.kept().as_ref().ok()?.confirmed_at(now)?;
+        u64::try_from(now.unix_timestamp().saturating_sub(at)).ok()
     }
 
     /// The sources of the set of policies that this host took from its cluster.

@@ -263,6 +263,7 @@ async fn reply(host: &Arc<Host>, problems: Vec<String>) -> StatusReply {
         guest_failures: runtime.guest_failures,
         events_lost: runtime.events_lost,
         nats: host.nats_standing().unwrap_or_default(),
+        warnings: host.warnings(),
         audited: host
             .audited()
             .iter()

@@ -1,5 +1,6 @@
 //! The metrics address: one page for Prometheus, put together from what this process knows, what the runtime says of itself and
-//! the page of the identity process. It answers `GET /metrics` and nothing else, holds no secret, and is off unless configured.
+//! the page of the identity process; and one word each for probes, `/readyz` and `/livez`. It answers nothing else, holds no
+//! secret, and is off unless configured.
 
 use std::convert::Infallible;
 use std::io;
@@ -56,7 +57,10 @@ async fn connection(host: Arc<Host>, stream: TcpStream) -> Result<(), hyper::Err
 async fn answer(host: &Arc<Host>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let (status, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => (StatusCode::OK, page(host).await),
-        (_, "/metrics") => (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned()),
+        (&Method::GET, "/readyz") => readiness(host).await,
+        // Whoever answers is alive: a child that died is started again by it.
+        (&Method::GET, "/livez") => (StatusCode::OK, "alive\n".to_owned()),
+        (_, "/metrics" | "/readyz" | "/livez") => (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned()),
         _ => (StatusCode::NOT_FOUND, "see /metrics\n".to_owned()),
     };
     let mut response = Response::new(Full::new(Bytes::from(body)));
@@ -66,11 +70,26 @@ async fn answer(host: &Arc<Host>, request: &Request<Incoming>) -> Response<Full<
     response
 }
 
+/// Whether requests are to come here; `portcullis status` says why not.
+async fn readiness(host: &Arc<Host>) -> (StatusCode, String) {
+    match (host.problems().await.is_empty(), host.warnings().is_empty()) {
+        (true, true) => (StatusCode::OK, "ready\n".to_owned()),
+        (true, false) => (StatusCode::OK, "ready, with warnings\n".to_owned()),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n".to_owned()),
+    }
+}
+
 async fn page(host: &Arc<Host>) -> String {
     let (runtime, identity, problems) = tokio::join!(host.runtime_status(), host.identity.metrics(), host.problems());
     let mut page = Page::default();
     let gauge = |page: &mut Page, name: &str, help: &str, value: u64| page.number(name, Kind::Gauge, help, value);
     gauge(&mut page, "portcullis_ready", "Whether the host is ready.", u64::from(problems.is_empty()));
+    let warnings = u64::try_from(host.warnings().len()).unwrap_or(u64::MAX);
+    gauge(&mut page, "portcullis_warnings", "Warnings of `portcullis status`: served still, look soon.", warnings);
+    if let Some(age) = host.cluster.as_ref().and_then(|cluster| cluster.revocations_age()) {
+        let help = "Seconds since the cluster's revocations were last looked at.";
+        gauge(&mut page, "portcullis_cluster_revocations_age_seconds", help, age);
+    }
     gauge(&mut page, "portcullis_policy_generation", "The policy in force.", host.policy().generation());
     let running = u64::try_from(host.running().len()).unwrap_or(u64::MAX);
     let refused = host.refused.lock().map(|refused| refused.len()).unwrap_or_default();

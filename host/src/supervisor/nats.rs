@@ -1,4 +1,7 @@
-//! The host's own connection to NATS: begun with the host, ended with it, and no readiness without it where it is configured.
+//! The host's own connection to NATS: begun with the host, ended with it, and no readiness before it counted once.
+//!
+//! Decides what a lost connection means: a host that was let in before goes on serving, and says so as a warning. A server that is
+//! away is away for all hosts alike, and taking all of them out of service would lose what they serve still.
 //!
 //! The supervisor reads the authorities of the servers, which are public, and again when they change. What is secret stays with
 //! the identity process.
@@ -68,6 +71,24 @@ impl Host {
         }
     }
 
+    /// That the connection is gone, where that is no reason to send requests elsewhere.
+    pub fn nats_warnings(&self) -> Vec<String> {
+        let down = self.nats.now().and_then(|nats| match &*nats.state().borrow() {
+            State::Down { cause } => Some(cause.clone()),
+            State::Verified { .. } => None,
+        });
+        let cause = down.filter(|cause| self.is_outage(cause));
+        cause.map(|cause| format!("nats: {cause}; hint: {}", cause.hint())).into_iter().collect()
+    }
+
+    /// Whether the connection is missing for a reason that lies elsewhere, and this host had one, now or at the start before. What it
+    /// has itself to show and cannot is its own fault: others may have it.
+    fn is_outage(&self, cause: &Cause) -> bool {
+        let had = self.nats.now().is_some_and(|nats| nats.counts().verified > 0)
+            || self.cluster.as_ref().is_some_and(|cluster| cluster.was_let_in());
+        had && !matches!(cause, Cause::Credential(_))
+    }
+
     /// Why the host is not ready because of NATS.
     pub fn nats_problems(&self) -> Vec<String> {
         if self.config.nats.is_none() {
@@ -84,6 +105,7 @@ impl Host {
             }
             // The text of whoever reads secrets has a hint of its own.
             State::Down { cause: cause @ Cause::Credential(_) } => Some(format!("nats: {cause}")),
+            State::Down { cause } if self.is_outage(cause) => None,
             State::Down { cause } => Some(format!("nats: {cause}; hint: {}", cause.hint())),
         };
         let denied = self.nats.denials.lines(&self.config.cluster, Instant::now());

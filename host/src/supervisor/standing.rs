@@ -57,6 +57,12 @@ impl Host {
         problems
     }
 
+    /// What an operator should know and what takes nothing away that is served here, one line each.
+    pub fn warnings(&self) -> Vec<String> {
+        let cluster = self.cluster.iter().flat_map(|cluster| cluster.warnings());
+        self.nats_warnings().into_iter().chain(cluster).collect()
+    }
+
     /// What the runtime says of itself.
     pub async fn runtime_status(&self) -> Option<StatusReply> {
         let up = self.runtime_process.now()?;

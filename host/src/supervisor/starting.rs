@@ -31,6 +31,8 @@ pub struct StartSpec {
     pub by: Option<Operator>,
     /// Whether whoever asked is still believed: bytes take their time to come, and it may have changed meanwhile.
     pub again: Option<Again>,
+    /// It ran here before, and its cluster cannot be asked.
+    pub offline: bool,
 }
 
 /// A question that was answered before, asked again directly before a component is admitted.
@@ -78,7 +80,7 @@ impl Host {
         check_expected_name(&spec, &admitted).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_free(&spec, &admitted.facts().name).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_revoked(admitted.spiffe_id()).map_err(|refused| self.refuse(&spec, refused))?;
-        self.check_cluster(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
+        self.check_cluster(&admitted, spec.offline).map_err(|refused| self.refuse(&spec, refused))?;
         // Its name is known only now: an operator may start components by name.
         if let Some(who) = &spec.by {
             self.allow(who, ControlAction::Start, Some(&admitted.facts().name))?;

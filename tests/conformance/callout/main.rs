@@ -19,6 +19,5 @@ mod faults;
 mod hosts;
 mod init;
 mod leafnodes;
-mod responder;
 mod rig;
 mod tokens;

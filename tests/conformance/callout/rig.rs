@@ -13,9 +13,7 @@ use nkeys::KeyPair;
 use portcullis_tests::nats::pki::{Authority, Leaf, replace};
 use portcullis_tests::nats::{NatsServer, folder};
 
-pub use crate::responder::Callout;
-
-pub const TIMEOUT: Duration = Duration::from_secs(30);
+pub use portcullis_tests::nats::responder::{Callout, TIMEOUT};
 
 /// Everything of one system.
 pub struct Rig {

@@ -19,10 +19,33 @@ pub fn site(nats: &str) -> Site {
     site
 }
 
-/// Waits until the host is ready.
+/// Waits until the host is ready and has no warning: connected, that is.
 pub fn wait_ready(host: &Host) {
-    let status = host.ask_status(30);
-    assert_eq!(status.get("ready"), Some(&Value::Bool(true)), "{status:#}\n{}", host.log());
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = host.ask_status(30);
+        assert_eq!(status.get("ready"), Some(&Value::Bool(true)), "{status:#}\n{}", host.log());
+        if status.get("warnings").and_then(Value::as_array).is_some_and(Vec::is_empty) {
+            return;
+        }
+        assert!(Instant::now() < until, "it has warnings still: {status:#}\n{}", host.log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Waits until a host that was connected warns of this, and serves on.
+pub fn wait_warning(host: &Host, text: &str) -> String {
+    let until = Instant::now() + Duration::from_secs(30);
+    loop {
+        let status = host.ask_status(0);
+        let warnings = status.get("warnings").and_then(Value::as_array).cloned().unwrap_or_default();
+        if let Some(warning) = warnings.iter().filter_map(Value::as_str).find(|warning| warning.contains(text)) {
+            assert_eq!(status.get("ready"), Some(&Value::Bool(true)), "{status:#}");
+            return warning.to_owned();
+        }
+        assert!(Instant::now() < until, "the host does not warn of {text:?}: {status:#}\n{}", host.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
 }
 
 /// Waits until a problem with this text keeps the host from being ready, and gives it.

@@ -49,9 +49,13 @@ pub struct InitArgs {
     /// Operator mode: days that the credentials of the callout's logins are good for, 1 to 3650. Otherwise 365.
     #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
     valid: Option<u32>,
-    /// The authorities of clients' certificates and of the server's, PEM.
+    /// The authorities of clients' certificates, PEM; of the server's too, where --server-ca does not name another.
     #[arg(long, value_name = "FILE")]
     pub(super) ca: PathBuf,
+    /// The authority of the server's certificate, PEM: whoever is in --ca, hosts that issue for themselves for one, could else
+    /// pass for the server.
+    #[arg(long, value_name = "FILE")]
+    pub(super) server_ca: Option<PathBuf>,
     /// The server's certificate, PEM.
     #[arg(long, value_name = "FILE")]
     pub(super) server_certificate: PathBuf,
@@ -112,6 +116,7 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
         days: args.valid.unwrap_or(VALID_DAYS),
         trust_domains,
         ca: absolute(&args.ca)?,
+        server_ca: absolute(args.server_ca.as_ref().unwrap_or(&args.ca))?,
         server_certificate: (absolute(&args.server_certificate)?, absolute(&args.server_key)?),
         certificate: (absolute(&args.certificate)?, absolute(&args.key)?),
     };

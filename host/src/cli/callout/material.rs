@@ -32,16 +32,16 @@ pub fn check(
     bundles: &[BundleDocument],
     now: OffsetDateTime,
 ) -> Result<Material, CliError> {
-    let ca = files::read_bytes(&args.ca, CONFIG_BYTES, "CA file")?;
-    let roots = NatsRoots::from_pem(&ca)
-        .map_err(|error| CliError::usage(format!("--ca {}: {error}", args.ca.display())).with_hint(error.hint()))?;
+    let (ca, roots) = authorities("--ca", &args.ca)?;
+    let of_server = args.server_ca.as_ref().map(|path| authorities("--server-ca", path)).transpose()?;
+    let of_server = of_server.as_ref().map_or(&roots, |(_, of_server)| of_server);
     let server = pair("--server-certificate", &args.server_certificate, "--server-key", &args.server_key, now)?;
     for address in servers {
         let named = |error: NatsPairError| {
             let path = args.server_certificate.display();
             CliError::usage(format!("--server-certificate {path}, for {address}: {error}")).with_hint(error.hint())
         };
-        check_server(&roots, &server, host_of(address), now).map_err(named)?;
+        check_server(of_server, &server, host_of(address), now).map_err(named)?;
     }
     let callout = pair("--certificate", &args.certificate, "--key", &args.key, now)?;
     check_client(&roots, &callout, now).map_err(|error| {
@@ -53,6 +53,13 @@ pub fn check(
         format!("{path} has none of the X.509 authorities of {domain}: the server will refuse its workloads' certificates; add them")
     });
     Ok(Material { server: server.not_after(), callout: callout.not_after(), notes: notes.collect() })
+}
+
+fn authorities(what: &str, path: &Path) -> Result<(Vec<u8>, NatsRoots), CliError> {
+    let pem = files::read_bytes(path, CONFIG_BYTES, "CA file")?;
+    let roots = NatsRoots::from_pem(&pem)
+        .map_err(|error| CliError::usage(format!("{what} {}: {error}", path.display())).with_hint(error.hint()))?;
+    Ok((pem, roots))
 }
 
 /// The host of `tls://HOST:PORT`.

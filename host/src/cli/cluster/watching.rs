@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use futures::StreamExt as _;
 use portcullis_cluster::{Bucket, EventKind, Heartbeat, HostId, Manifest, Place, RevocationList, place};
+use portcullis_identity::SpiffeId;
 use portcullis_identity::statement::{Envelope, Expected, HEADER, Signer, Signers, check};
 use portcullis_signing::ComponentName;
 use serde_json::{Value, json};
@@ -16,6 +17,7 @@ use super::{EventsArgs, StatusArgs};
 use crate::cli::error::{CliError, exit};
 use crate::cli::output::{Output, table};
 use crate::clock;
+use crate::config::cluster::Member;
 use crate::supervisor::cluster::bucket;
 
 /// `cluster status`: exit 0 where everything that is wanted runs, else 1.
@@ -47,7 +49,7 @@ pub async fn status(args: &StatusArgs, out: &mut Output) -> Result<(), CliError>
 /// `cluster events`: prints what is signed by the host that its subject names.
 pub async fn events(args: &EventsArgs, out: &mut Output) -> Result<(), CliError> {
     let operator = Operator::open(&args.operator.operator).await?;
-    let signers = Signers::new(Arc::new(operator.trust()?), []);
+    let signers = signers(&operator)?;
     let subject = place::all_events(&operator.cluster);
     let mut heard = operator.nats.subscribe(subject, None).await.map_err(|error| unreachable(&error))?;
     let until =
@@ -90,15 +92,24 @@ fn believed(
     let audience = place::audience(&operator.cluster);
     let expected = Expected::message(&audience, message.subject.as_str());
     let statement = check(token.as_str(), &message.payload, &expected, signers, clock::now()).ok()?;
-    let Signer::Svid(id) = statement.signer() else { return None };
-    if *id.trust_domain() != operator.config.trust_domain || id.path() != format!("/portcullis/host/{host}") {
+    let id: SpiffeId = format!("spiffe://{}/portcullis/host/{host}", operator.config.trust_domain).parse().ok()?;
+    if !operator.config.signs_for(host.as_str(), &id, statement.signer()) {
         return None;
     }
-    portcullis_cluster::CloudEvent::parse(&message.payload).ok().filter(|event| event.source == *id)
+    let source = match statement.signer() {
+        Signer::Svid(signer) => signer.clone(),
+        Signer::Nkey(_) => id,
+    };
+    portcullis_cluster::CloudEvent::parse(&message.payload).ok().filter(|event| event.source == source)
+}
+
+/// Whom hosts are checked with.
+fn signers(operator: &Operator) -> Result<Signers, CliError> {
+    Ok(Signers::new(Arc::new(operator.trust()?), Member::keys(&operator.config.member)))
 }
 
 async fn heartbeats(operator: &Operator, listen: Duration) -> Result<BTreeMap<HostId, Heartbeat>, CliError> {
-    let signers = Signers::new(Arc::new(operator.trust()?), []);
+    let signers = signers(operator)?;
     let subject = place::all_heartbeats(&operator.cluster);
     let mut messages = operator.nats.subscribe(subject, None).await.map_err(|error| unreachable(&error))?;
     let (until, mut heard) = (Instant::now() + listen, BTreeMap::new());

@@ -1,8 +1,10 @@
-//! What this process does for the host itself: shows its X.509-SVID, signs its handshakes and its statements.
+//! What this process does for the host itself: shows its X.509-SVID, signs its handshakes and its statements, these with the key of
+//! the SVID or with an nkey whose seed is read here alone.
 //!
 //! On the supervisor's socket alone. The header and the claims of a statement are written here, from fields that are checked, so
 //! that whoever holds the socket gets statements of this host and nothing else signed.
 
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use portcullis_identity::rpc::own::{
     ForeignBundle, OwnUpdate, SignHandshakeReply, SignHandshakeRequest, SignStatementReply, SignStatementRequest,
     WatchRequest, sign_handshake_reply, sign_statement_reply,
 };
-use portcullis_identity::statement::{Draft, Jti, SvidSigner};
+use portcullis_identity::statement::{Draft, DraftError, Jti, SvidSigner, UserKeyError, UserSeed};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
@@ -24,11 +26,13 @@ pub(super) struct ForHost {
     keeper: Arc<Keeper>,
     /// Begins when it is asked for: a host that speaks to nobody has no SVID of its own.
     own: OnceLock<Result<Arc<OwnIdentity>, String>>,
+    /// The file with the seed that signs statements instead of the SVID, and the key that it must be of.
+    key: Option<(PathBuf, String)>,
 }
 
 impl ForHost {
-    pub(super) fn new(keeper: Arc<Keeper>) -> Self {
-        Self { keeper, own: OnceLock::new() }
+    pub(super) fn new(keeper: Arc<Keeper>, key: Option<(PathBuf, String)>) -> Self {
+        Self { keeper, own: OnceLock::new(), key }
     }
 
     fn own(&self) -> Result<&Arc<OwnIdentity>, String> {
@@ -36,19 +40,50 @@ impl ForHost {
     }
 
     fn signed(&self, request: &SignStatementRequest) -> Result<String, String> {
+        if let Some((path, pinned)) = &self.key {
+            let seed = seed(path, pinned)?;
+            let draft = drafted(request, |audience, place, jti, life, payload| {
+                Draft::by_nkey(seed.public(), audience, place, jti, life, payload)
+            })?;
+            return Ok(draft.token(&seed.sign(draft.signing_input().as_bytes())));
+        }
         let served = self.own()?.served().ok_or("the host has no X.509-SVID at the moment")?;
         let signer = SvidSigner::new(served.svid.chain.clone()).map_err(|error| error.to_string())?;
-        let jti: Jti = ulid::Ulid::generate().to_string().parse().map_err(|()| "no ULID".to_owned())?;
-        let life = Duration::from_secs(request.life_seconds);
-        let SignStatementRequest { audience, place, payload, answers, version, .. } = request;
-        let draft = Draft::by_svid(&signer, audience, place, jti, life, payload).map_err(|error| error.to_string())?;
-        let draft = match answers.is_empty() {
-            true => draft,
-            false => draft.answering(answers.parse().map_err(|()| "what it answers has no such name".to_owned())?),
-        };
-        let draft = version.map_or(draft.clone(), |version| draft.version(version));
+        let draft = drafted(request, |audience, place, jti, life, payload| {
+            Draft::by_svid(&signer, audience, place, jti, life, payload)
+        })?;
         self.own()?.sign_statement(&served.svid.key_id, &draft)
     }
+}
+
+/// The seed in a file, read anew each time: it must be of the key that the other hosts pinned for this one.
+fn seed(path: &Path, pinned: &str) -> Result<UserSeed, String> {
+    let text = crate::nats::secrets::text(path)?;
+    let said = |error: UserKeyError| format!("{}: {error}; hint: {}", path.display(), error.hint());
+    let seed = UserSeed::parse(text.trim_end()).map_err(said)?;
+    match seed.public().to_string() == pinned {
+        true => Ok(seed),
+        false => Err(format!(
+            "{}: it is of another key than {pinned}; hint: see `who` of this host's [[cluster.member]]",
+            path.display()
+        )),
+    }
+}
+
+/// What is to be signed, from the fields of a request.
+fn drafted(
+    request: &SignStatementRequest,
+    begin: impl FnOnce(&str, &str, Jti, Duration, &[u8]) -> Result<Draft, DraftError>,
+) -> Result<Draft, String> {
+    let jti: Jti = ulid::Ulid::generate().to_string().parse().map_err(|()| "no ULID".to_owned())?;
+    let life = Duration::from_secs(request.life_seconds);
+    let SignStatementRequest { audience, place, payload, answers, version, .. } = request;
+    let draft = begin(audience, place, jti, life, payload).map_err(|error| error.to_string())?;
+    let draft = match answers.is_empty() {
+        true => draft,
+        false => draft.answering(answers.parse().map_err(|()| "what it answers has no such name".to_owned())?),
+    };
+    Ok(version.map_or(draft.clone(), |version| draft.version(version)))
 }
 
 #[tonic::async_trait]

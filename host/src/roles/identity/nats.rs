@@ -85,15 +85,18 @@ impl Inner {
     async fn credential(&self, nonce: &[u8]) -> Result<ConnectSecrets, String> {
         let secrets = self.secrets()?;
         let token = match &secrets.auth().jwt_audience {
-            Some(audience) => Some(self.jwt_svid(audience).await?),
+            Some(audience) => Some(self.jwt_svid(audience, secrets.nkey()?).await?),
             None => None,
         };
         secrets.credential(nonce, token, clock::now())
     }
 
-    async fn jwt_svid(&self, audience: &str) -> Result<Zeroizing<String>, String> {
+    /// Beside an nkey it names that key, so that it is worth nothing to whoever gets hold of it without the key.
+    async fn jwt_svid(&self, audience: &str, nkey: Option<String>) -> Result<Zeroizing<String>, String> {
         let now = clock::now();
-        let svid = self.own()?.jwt_svid(audience).await?;
+        let bound = nkey.map(|key| format!("nkey:{key}"));
+        let audiences: Vec<&str> = std::iter::once(audience).chain(bound.as_deref()).collect();
+        let svid = self.own()?.jwt_svid(&audiences).await?;
         let left = svid.expires_at() - now;
         if let Ok(mut token) = self.token.lock() {
             token.0 = Some(now + left * 2 / 3);

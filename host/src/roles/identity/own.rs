@@ -94,21 +94,24 @@ impl OwnIdentity {
         self.source.sign_statement(&self.instance, key_id, draft).map_err(|error| error.to_string())
     }
 
-    /// A JWT-SVID of the host for an audience, on disk in the audit log before it leaves.
-    pub(super) async fn jwt_svid(&self, audience: &str) -> Result<JwtSvid, String> {
-        let audience: Audience = audience.parse().map_err(|error: AudienceError| error.to_string())?;
+    /// A JWT-SVID of the host for these audiences, on disk in the audit log before it leaves.
+    pub(super) async fn jwt_svid(&self, audiences: &[&str]) -> Result<JwtSvid, String> {
+        let audiences: Vec<Audience> = audiences
+            .iter()
+            .map(|audience| audience.parse().map_err(|error: AudienceError| error.to_string()))
+            .collect::<Result<_, _>>()?;
         if self.keeper.now_published().revoked.hold(self.instance.as_str(), &self.spiffe_id) {
             return Err("the host's identity is revoked".to_owned());
         }
         let life = self.life(|lifetimes| lifetimes.jwt())?;
-        let minted = self.source.jwt_svid(&self.instance, &[audience.clone()], life, clock::now()).await;
+        let minted = self.source.jwt_svid(&self.instance, &audiences, life, clock::now()).await;
         let svid = minted.map_err(|error| told(&error))?.svid;
         let fields = json!({
             "svid": "jwt",
             "instance": self.instance.as_str(),
             "component": self.instance.as_str(),
             "spiffe_id": svid.spiffe_id().to_string(),
-            "audiences": [audience.as_str()],
+            "audiences": audiences.iter().map(Audience::as_str).collect::<Vec<_>>(),
             "jti": svid.jti(),
             "expires_at": svid.expires_at().unix_timestamp(),
         });

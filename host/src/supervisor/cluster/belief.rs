@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 
 use super::Cluster;
 use crate::cli::files;
-use crate::config::cluster::{Bundles, Who};
+use crate::config::cluster::{Bundles, Member, Who};
 use crate::limits::CONFIG_BYTES;
 use crate::supervisor::Host;
 use crate::supervisor::own;
@@ -192,14 +192,7 @@ impl MemberTrust {
         }
         let pinned: BTreeMap<HostId, Who> =
             config.member.iter().filter_map(|member| Some((member.host.parse().ok()?, member.who()?))).collect();
-        let keys: Vec<UserKey> = pinned
-            .values()
-            .filter_map(|who| match who {
-                Who::Nkey(key) => Some(*key),
-                Who::Svid(_) => None,
-            })
-            .collect();
-        let signers = Signers::new(Arc::new(trust), keys);
+        let signers = Signers::new(Arc::new(trust), Member::keys(&config.member));
         (Self { signers, domains, pinned: Arc::new(pinned), own }, problems)
     }
 
@@ -232,10 +225,19 @@ impl MemberTrust {
             return Err(stranger());
         }
         let event = CloudEvent::parse(payload)?;
-        if let Signer::Svid(id) = statement.signer()
-            && event.source != *id
-        {
+        let source = match statement.signer() {
+            Signer::Svid(id) => event.source == *id,
+            // A key has no name of its own: the host that it is pinned for has.
+            Signer::Nkey(_) => {
+                self.domains.contains(event.source.trust_domain())
+                    && event.source.path() == format!("/portcullis/host/{host}")
+            }
+        };
+        if !source {
             return Err(NotBelieved::Mismatch("it names another source"));
+        }
+        if self.own.is_revoked(&event.source) {
+            return Err(NotBelieved::Denied(format!("{} is revoked", event.source)));
         }
         let signed_at =
             OffsetDateTime::from_unix_timestamp(statement.issued_at()).unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -285,4 +287,51 @@ fn merged(own: Option<String>, bundles: &Bundles) -> Result<String, String> {
 
 fn read(path: &Path) -> Result<String, String> {
     files::read_text(path, CONFIG_BYTES, "bundle").map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_identity::statement::{Draft, UserSeed};
+
+    use super::*;
+
+    const SUBJECT: &str = "portcullis.prod.hb.h2";
+
+    fn seed() -> UserSeed {
+        UserSeed::parse(&portcullis_nkey::KeyPair::generate(portcullis_nkey::Kind::User).unwrap().seed()).unwrap()
+    }
+
+    /// Whether a message for h2's subject that names this source and is signed so is believed.
+    fn believed(trust: &MemberTrust, by: &UserSeed, source: &str) -> Result<FromHost, NotBelieved> {
+        let now = crate::clock::now();
+        let source = format!("spiffe://example.org/portcullis/host/{source}").parse().unwrap();
+        let event = CloudEvent::new("1".to_owned(), source, EventKind::Heartbeat, now, Json::Null).to_json();
+        let jti = ulid::Ulid::generate().to_string().parse().unwrap();
+        let life = std::time::Duration::from_secs(30);
+        let draft = Draft::by_nkey(by.public(), "cluster:prod", SUBJECT, jti, life, &event).unwrap();
+        let token = draft.token(&by.sign(draft.signing_input().as_bytes()));
+        let (cluster, host) = ("prod".parse().unwrap(), "h2".parse().unwrap());
+        trust.event(&cluster, SUBJECT, &host, &token, &event, now)
+    }
+
+    #[test]
+    fn a_key_speaks_for_the_host_that_it_is_pinned_for_and_for_no_other() {
+        let (h2, h3, stranger) = (seed(), seed(), seed());
+        let section = format!(
+            "host = 'h1'\n[[member]]\nhost = 'h2'\nwho = '{}'\n[[member]]\nhost = 'h3'\nwho = '{}'",
+            h2.public(),
+            h3.public()
+        );
+        let section = toml::from_str(&section).unwrap();
+        let domain = "example.org".parse().unwrap();
+        let (trust, _) = MemberTrust::now(&section, Arc::default(), &domain);
+        let code = |result: Result<FromHost, NotBelieved>| result.err().map(|why| why.code());
+        assert_eq!(code(believed(&trust, &h2, "h2")), None);
+        assert_eq!(code(believed(&trust, &h3, "h2")), Some("cluster.stranger"), "another host's key");
+        assert_eq!(code(believed(&trust, &stranger, "h2")), Some("statement.unknown-key"));
+        assert_eq!(code(believed(&trust, &h2, "h3")), Some("cluster.mismatch"), "it names another host as its source");
+        // Without a pin no key speaks for anybody.
+        let (none, _) = MemberTrust::now(&toml::from_str("host = 'h1'").unwrap(), Arc::default(), &domain);
+        assert_eq!(code(believed(&none, &h2, "h2")), Some("statement.unknown-key"));
+    }
 }

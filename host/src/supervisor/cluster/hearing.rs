@@ -170,11 +170,15 @@ async fn look(host: &Arc<Host>, cluster: &Arc<Cluster>, nats: &Nats) {
 
 /// The revocations count as looked at when what is there is believed, or when nothing is there and nothing ever was.
 fn revocations_seen(cluster: &Cluster, any: bool, good: bool) {
-    if let Ok(kept) = &mut *cluster.kept()
-        && good
-        && (any || !kept.knows(&Place::Revoked))
-    {
-        kept.confirm(clock::now());
+    let counts = match &mut *cluster.kept() {
+        Ok(kept) if good && (any || !kept.knows(&Place::Revoked)) => {
+            kept.confirm(clock::now());
+            true
+        }
+        Ok(_) | Err(_) => false,
+    };
+    cluster.state().unbelieved = !counts;
+    if counts {
         cluster.looks.send_modify(|looks| *looks = looks.saturating_add(1));
     }
 }
@@ -207,6 +211,10 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
         }
     };
     let version = believed.document.version();
+    let wanted = match &believed.document {
+        Document::App(manifest) => manifest.wanted().replicas > 0,
+        Document::Revoked(_) | Document::Policy(_) => true,
+    };
     let taken = match believed.document {
         Document::App(manifest) => {
             let wanted = Wanted { manifest: *manifest, until: believed.until, by: believed.by.clone() };
@@ -218,6 +226,9 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
     match taken {
         Ok(verdict) => {
             cluster.state().refused.remove(&at.statement());
+            if let Err(error) = cluster.shelf().put(at, bytes, wanted) {
+                tracing::warn!(place = at.statement(), %error, "a value cannot be kept for when NATS is away");
+            }
             if verdict == Verdict::New {
                 let by = believed.by.to_string();
                 tracing::info!(place = at.statement(), version, by, "a new value of the cluster is taken up");
@@ -253,7 +264,7 @@ fn app(host: &Host, cluster: &Cluster, at: &Place, wanted: Wanted, payload: &[u8
 }
 
 /// What is not believed is recorded and told once, and shown until it is gone.
-fn refuse(host: &Arc<Host>, cluster: &Cluster, at: &str, code: &str, why: &str) {
+pub(super) fn refuse(host: &Arc<Host>, cluster: &Cluster, at: &str, code: &str, why: &str) {
     let at: String = at.chars().take(200).flat_map(char::escape_debug).collect();
     let why: String = why.chars().take(400).collect();
     if !cluster.state().refuse(at.clone(), code, why.clone()) {

@@ -93,6 +93,9 @@ impl Kept {
             let list = RevocationList::parse(&bytes).map_err(|error| failed(REVOKED, error.to_string()))?;
             kept.raise(&Place::Revoked, list.epoch(), &bytes).map_err(|why| failed(REVOKED, why))?;
             kept.revoked = Some(list);
+        } else if let Some(mark) = kept.seen.mark(&Place::Revoked) {
+            // The list is on disk before its mark.
+            return Err(failed(REVOKED, format!("it is gone, epoch {} was seen", mark.version)));
         }
         if let Some(bytes) = policy {
             let set = PolicyDocument::parse(&bytes).map_err(|error| failed(POLICY, error.to_string()))?;
@@ -276,6 +279,15 @@ mod tests {
         let lifted = list.next(&RevocationEdit::default(), &revoke).unwrap();
         kept.take_revoked(lifted.clone(), &lifted.to_json()).unwrap();
         assert!(kept.still_trusts(&out, |_| false).is_ok());
+    }
+
+    #[test]
+    fn a_list_that_is_gone_was_not_lifted() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut kept = Kept::open(temp.path(), &cluster()).unwrap();
+        kept.take_revoked(list(5), &list(5).to_json()).unwrap();
+        std::fs::remove_file(temp.path().join(REVOKED)).unwrap();
+        assert!(Kept::open(temp.path(), &cluster()).unwrap_err().to_string().contains("epoch 5"));
     }
 
     #[test]

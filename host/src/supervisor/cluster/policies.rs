@@ -122,6 +122,7 @@ mod tests {
     use portcullis_cluster::SeenError;
 
     use super::super::kept::Kept;
+    use super::super::shelf::Shelf;
     use super::*;
 
     fn set(version: u64) -> (PolicyDocument, Vec<u8>) {
@@ -135,7 +136,8 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let open = || Kept::open(temp.path(), &"prod".parse().unwrap());
         let section = toml::from_str("host = 'h1'\npolicies = true").unwrap();
-        let cluster = Cluster::new("prod".parse().unwrap(), "h1".parse().unwrap(), section, open());
+        let (shelf, _) = Shelf::open(temp.path(), &"prod".parse().unwrap());
+        let cluster = Cluster::new("prod".parse().unwrap(), "h1".parse().unwrap(), section, open(), shelf);
         let id: SpiffeId = "spiffe://example.org/a".parse().unwrap();
         let by = Signer::Svid(id.clone());
         let ((old, old_bytes), (new, new_bytes)) = (set(1), set(2));

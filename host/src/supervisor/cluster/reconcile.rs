@@ -13,7 +13,7 @@ use portcullis_signing::ComponentName;
 use serde_json::json;
 
 use super::state::{Run, Wanted};
-use super::{Cluster, sources, telling};
+use super::{Cluster, offline, sources, telling};
 use crate::cli::error::exit;
 use crate::clock;
 use crate::config::Route;
@@ -25,9 +25,22 @@ pub async fn keep_reconciling(host: Arc<Host>, cluster: Arc<Cluster>) {
     while !host.is_stopping() {
         let _ = tokio::time::timeout(cluster.config.heartbeat(), cluster.place.notified()).await;
         prune(&host, &cluster);
-        if may_place(&cluster) {
-            reconcile(&host, &cluster).await;
+        match may_place(&cluster) {
+            true => reconcile(&host, &cluster).await,
+            false => offline::restore(&host, &cluster).await,
         }
+        keep(&host, &cluster);
+    }
+}
+
+/// Keeps what runs here, for a start without NATS. What ends because the host does is to run again.
+fn keep(host: &Host, cluster: &Cluster) {
+    let runs: Vec<ComponentName> = cluster.state().runs.keys().cloned().collect();
+    let mut shelf = cluster.shelf();
+    if !host.is_stopping()
+        && let Err(error) = shelf.keep(runs.into_iter())
+    {
+        tracing::warn!(%error, "what runs here cannot be kept for when NATS is away");
     }
 }
 
@@ -58,12 +71,13 @@ async fn reconcile(host: &Arc<Host>, cluster: &Arc<Cluster>) {
         let Some(wanted) = wanted else { continue };
         match decide(cluster, &wanted.manifest) {
             Step::Start if may_start(host, &wanted) => {
-                start(host, cluster, &wanted.manifest).await;
+                start(host, cluster, &wanted.manifest, false).await;
             }
             Step::Stop => stop(host, cluster, &name).await,
             Step::Start | Step::Keep | Step::Nothing => {}
         }
     }
+    cluster.shelf().settled();
 }
 
 /// Whether something may be started by a manifest now.
@@ -121,10 +135,11 @@ fn decide(cluster: &Cluster, manifest: &Manifest) -> Step {
     placement::step(manifest, &cluster.me, mine, &candidates)
 }
 
-async fn start(host: &Arc<Host>, cluster: &Arc<Cluster>, manifest: &Manifest) {
+/// Starts a component by a manifest, or says why not. `offline`: from the disk, where the cluster cannot be looked at.
+pub(super) async fn start(host: &Arc<Host>, cluster: &Arc<Cluster>, manifest: &Manifest, offline: bool) {
     let (name, version) = (manifest.component().clone(), manifest.version());
     let began = Instant::now();
-    match bring_up(host, cluster, manifest).await {
+    match bring_up(host, cluster, manifest, offline).await {
         Ok(component) => {
             let facts = component.admitted.facts();
             let run = Run { version, instance: facts.instance.clone(), digest: manifest.wanted().digest };
@@ -155,7 +170,12 @@ async fn start(host: &Arc<Host>, cluster: &Arc<Cluster>, manifest: &Manifest) {
 }
 
 /// Starts a component, or lets the one that runs with these bytes go on under the new version.
-async fn bring_up(host: &Arc<Host>, cluster: &Arc<Cluster>, manifest: &Manifest) -> Result<Arc<Component>, Refused> {
+async fn bring_up(
+    host: &Arc<Host>,
+    cluster: &Arc<Cluster>,
+    manifest: &Manifest,
+    offline: bool,
+) -> Result<Arc<Component>, Refused> {
     let (name, digest) = (manifest.component().as_str(), manifest.wanted().digest.to_string());
     let same = |component: &&Arc<Component>| {
         let facts = component.admitted.facts();
@@ -174,6 +194,7 @@ async fn bring_up(host: &Arc<Host>, cluster: &Arc<Cluster>, manifest: &Manifest)
         Some(component) => component,
         None => {
             let mut spec = sources::locate(host, manifest).await?;
+            spec.offline = offline;
             spec.expect = Some(Expect { name: name.to_owned(), digest });
             let (asked, of, wanted) = (Arc::clone(host), Arc::clone(cluster), manifest.clone());
             spec.again = Some(Again::new(move || still_wanted(&asked, &of, &wanted)));

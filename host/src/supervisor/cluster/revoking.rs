@@ -88,9 +88,9 @@ impl Host {
     }
 
     /// Refuses a start that the cluster does not let happen.
-    pub(in crate::supervisor) fn check_cluster(&self, admitted: &Admitted) -> Result<(), Refused> {
+    pub(in crate::supervisor) fn check_cluster(&self, admitted: &Admitted, again: bool) -> Result<(), Refused> {
         let Some(cluster) = &self.cluster else { return Ok(()) };
-        if let Some(refused) = cluster.stops_starts() {
+        if let Some(refused) = if again { cluster.stops_restored() } else { cluster.stops_starts() } {
             return Err(refused);
         }
         let kept = cluster.kept();
@@ -125,6 +125,7 @@ fn against(list: &RevocationList, admitted: &Admitted) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::super::kept::{Kept, TakeError};
+    use super::super::shelf::Shelf;
     use super::*;
 
     #[test]
@@ -134,7 +135,8 @@ mod tests {
         let cluster = || {
             let kept = Kept::open(temp.path(), &"prod".parse().unwrap());
             let section = toml::from_str("host = 'h1'").unwrap();
-            Cluster::new("prod".parse().unwrap(), "h1".parse().unwrap(), section, kept)
+            let (shelf, _) = Shelf::open(temp.path(), &"prod".parse().unwrap());
+            Cluster::new("prod".parse().unwrap(), "h1".parse().unwrap(), section, kept, shelf)
         };
         assert!(!cluster().revokes(&id), "a new host knows of nobody");
         let list = format!(r#"{{"format":1,"epoch":2,"spiffe_ids":["{id}"]}}"#);

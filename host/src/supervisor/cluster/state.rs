@@ -27,6 +27,12 @@ pub struct State {
     pub trust_problems: Vec<String>,
     /// The version of the cluster's set of policies that is not in force, and why.
     pub policy_problem: Option<(u64, String)>,
+    /// A list of revocations was found, and is not believed.
+    pub unbelieved: bool,
+    /// What ran here may be started by what is on disk.
+    pub restored: bool,
+    /// Why nothing is started from the disk.
+    pub offline_problem: Option<String>,
     /// Why the buckets cannot be read.
     pub read_problem: Option<String>,
     /// From when on this host places, after the connection came.

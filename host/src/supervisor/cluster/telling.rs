@@ -140,8 +140,7 @@ pub async fn leave(host: &Arc<Host>, cluster: &Cluster, nats: &Nats) {
 }
 
 async fn publish(host: &Arc<Host>, cluster: &Cluster, nats: &Nats, event: &Outgoing) -> Result<(), String> {
-    let own = host.own();
-    let source = own.spiffe_id().ok_or("this host has no X.509-SVID of its own yet")?.clone();
+    let source = host.own_id().ok_or("this host has no SPIFFE ID")?;
     let id = ulid::Ulid::generate().to_string();
     let cloud = CloudEvent::new(id, source, event.kind, event.at, event.data.clone());
     let cloud = match &event.subject {

@@ -135,7 +135,8 @@ async fn started(host: &Arc<Host>, who: &Operator, request: StartRequest, proof:
             return Err(usage("start.path", "files are started by whoever is on the host's machine", hint));
         }
         let evidence = request.evidence_paths.iter().map(PathBuf::from).collect();
-        let spec = StartSpec { path: PathBuf::from(request.component_path), evidence, route, expect: None, by, again };
+        let path = PathBuf::from(request.component_path);
+        let spec = StartSpec { path, evidence, route, by, again, ..StartSpec::default() };
         return host.start_component(spec).await.map(|component| super::shown(&component));
     }
     let digest: Digest = request.digest.parse().map_err(|_| {
@@ -156,7 +157,7 @@ async fn started(host: &Arc<Host>, who: &Operator, request: StartRequest, proof:
     }
     let brought = Brought::write(&path, &request.evidence)?;
     let expect = Some(Expect { name: request.component, digest: digest.to_string() });
-    let spec = StartSpec { path, evidence: brought.0.clone(), route, expect, by, again };
+    let spec = StartSpec { path, evidence: brought.0.clone(), route, expect, by, again, offline: false };
     host.start_component(spec).await.map(|component| super::shown(&component))
 }
 

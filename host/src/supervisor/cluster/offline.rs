@@ -1,0 +1,143 @@
+//! A host that starts and cannot look at its cluster: it starts again what it ran, by the signed values on its disk.
+//!
+//! Decides whether that may be, and by what. Trusts the disk for no more than the names of what ran: each manifest, and the list of
+//! revocations, is checked as if it came from its bucket now (signer, statement, its end, this host's policy), and must be the one
+//! that the marks name. Refuses: past `offline_h` since the last look that counted; where a list that is not believed was found;
+//! values without a mark, below it or other than it; and what the list on disk revokes, as every start does.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use portcullis_cluster::{Manifest, Place, Verdict};
+use portcullis_signing::ComponentName;
+
+use super::belief::{Believed, Document};
+use super::state::Wanted;
+use super::{Cluster, hearing, reconcile};
+use crate::clock;
+use crate::limits::CLUSTER_FIRST_LOOK;
+use crate::supervisor::Host;
+use crate::supervisor::refused::Refused;
+
+/// Why something is not started from the disk.
+struct NotStarted {
+    code: String,
+    why: String,
+}
+
+/// Starts what ran here, where that is due. Asked again and again until the cluster can be looked at.
+pub async fn restore(host: &Arc<Host>, cluster: &Arc<Cluster>) {
+    if !due(cluster) || host.own().spiffe_id().is_none() {
+        return;
+    }
+    match may(host, cluster) {
+        Ok(()) => {
+            let mut state = cluster.state();
+            state.offline_problem = None;
+            if !state.restored {
+                state.restored = true;
+                tracing::warn!(cluster = %cluster.name, "the cluster cannot be looked at: what ran here is started by what is on disk");
+            }
+        }
+        Err(not) => {
+            let why = format!("{}: {}", not.code, not.why);
+            let mut state = cluster.state();
+            if state.offline_problem.as_ref() != Some(&why) {
+                tracing::error!(cluster = %cluster.name, code = not.code, "nothing is started from disk: {}", not.why);
+            }
+            state.offline_problem = Some(why);
+            return;
+        }
+    }
+    let names: Vec<ComponentName> = cluster.shelf().pending().iter().cloned().collect();
+    for name in names {
+        if host.is_stopping() || !due(cluster) {
+            return;
+        }
+        let at = Place::App(name.clone());
+        match wanted(host, cluster, &at) {
+            Ok(Some(wanted)) => start(host, cluster, &name, wanted).await,
+            Ok(None) => cluster.shelf().decided(&name),
+            Err(not) => hearing::refuse(host, cluster, &at.statement(), &not.code, &not.why),
+        }
+    }
+}
+
+/// Whether the cluster had its time and could not be looked at.
+fn due(cluster: &Cluster) -> bool {
+    *cluster.looks.borrow() == 0 && !cluster.state().unbelieved && cluster.began.elapsed() >= CLUSTER_FIRST_LOOK
+}
+
+/// Whether anything may be started from the disk: what is known of the revocations is not too old, and is believed.
+fn may(host: &Host, cluster: &Cluster) -> Result<(), NotStarted> {
+    if let Some(refused) = cluster.stops_restored() {
+        return Err(NotStarted { code: refused.code, why: refused.message });
+    }
+    let at = Place::Revoked;
+    let (known, in_force) = match &*cluster.kept() {
+        Ok(kept) => (kept.knows(&at), kept.revoked().cloned()),
+        Err(error) => return Err(NotStarted { code: "cluster.state".to_owned(), why: error.to_string() }),
+    };
+    if !known {
+        return Ok(());
+    }
+    match believed(host, cluster, &at)?.document {
+        Document::Revoked(list) if in_force.as_ref() == Some(&list) => Ok(()),
+        _ => {
+            let why = "the list of revocations on disk is not the one that its statement is for".to_owned();
+            Err(NotStarted { code: "cluster.disk".to_owned(), why })
+        }
+    }
+}
+
+/// A value of the disk, believed, and the one that the marks name.
+fn believed(host: &Host, cluster: &Cluster, at: &Place) -> Result<Believed, NotStarted> {
+    let disk = |why: String| NotStarted { code: "cluster.disk".to_owned(), why };
+    let bytes = cluster.shelf().get(at).map_err(|error| disk(error.to_string()))?;
+    let bytes = bytes.ok_or_else(|| disk(format!("{} is not on disk", at.statement())))?;
+    let believed = host
+        .believe(cluster, at, &bytes, clock::now())
+        .map_err(|why| NotStarted { code: why.code().to_owned(), why: format!("as it is on disk: {why}") })?;
+    let kept = cluster.kept();
+    let kept = kept.as_ref().map_err(|error| disk(error.to_string()))?;
+    match kept.judge(at, believed.document.version(), &believed.payload) {
+        Ok(Verdict::Same) => Ok(believed),
+        Ok(Verdict::New) => Err(disk("it is newer than any version that was seen here".to_owned())),
+        Err(error) => Err(NotStarted { code: error.code().to_owned(), why: format!("as it is on disk: {error}") }),
+    }
+}
+
+/// The manifest by which a component is started again; `None`: it is not wanted here any more.
+fn wanted(host: &Host, cluster: &Cluster, at: &Place) -> Result<Option<Wanted>, NotStarted> {
+    let believed = believed(host, cluster, at)?;
+    let Document::App(manifest) = believed.document else { return Ok(None) };
+    let fits = manifest.wanted().hosts.fits(&cluster.me, &cluster.config.labels);
+    Ok((manifest.wanted().replicas > 0 && fits).then_some(Wanted {
+        manifest: *manifest,
+        until: believed.until,
+        by: believed.by,
+    }))
+}
+
+async fn start(host: &Arc<Host>, cluster: &Arc<Cluster>, name: &ComponentName, wanted: Wanted) {
+    let manifest: Manifest = wanted.manifest.clone();
+    {
+        let mut state = cluster.state();
+        if state.failed(name, manifest.version(), Instant::now()) {
+            return;
+        }
+        state.desired.insert(name.clone(), wanted);
+    }
+    reconcile::start(host, cluster, &manifest, true).await;
+    if cluster.state().runs.contains_key(name) {
+        cluster.shelf().decided(name);
+    }
+}
+
+impl Cluster {
+    /// Why nothing may be started from the disk; `None`: it may.
+    pub(super) fn stops_restored(&self) -> Option<Refused> {
+        let hint = "see that NATS can be reached, or raise cluster.offline_h";
+        self.stops(self.config.offline(), "cluster.offline", hint)
+    }
+}

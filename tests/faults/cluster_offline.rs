@@ -1,0 +1,184 @@
+//! A host that starts while NATS is away: it starts what it ran, by the signed values on its disk, and nothing else; and a host that
+//! lost NATS is ready still.
+
+use std::path::PathBuf;
+
+use portcullis_tests::cluster::{Lattice, Plan};
+use portcullis_tests::host::Host;
+use portcullis_tests::http;
+use portcullis_tests::site::Site;
+use serde_json::{Value, json};
+
+/// One host, without a server that it could reach.
+struct Alone {
+    lattice: Lattice,
+}
+
+impl Alone {
+    fn host(&self) -> &Host {
+        &self.lattice.hosts["h1"]
+    }
+
+    fn kept(&self, name: &str) -> PathBuf {
+        self.host().site().file("state/cluster").join(name)
+    }
+
+    fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.kept(name)).unwrap()
+    }
+
+    /// Ends the host, changes what it kept, and starts it again.
+    fn again(&mut self, change: impl FnOnce(&Site)) {
+        let site = self.lattice.hosts.remove("h1").unwrap().stop();
+        change(&site);
+        self.lattice.hosts.insert("h1".to_owned(), Host::start(site));
+    }
+
+    fn denials(&self, code: &str) -> usize {
+        self.host().audit().iter().filter(|record| record["kind"] == "denial" && record["code"] == code).count()
+    }
+
+    /// Starts it again with another file, and waits until it says that it does not believe it.
+    fn refuses(&mut self, name: &str, bytes: &str, code: &str) {
+        let (before, good) = (self.denials(code), self.read(name));
+        self.again(|site| std::fs::write(site.file("state/cluster").join(name), bytes).unwrap());
+        self.lattice.wait(code, |lattice| {
+            let records = lattice.hosts["h1"].audit();
+            records.iter().filter(|record| record["kind"] == "denial" && record["code"] == code).count() > before
+        });
+        assert!(self.lattice.answering().is_empty(), "{code}: it runs\n{}", self.lattice.logs());
+        std::fs::write(self.kept(name), good).unwrap();
+    }
+
+    /// The same where the host is not ready for it, and says this.
+    fn stops_at(&mut self, name: &str, change: impl FnOnce(&mut String), says: &str) {
+        let good = self.read(name);
+        let mut bad = good.clone();
+        change(&mut bad);
+        self.again(|site| std::fs::write(site.file("state/cluster").join(name), bad).unwrap());
+        self.lattice.wait(says, |lattice| lattice.hosts["h1"].ask_status(0)["problems"].to_string().contains(says));
+        assert_eq!(self.host().ask_status(0)["ready"], false);
+        assert!(self.lattice.answering().is_empty(), "{says}: it runs\n{}", self.lattice.logs());
+        std::fs::write(self.kept(name), good).unwrap();
+    }
+}
+
+const HELLO: &str = "values/desired.app.test.hello.json";
+
+fn serves(lattice: &Lattice) -> bool {
+    http::get(lattice.hosts["h1"].http(), "/hello", &[]).status == 200
+}
+
+fn admissions(host: &Host) -> usize {
+    host.audit().iter().filter(|record| record["kind"] == "admission").count()
+}
+
+#[test]
+fn a_host_that_restarts_without_nats_serves_what_it_ran_and_says_so() {
+    let Some(mut lattice) = Lattice::start("offline", &Plan::of(1)) else { return };
+    lattice.deploy(1, "").ok();
+    lattice.wait("it runs", |lattice| lattice.answering() == ["h1"]);
+    lattice.wait("it is kept that it does", |lattice| {
+        let ran = std::fs::read_to_string(lattice.hosts["h1"].site().file("state/cluster/ran.json"));
+        ran.is_ok_and(|ran| ran.contains("test:hello"))
+    });
+    // Cut off it is ready, and warns: requests are answered here as well as elsewhere.
+    lattice.server.kill();
+    lattice.wait("it warns", |lattice| {
+        let status = lattice.hosts["h1"].ask_status(0);
+        assert_eq!(status["ready"], true, "{status:#}");
+        status["warnings"].to_string().contains("nats: ")
+    });
+    // It crashes, and starts without NATS. Until what it ran is started it is not ready.
+    let site = lattice.hosts.remove("h1").unwrap().killed();
+    let host = Host::start(site);
+    let status = host.ask_status(0);
+    assert_eq!(status["ready"], false, "nobody has verified it yet: {status:#}");
+    lattice.hosts.insert("h1".to_owned(), host);
+    let took = lattice.wait("what it ran is served", serves);
+    eprintln!("served {took:?} after the start without NATS");
+    let status = lattice.hosts["h1"].ask_status(10);
+    assert_eq!(status["ready"], true, "{status:#}");
+    assert!(status["warnings"].to_string().contains("nats: "), "{status:#}");
+    let before = admissions(&lattice.hosts["h1"]);
+    // NATS is there again: it goes on, without another start.
+    lattice.server.restart();
+    lattice.exchange_bundles();
+    lattice.wait("it is of the cluster again", |lattice| lattice.running("test:hello") == ["h1"]);
+    lattice.wait("it warns of nothing", |lattice| lattice.hosts["h1"].ask_status(0)["warnings"] == json!([]));
+    assert!(serves(&lattice));
+    assert_eq!(admissions(&lattice.hosts["h1"]), before, "the one that ran goes on");
+    // Undeployed, it is not started again.
+    lattice.cli(["cluster", "undeploy", "test:hello", "--operator", "operator.toml"]).ok();
+    lattice.wait("it stops", |lattice| lattice.answering().is_empty());
+    lattice.wait("that is kept", |lattice| {
+        !std::fs::read_to_string(lattice.hosts["h1"].site().file("state/cluster/ran.json")).unwrap().contains("hello")
+    });
+    assert!(!lattice.hosts["h1"].site().file("state/cluster").join(HELLO).exists());
+}
+
+#[test]
+fn nothing_is_started_from_a_disk_that_does_not_hold_what_was_believed() {
+    let Some(lattice) = Lattice::start("offline attacks", &Plan::of(1)) else { return };
+    let mut alone = Alone { lattice };
+    alone.lattice.cli(["cluster", "revoke", "--instance", "nobody", "--operator", "operator.toml"]).ok();
+    alone.lattice.deploy(1, "").ok();
+    alone.lattice.wait("it runs", |lattice| lattice.answering() == ["h1"]);
+    let first = alone.read(HELLO);
+    alone.lattice.deploy(1, "# another one\n").ok();
+    alone.lattice.wait("the second one is kept", |_| alone.read(HELLO) != first);
+    alone.lattice.wait("what ran is kept", |_| alone.kept("ran.json").is_file());
+    let marks = alone.read("seen.json");
+    alone.lattice.server.kill();
+
+    // A lower version, as it was signed: the mark is not lowered by it.
+    alone.refuses(HELLO, &first, "cluster.rolled-back");
+    assert_eq!(alone.read("seen.json"), marks);
+    // One that was changed, and one that is none.
+    let mut changed: Value = serde_json::from_str(&alone.read(HELLO)).unwrap();
+    changed["payload"] = serde_json::from_str::<Value>(&first).unwrap()["payload"].clone();
+    alone.refuses(HELLO, &changed.to_string(), "statement.payload");
+    alone.refuses(HELLO, "{", "statement.malformed");
+    // Marks that cannot be read, or that are gone, are not a fresh start.
+    alone.stops_at("seen.json", |text| text.truncate(text.len() / 2), "cluster.state");
+    alone.stops_at("revoked.json", |text| text.push('x'), "cluster.state");
+    // The list of revocations must be the one that was signed, too.
+    alone.stops_at("values/revoked.list.json", |text| *text = "{}".to_owned(), "statement.malformed");
+    // Too long ago.
+    let old = json!({ "confirmed_at": time::OffsetDateTime::now_utc().unix_timestamp() - 25 * 3_600 }).to_string();
+    alone.stops_at("looked.json", |text| *text = old, "cluster.offline");
+    // What ran cannot be read: nothing did, and the log says so.
+    let good = alone.read("ran.json");
+    alone.again(|site| std::fs::write(site.file("state/cluster/ran.json"), "{").unwrap());
+    alone.lattice.wait("it says so", |lattice| {
+        lattice.hosts["h1"].log().contains("what ran here by the cluster cannot be read")
+    });
+    std::thread::sleep(std::time::Duration::from_secs(12));
+    assert!(alone.lattice.answering().is_empty());
+    // All as it was: it is started.
+    alone.again(|site| std::fs::write(site.file("state/cluster/ran.json"), good).unwrap());
+    alone.lattice.wait("it is served", serves);
+}
+
+#[test]
+fn a_revoked_component_is_not_started_without_nats() {
+    let Some(lattice) = Lattice::start("offline revoked", &Plan::of(1)) else { return };
+    let mut alone = Alone { lattice };
+    alone.lattice.deploy(1, "").ok();
+    alone.lattice.wait("it runs", |lattice| lattice.answering() == ["h1"]);
+    alone.lattice.wait("what ran is kept", |_| alone.kept("ran.json").is_file());
+    let ran = alone.read("ran.json");
+    let digest = alone.lattice.digest("hello.wasm");
+    alone.lattice.cli(["cluster", "revoke", "--digest", &digest, "--operator", "operator.toml"]).ok();
+    alone.lattice.wait("it is stopped", |lattice| lattice.answering().is_empty());
+    alone.lattice.server.kill();
+    // Even where the host believes that it ran.
+    let before = alone.denials("cluster.revoked");
+    alone.again(|site| std::fs::write(site.file("state/cluster/ran.json"), ran).unwrap());
+    alone.lattice.wait("it is refused", |lattice| {
+        let status = lattice.hosts["h1"].ask_status(0);
+        status["components"].to_string().contains("cluster.revoked")
+    });
+    assert!(alone.denials("cluster.revoked") > before);
+    assert!(alone.lattice.answering().is_empty());
+}
