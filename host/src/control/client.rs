@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use portcullis_identity::mtls::connector;
-use portcullis_identity::statement::{Expected, HEADER, Jti, Signer, Signers, SvidKey, check};
+use portcullis_identity::statement::{Expected, HEADER, Jti, Signers, SvidKey, check};
 use portcullis_identity::{SpiffeId, TrustBundle};
 use prost::Message;
 
