@@ -123,6 +123,17 @@ class Server:
             pss += int(re.search(r"^Pss:\s+(\d+)", text, re.M)[1])
         return rss / 1024, pss / 1024
 
+    def cpu_seconds(self):
+        """CPU time that the server and its children have taken so far."""
+        nanoseconds = 0
+        for pid in tree_of(self.process.pid):
+            for task in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+                try:
+                    nanoseconds += int(task.read_text().split()[0])
+                except OSError as error:
+                    raise Broken(f"the CPU time of {self.name} cannot be read: {error}") from error
+        return nanoseconds / 1e9
+
 
 def tree_of(root):
     """A process and all that descend from it."""
