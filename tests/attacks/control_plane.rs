@@ -18,8 +18,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::operators::{
-    ANN, Answer, LIFE, LOCAL, Target, asks, at, code, https_host, jti, key, operator_files, post, settled, signed,
-    stored,
+    ANN, LIFE, LOCAL, Target, asks, at, code, https_host, jti, key, operator_files, post, settled, signed, stored,
 };
 
 #[path = "../operators.rs"]

@@ -101,7 +101,7 @@ impl OwnIdentity {
             return Err("the host's identity is revoked".to_owned());
         }
         let life = self.life(|lifetimes| lifetimes.jwt())?;
-        let minted = self.source.jwt_svid(&self.instance, &[audience.clone()], life, clock::now()).await;
+        let minted = self.source.jwt_svid(&self.instance, std::slice::from_ref(&audience), life, clock::now()).await;
         let svid = minted.map_err(|error| told(&error))?.svid;
         let fields = json!({
             "svid": "jwt",
