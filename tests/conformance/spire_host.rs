@@ -19,7 +19,7 @@ use portcullis_tests::host::Host;
 use portcullis_tests::nats::hosted::{wait_problem, wait_ready};
 use portcullis_tests::nats::{NatsServer, folder, pki};
 use portcullis_tests::site::{CLUSTER, Ended, Site};
-use portcullis_tests::spire::{DELEGATE, Spire, TRUST_DOMAIN};
+use portcullis_tests::spire::{DELEGATE, Settings, Spire, TRUST_DOMAIN};
 use serde_json::Value;
 
 const HOST: &str = "/portcullis/host/h1";
@@ -65,7 +65,22 @@ fn server(test: &str, bundle: &Value) -> Option<NatsServer> {
     NatsServer::start_in(test, place, &config)
 }
 
-fn site(spire: &Spire, nats: &NatsServer) -> Site {
+/// `[identity]` of a host that has its components' identities by this way.
+fn source(spire: &Spire, source: &str) -> String {
+    let workload = spire.workload_socket();
+    let more = match source {
+        "broker" => format!(
+            "broker_socket = \"{}\"\nbroker_id = \"{}\"\nhost_id = \"{}\"\n",
+            spire.broker_socket().display(),
+            spire.agent_id(),
+            id(HOST)
+        ),
+        _ => format!("admin_socket = \"{}\"\n", spire.admin_socket().display()),
+    };
+    format!("[identity]\nsource = \"{source}\"\n[identity.spire]\nworkload_socket = \"{}\"\n{more}", workload.display())
+}
+
+fn site(spire: &Spire, nats: &NatsServer, way: &str) -> Site {
     let mut site = Site::new();
     site.trust_domain(TRUST_DOMAIN);
     site.guest("hello", "identity = [\"read\", \"x509\"]\n");
@@ -77,11 +92,10 @@ fn site(spire: &Spire, nats: &NatsServer) -> Site {
     ));
     std::fs::copy(nats.folder().join("ca.pem"), site.file("ca.pem")).unwrap();
     site.config(&format!(
-        "[identity]\nsource = \"spire-delegated\"\n[identity.spire]\nadmin_socket = \"{}\"\nworkload_socket = \"{}\"\n\n\
+        "{}\n\
          [cluster]\nname = \"{CLUSTER}\"\nhost = \"h1\"\n\n[control]\nhttps = \"127.0.0.1:0\"\n\n\
          [nats]\nservers = [\"{}\"]\naccount = \"CTL\"\n[nats.tls]\nca = \"ca.pem\"\n[nats.auth]\nsvid = true\n",
-        spire.admin_socket().display(),
-        spire.workload_socket().display(),
+        source(spire, way),
         nats.tls_url()
     ));
     site
@@ -117,10 +131,44 @@ fn eventually(what: &str, host: &Host, mut so: impl FnMut() -> bool) {
     }
 }
 
+/// Operator files.
+const WAYS: [&str; 2] = ["nats.toml", "https.toml"];
+
+fn is_whom_spire_says(host: &Host, place: &Path) {
+    wait_ready(host);
+    let status = host.ask_status(0);
+    let standing = status["nats"].as_str().unwrap();
+    assert!(standing.starts_with(&format!("{} in CTL", id(HOST))), "{standing}");
+    // Its answers are believed by the authority of the site, over NATS and HTTPS.
+    let ask = |way: &str, command: &[&str]| asks(place, &[command, &["--operator", way, "--host", "h1"]].concat());
+    let https = format!(
+        "version = 1\ntrust_domain = \"{TRUST_DOMAIN}\"\nbundle = \"bundle.json\"\n[key]\nsvid = \"svid.pem\"\nsvid_key = \"svid_key.pem\"\n\
+         [https]\nh1 = \"{}\"\n",
+        status["listening"]["control"].as_str().unwrap()
+    );
+    std::fs::write(place.join("https.toml"), https).unwrap();
+    for way in WAYS {
+        let listed = ask(way, &["list"]).ok().json();
+        assert_eq!(listed[0]["spiffe_id"].as_str(), Some(id("/ns/test/sa/hello").as_str()), "{way}: {listed:#}");
+    }
+    // So are its heartbeats.
+    let heard = || {
+        let status = asks(place, &["cluster", "status", "--operator", "nats.toml", "--listen", "2.5"]);
+        let mut documents = serde_json::Deserializer::from_str(&status.out).into_iter::<Value>();
+        documents.next().and_then(Result::ok).unwrap_or_default()["hosts"]
+            .as_array()
+            .is_some_and(|hosts| hosts.len() == 1)
+    };
+    eventually("its heartbeats are not believed", host, heard);
+    // Each SVID of the host is on record before it is shown.
+    assert!(host.audit().iter().any(|record| record["kind"] == "issuance" && record["spiffe_id"] == id(HOST).as_str()));
+}
+
 #[test]
 fn a_host_of_a_site_with_spire_is_whom_spire_says_at_nats_for_operators_and_in_its_cluster() {
     const TEST: &str = "a_host_of_a_site_with_spire_is_whom_spire_says_at_nats_for_operators_and_in_its_cluster";
-    let Some(spire) = Spire::start(TEST) else { return };
+    let settings = Settings { broker: Some(id(HOST)), ..Settings::default() };
+    let Some(mut spire) = Spire::start_with(TEST, settings) else { return };
     spire.register_this_user(DELEGATE);
     spire.register_this_user(ANN);
     let entry = spire.register_this_user(HOST);
@@ -139,47 +187,33 @@ fn a_host_of_a_site_with_spire_is_whom_spire_says_at_nats_for_operators_and_in_i
     operator(place.path(), &spire, &nats, &bundle);
     asks(place.path(), &["cluster", "init", "--operator", "nats.toml"]).ok();
 
-    let host = Host::start(site(&spire, &nats));
-    wait_ready(&host);
-    let status = host.ask_status(0);
-    let standing = status["nats"].as_str().unwrap();
-    assert!(standing.starts_with(&format!("{} in CTL", id(HOST))), "{standing}");
-    // Its answers are believed by the authority of the site, over NATS and HTTPS.
-    let ask =
-        |way: &str, command: &[&str]| asks(place.path(), &[command, &["--operator", way, "--host", "h1"]].concat());
-    let https = format!(
-        "version = 1\ntrust_domain = \"{TRUST_DOMAIN}\"\nbundle = \"bundle.json\"\n[key]\nsvid = \"svid.pem\"\nsvid_key = \"svid_key.pem\"\n\
-         [https]\nh1 = \"{}\"\n",
-        status["listening"]["control"].as_str().unwrap()
-    );
-    std::fs::write(place.path().join("https.toml"), https).unwrap();
-    for way in ["nats.toml", "https.toml"] {
-        let listed = ask(way, &["list"]).ok().json();
-        assert_eq!(listed[0]["spiffe_id"].as_str(), Some(id("/ns/test/sa/hello").as_str()), "{way}: {listed:#}");
+    // By either way of components' identities.
+    let host = Host::start(site(&spire, &nats, "broker"));
+    is_whom_spire_says(&host, place.path());
+    drop(host.stop());
+    let host = Host::start(site(&spire, &nats, "spire-delegated"));
+    is_whom_spire_says(&host, place.path());
+    let ask = |way: &str| asks(place.path(), &["list", "--operator", way, "--host", "h1"]);
+
+    // An outage of the agent changes nothing while what is held is valid.
+    spire.stop_agent();
+    std::thread::sleep(Duration::from_secs(3));
+    for way in WAYS {
+        ask(way).ok();
     }
-    // So are its heartbeats.
-    let heard = || {
-        let status = asks(place.path(), &["cluster", "status", "--operator", "nats.toml", "--listen", "2.5"]);
-        let mut documents = serde_json::Deserializer::from_str(&status.out).into_iter::<Value>();
-        documents.next().and_then(Result::ok).unwrap_or_default()["hosts"]
-            .as_array()
-            .is_some_and(|hosts| hosts.len() == 1)
-    };
-    eventually("its heartbeats are not believed", &host, heard);
-    // Each SVID of the host is on record before it is shown.
-    assert!(host.audit().iter().any(|record| record["kind"] == "issuance" && record["spiffe_id"] == id(HOST).as_str()));
+    spire.start_agent();
 
     // The site takes the host's entry away: it is nobody any more, and says so.
     spire.unregister(&entry);
     wait_problem(&host, "control.https: the host has no X.509-SVID");
-    let gone = ask("https.toml", &["list"]);
+    let gone = ask("https.toml");
     assert_ne!(gone.exit, 0, "{}{}", gone.out, gone.err);
-    let gone = ask("nats.toml", &["list"]);
+    let gone = ask("nats.toml");
     assert_ne!(gone.exit, 0, "{}{}", gone.out, gone.err);
     spire.register_this_user(HOST);
     wait_ready(&host);
-    for way in ["nats.toml", "https.toml"] {
-        eventually("it is not believed again", &host, || ask(way, &["list"]).exit == 0);
+    for way in WAYS {
+        eventually("it is not believed again", &host, || ask(way).exit == 0);
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Every change raises the version, so that hosts never take an older policy for a newer one.
 
+mod ceiling;
 mod delegate;
 mod deny;
 mod rotate;
@@ -13,11 +14,12 @@ use std::path::{Path, PathBuf};
 use portcullis_signing::keyless::Transparency;
 use portcullis_signing::trust::{OidcIdentity, Onward, read_document};
 use portcullis_signing::{
-    Audience, Delegation, IdentityPattern, ImportPattern, KeyKind, Lifetime, NamePattern, Refusal, SignTrustError,
-    SignerEntry, SignerIdentity, SignerKind, TrustDocument, TrustError, TrustPolicy, sign_trust, timestamp,
+    Delegation, KeyKind, Lifetime, Refusal, SignTrustError, SignerEntry, SignerIdentity, SignerKind, TrustDocument,
+    TrustError, TrustPolicy, sign_trust, timestamp,
 };
 use serde_json::json;
 
+use self::ceiling::CeilingArgs;
 use super::error::{CliError, exit};
 use super::files;
 use super::keys::{KeySource, PublicKeyArg, SignerKeyArg};
@@ -98,21 +100,8 @@ pub struct AddArgs {
     /// How many levels of further delegations it may make, to keys; by default none.
     #[arg(long, value_name = "DEPTH")]
     onward: Option<usize>,
-    /// Component names that it may sign: namespace:name or namespace:*.
-    #[arg(long, required = true, num_args = 1.., value_delimiter = ',', value_name = "PATTERN")]
-    names: Vec<NamePattern>,
-    /// Paths of SPIFFE IDs that it may give: ns/demo/sa/greeter or ns/demo/sa/*.
-    #[arg(long, required = true, num_args = 1.., value_delimiter = ',', value_name = "PATTERN")]
-    identity_paths: Vec<IdentityPattern>,
-    /// Clusters that it may sign for.
-    #[arg(long, required = true, num_args = 1.., value_delimiter = ',', value_name = "CLUSTER")]
-    audiences: Vec<Audience>,
-    /// What its components may import at most: wasi:*, wasi:http/*, wasi:http/types; by default nothing.
-    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "PATTERN")]
-    imports: Vec<ImportPattern>,
-    /// How long its claims may hold at most.
-    #[arg(long, default_value = "30d", value_name = "TIME")]
-    max_lifetime: Lifetime,
+    #[command(flatten)]
+    ceiling: CeilingArgs,
 }
 
 /// `portcullis trust sign`.
@@ -202,13 +191,8 @@ fn add(args: AddArgs, out: &mut Output) -> Result<(), CliError> {
         parent: args.parent,
         group: args.group,
         delegation: Delegation {
-            names: args.names,
-            identity_paths: args.identity_paths,
-            audiences: args.audiences,
-            imports: args.imports,
-            max_lifetime: args.max_lifetime,
-            not_after: None,
             onward: args.onward.map(|depth| Onward { depth, kinds: kinds() }),
+            ..args.ceiling.delegation()
         },
     };
     let added = json!(entry);

@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use portcullis_signing::{
-    Audience, Delegation, IdentityPattern, ImportPattern, Lifetime, NamePattern, SignerEntry, SignerIdentity,
-    sign_delegation, timestamp,
-};
+use portcullis_signing::{Delegation, Lifetime, SignerEntry, SignerIdentity, sign_delegation, timestamp};
 use serde_json::json;
 
+use super::ceiling::CeilingArgs;
 use crate::cli::error::CliError;
 use crate::cli::files;
 use crate::cli::keys::{KeySource, SignerKeyArg};
@@ -29,21 +27,8 @@ pub struct DelegateArgs {
     /// The key of the signer that delegates.
     #[arg(long, value_name = "KEY")]
     key: KeySource,
-    /// Component names: namespace:name or namespace:*.
-    #[arg(long, required = true, num_args = 1.., value_delimiter = ',', value_name = "PATTERN")]
-    names: Vec<NamePattern>,
-    /// Paths of SPIFFE IDs: ns/demo/sa/greeter or ns/demo/sa/*.
-    #[arg(long, required = true, num_args = 1.., value_delimiter = ',', value_name = "PATTERN")]
-    identity_paths: Vec<IdentityPattern>,
-    /// Clusters.
-    #[arg(long, required = true, num_args = 1.., value_delimiter = ',', value_name = "CLUSTER")]
-    audiences: Vec<Audience>,
-    /// What its components may import at most; by default nothing.
-    #[arg(long, num_args = 1.., value_delimiter = ',', value_name = "PATTERN")]
-    imports: Vec<ImportPattern>,
-    /// How long its claims may hold at most.
-    #[arg(long, default_value = "30d", value_name = "TIME")]
-    max_lifetime: Lifetime,
+    #[command(flatten)]
+    ceiling: CeilingArgs,
     /// How long the delegation holds, from now.
     #[arg(long, default_value = "30d", value_name = "TIME")]
     valid_for: Lifetime,
@@ -61,15 +46,7 @@ pub(super) fn run(args: DelegateArgs, out: &mut Output) -> Result<(), CliError> 
         group: None,
         roles: Vec::new(),
         parent: None,
-        delegation: Delegation {
-            names: args.names,
-            identity_paths: args.identity_paths,
-            audiences: args.audiences,
-            imports: args.imports,
-            max_lifetime: args.max_lifetime,
-            not_after: Some(until),
-            onward: None,
-        },
+        delegation: Delegation { not_after: Some(until), ..args.ceiling.delegation() },
     };
     let signed = sign_delegation(&entry, &args.key.read()?)?;
     files::write(&args.out, &signed, 0o644, args.force)?;

@@ -100,6 +100,10 @@ impl Authority for ForSupervisor {
     ) -> Result<Response<ScanForKeysReply>, Status> {
         let scan = self.0.issuer().map_err(|_| Status::internal("the issuer is poisoned"))?.key_scan();
         let scan = if self.0.issues_itself() { scan } else { scan.and(self.0.identities.key_scan()) };
+        let scan = match &self.0.of_host {
+            Some(source) => scan.and(source.key_scan()),
+            None => scan,
+        };
         let scan = Arc::new(scan);
         let mut chunks = request.into_inner();
         let (mut hits, mut scanned, mut tail) = (0_u64, 0_u64, Vec::new());
