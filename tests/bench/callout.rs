@@ -192,7 +192,13 @@ fn reasons(rig: &Rig, callouts: &[&Callout]) -> String {
     }
     let log = rig.server.log().to_lowercase();
     text.push_str("; server:");
-    for what in ["tls handshake error", "authentication timeout", "authentication error", "slow consumer"] {
+    for what in [
+        "tls handshake error",
+        "tls handshake timeout",
+        "authentication timeout",
+        "authentication error",
+        "slow consumer",
+    ] {
         text.push_str(&format!(" {what} {}", log.matches(what).count()));
     }
     text
@@ -213,7 +219,7 @@ fn other(rig: &Rig, verify: &str, more: &str) -> Option<NatsServer> {
     rig.a.server().write(folder.path(), "server");
     Authority::write(&rig.a, folder.path(), "cas");
     let config = format!(
-        "tls {{ cert_file: \"server.pem\", key_file: \"server.key\", ca_file: \"cas.pem\", {verify}, min_version: \"1.3\", timeout: 2, handshake_first: true }}\n{more}"
+        "tls {{ cert_file: \"server.pem\", key_file: \"server.key\", ca_file: \"cas.pem\", {verify}, min_version: \"1.3\", timeout: 5, handshake_first: true }}\n{more}"
     );
     NatsServer::start_in("callout::bench", folder, &config)
 }
