@@ -4,6 +4,7 @@
 //!
 //! `cargo test --release --workspace --test callout -- --ignored --nocapture what_a_login_costs`
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use portcullis_tests::nats::pki::Authority;
 use portcullis_tests::nats::{NatsServer, folder};
 use serde_json::{Value, json};
 
-use crate::rig::Rig;
+use crate::rig::{Callout, Rig};
 
 /// One way to log in.
 #[derive(Clone)]
@@ -53,6 +54,12 @@ impl Way {
 
     /// So many connects, `width` at a time: a second, the times, and how many failed.
     async fn run(&self, count: usize, width: usize) -> (f64, Vec<Duration>, usize) {
+        let (rate, times, failed) = self.told(count, width).await;
+        (rate, times, failed.values().sum())
+    }
+
+    /// The same, with what the clients say of those that failed.
+    async fn told(&self, count: usize, width: usize) -> (f64, Vec<Duration>, BTreeMap<String, usize>) {
         let begin = Instant::now();
         let all = futures::stream::iter((0..count).map(|_| {
             let way = self.clone();
@@ -60,10 +67,37 @@ impl Way {
         }));
         let ended: Vec<_> = all.buffer_unordered(width).collect().await;
         let elapsed = begin.elapsed();
-        let mut times: Vec<Duration> = ended.into_iter().filter_map(|one| one.unwrap().ok()).collect();
+        let (mut times, mut failed) = (Vec::new(), BTreeMap::new());
+        for one in ended {
+            match one.unwrap() {
+                Ok(took) => times.push(took),
+                Err(why) => *failed.entry(why).or_default() += 1,
+            }
+        }
         times.sort();
-        let failed = count - times.len();
         (times.len() as f64 / elapsed.as_secs_f64(), times, failed)
+    }
+
+    /// So many hosts that come all at once and come again when they were refused, as hosts do: after one second, then two, four, at
+    /// most eight, half of it at random. When the last one was in, and how many attempts there were.
+    async fn until_all_are_in(&self, count: usize) -> (Duration, usize) {
+        let begin = Instant::now();
+        let all = (0..count).map(|n| {
+            let way = self.clone();
+            tokio::spawn(async move {
+                let mut attempts = 1;
+                while way.connect().await.is_err() {
+                    let most = Duration::from_secs(1 << attempts.min(4)) / 2;
+                    // Not random, but as spread as that.
+                    let part = (n * 7_919 + attempts * 104_729) % 1_000;
+                    tokio::time::sleep(most / 2 + most.mul_f64(part as f64 / 2_000.0)).await;
+                    attempts += 1;
+                }
+                attempts
+            })
+        });
+        let attempts = futures::future::join_all(all).await.into_iter().map(Result::unwrap).sum();
+        (begin.elapsed(), attempts)
     }
 
     async fn measure(&self, name: &'static str) -> Measured {
@@ -96,6 +130,7 @@ async fn what_a_login_costs() {
     rows.push(at_server(&way, &map).measure("verify_and_map").await);
     let empty = empty_responder(&rig).await;
     rows.push(way.measure("empty responder").await);
+    let empty_burst = way.told(1_000, 1_000).await;
     empty.abort();
     tokio::time::sleep(Duration::from_millis(200)).await;
     // Each yes waits for the disk. With the audit log in memory the rest is seen.
@@ -108,7 +143,13 @@ async fn what_a_login_costs() {
     let one = rig.callout_named("one");
     rows.push(way.measure("portcullis").await);
     let two = rig.callout_named("two");
-    let (rate, times, failed) = way.run(1_000, 1_000).await;
+    // What the same burst is without a callout tells what of it is TLS, the clients and the machine.
+    let bare = at_server(&way, &plain).run(1_000, 1_000).await;
+    let before = reasons(&rig, &[&one, &two]);
+    let (rate, times, told) = way.told(1_000, 1_000).await;
+    let failed: usize = told.values().sum();
+    let why = reasons(&rig, &[&one, &two]);
+    let (all_in, attempts) = way.until_all_are_in(1_000).await;
     println!("| case | 1 at a time | p50 | 32 at once | p99 | failed |\n|---|---|---|---|---|---|");
     for row in &rows {
         println!(
@@ -128,8 +169,39 @@ async fn what_a_login_costs() {
         at(&times, 50),
         at(&times, 99)
     );
+    println!("the same without a callout: {:.0}/s, p99 {:.1?}, {} failed", bare.0, at(&bare.1, 99), bare.2);
+    println!(
+        "the same with an empty responder: {:.0}/s, p99 {:.1?}, {:?}",
+        empty_burst.0,
+        at(&empty_burst.1, 99),
+        empty_burst.2
+    );
+    println!("before: {before}\nafter: {why}\nclients: {told:?}");
+    println!("1,000 that come again when they are refused: all in after {all_in:.1?}, {attempts} attempts");
     assert!(rows.iter().all(|row| row.failed == 0), "logins failed");
     drop((one, two));
+}
+
+/// Why logins of a burst failed: what the callouts and the server say.
+fn reasons(rig: &Rig, callouts: &[&Callout]) -> String {
+    let mut text = String::from("callouts:");
+    for result in ["allowed", "denied", "rejected", "busy", "late"] {
+        let name = format!("portcullis_callout_requests_total{{result=\"{result}\"}}");
+        let count: u64 = callouts.iter().map(|callout| callout.metric(&name)).sum();
+        text.push_str(&format!(" {result} {count}"));
+    }
+    let log = rig.server.log().to_lowercase();
+    text.push_str("; server:");
+    for what in [
+        "tls handshake error",
+        "tls handshake timeout",
+        "authentication timeout",
+        "authentication error",
+        "slow consumer",
+    ] {
+        text.push_str(&format!(" {what} {}", log.matches(what).count()));
+    }
+    text
 }
 
 fn way(rig: &Rig, server: &NatsServer) -> Way {
@@ -147,7 +219,7 @@ fn other(rig: &Rig, verify: &str, more: &str) -> Option<NatsServer> {
     rig.a.server().write(folder.path(), "server");
     Authority::write(&rig.a, folder.path(), "cas");
     let config = format!(
-        "tls {{ cert_file: \"server.pem\", key_file: \"server.key\", ca_file: \"cas.pem\", {verify}, min_version: \"1.3\", timeout: 2, handshake_first: true }}\n{more}"
+        "tls {{ cert_file: \"server.pem\", key_file: \"server.key\", ca_file: \"cas.pem\", {verify}, min_version: \"1.3\", timeout: 5, handshake_first: true }}\n{more}"
     );
     NatsServer::start_in("callout::bench", folder, &config)
 }

@@ -10,6 +10,7 @@ use async_nats::{Client, Message};
 use bytes::Bytes;
 use futures::StreamExt;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
@@ -76,6 +77,8 @@ pub struct Shared {
     /// Decides, and makes answers.
     pub answering: Answering,
     at_work: Semaphore,
+    /// Where decisions are made: signatures on the threads that read would have requests wait unread until their servers gave up.
+    deciding: Handle,
 }
 
 impl Shared {
@@ -121,8 +124,12 @@ pub fn run(config: CalloutConfig, ready: impl FnOnce(Option<std::net::SocketAddr
     })?;
     ready(listening.as_ref().and_then(|listener| listener.local_addr().ok()));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(machine)?;
+    let deciding = tokio::runtime::Builder::new_multi_thread().thread_name("decide").enable_all().build();
+    let deciding = deciding.map_err(machine)?;
     let made = Made { answering, login, system, ends, standing, watched, listening, journal };
-    runtime.block_on(serve(config, made))
+    let ended = runtime.block_on(serve(config, made, deciding.handle().clone()));
+    deciding.shutdown_background();
+    ended
 }
 
 /// Everything that was made before the fence went up.
@@ -152,7 +159,7 @@ fn ended(config: &CalloutConfig, login: &Secret, system: Option<&Secret>) -> Res
     }
 }
 
-async fn serve(config: CalloutConfig, made: Made) -> Result<(), CalloutError> {
+async fn serve(config: CalloutConfig, made: Made, deciding: Handle) -> Result<(), CalloutError> {
     let Made { answering, login, system, ends, standing, watched, listening, journal } = made;
     let machine = |error: std::io::Error| CalloutError::Machine(error.to_string());
     let problems = Arc::new(Problems::default());
@@ -177,6 +184,7 @@ async fn serve(config: CalloutConfig, made: Made) -> Result<(), CalloutError> {
         servers,
         answering,
         at_work: Semaphore::new(config.concurrency),
+        deciding,
         config,
     });
     let started =
@@ -243,20 +251,25 @@ async fn take(shared: &Arc<Shared>, client: &Client, places: &Arc<Semaphore>, me
         let _ = client.publish(reply, Bytes::new()).await;
         return;
     };
-    let (shared, client) = (Arc::clone(shared), client.clone());
-    tokio::spawn(async move {
+    let (shared, client, deciding) = (Arc::clone(shared), client.clone(), shared.deciding.clone());
+    deciding.spawn(async move {
         let _place = place;
         shared.counts.at_work.fetch_add(1, Ordering::Relaxed);
         let until = arrived + shared.config.deadline;
         // An answer that comes too late is none: the server has said no by then, and an empty one costs nothing.
         let decided = async {
-            // In the order in which they came. Closed is never said to it.
-            let _at_work = shared.at_work.acquire().await;
-            decide(&shared, &message, until).await
+            // In the order in which they came. What waited for most of its time is not begun: it would not be done in time, and
+            // take the time of others. Closed is never said to it.
+            let begin = arrived + shared.config.deadline.mul_f64(BEGIN);
+            let at_work = tokio::time::timeout_at(begin, shared.at_work.acquire()).await;
+            match at_work {
+                Ok(_at_work) => Some(decide(&shared, &message, until).await),
+                Err(_) => None,
+            }
         };
         let answer = match tokio::time::timeout_at(until, decided).await {
-            Ok(answer) => answer,
-            Err(_) => {
+            Ok(Some(answer)) => answer,
+            Ok(None) | Err(_) => {
                 shared.counts.late.up();
                 Bytes::new()
             }
@@ -340,6 +353,8 @@ fn reject(shared: &Shared, code: &str, why: &str) -> Bytes {
     Bytes::new()
 }
 
+/// By which part of its time a request must have been begun.
+const BEGIN: f64 = 0.75;
 /// What servers ask on.
 const SUBJECT: &str = "$SYS.REQ.USER.AUTH";
 /// All callouts of a system share the requests.

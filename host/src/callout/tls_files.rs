@@ -22,7 +22,7 @@ pub fn check(config: &CalloutConfig) -> Result<(), CalloutError> {
     let pairs = logins.map(|login| (&login.certificate, &login.key)).chain([(&tls.certificate, &tls.key)]);
     for (certificate, key) in pairs.filter_map(|(certificate, key)| certificate.as_ref().zip(key.as_ref())) {
         let (chain, secret) = (read(certificate, "certificate")?, read(key, "private key")?);
-        NatsKey::from_pem(&chain, &secret).map_err(|error| CalloutError::file(certificate, &error, error.hint()))?;
+        NatsKey::from_pem(&chain, &secret).map_err(|error| CalloutError::file(certificate, error, error.hint()))?;
     }
     Ok(())
 }

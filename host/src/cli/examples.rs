@@ -65,7 +65,8 @@ operator file is wrong.";
 /// `portcullis cluster revoke`.
 pub const CLUSTER_REVOKE: &str = "\
 Examples:
-  portcullis cluster revoke --spiffe-id spiffe://prod.example/ns/shop/sa/orders --operator operator.toml
+  portcullis cluster revoke --spiffe-id spiffe://prod.example/ns/shop/sa/orders \\
+      --operator operator.toml
   portcullis cluster revoke --digest sha256:3cd1.. --operator operator.toml
   portcullis cluster revoke --lift --signer AAKX.. --operator operator.toml
   portcullis cluster revoke --refresh --operator operator.toml     # before the list ends
@@ -100,8 +101,8 @@ Exit codes: 0 done, 2 usage, 18 NATS is not reached or denies it, 64 the operato
 pub const ONE_HOST: &str = "\
 Elsewhere, signed, over NATS or HTTPS: add --operator operator.toml --host h1.
 
-Exit codes: 0 done, 1 internal, 2 usage, 11 the answer is not proven to be the host's, 18 the host is
-not reached, 20 it denies this operator that, 64 the configuration or the operator file is wrong.";
+Exit codes: 0 done, 1 internal, 2 usage, 11 the answer is not proven to be the host's, 18 the host
+is not reached, 20 it denies this operator that, 64 the configuration or the operator file is wrong.";
 
 /// `portcullis status`.
 pub const STATUS: &str = "\

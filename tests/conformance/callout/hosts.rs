@@ -70,6 +70,8 @@ impl Hosted {
                     .filter_map(Value::as_str)
                     .map(str::to_owned)
                     .collect();
+                // An inbox for one answer comes and goes.
+                list.retain(|subject| !subject.starts_with("_INBOX_") || subject.ends_with(".*"));
                 list.sort();
                 let whole = SUBSCRIPTIONS.iter().all(|part| list.iter().any(|subject| subject.contains(part)));
                 if user.ends_with("/portcullis/host/h1") && Some(cid) != other_than && whole {

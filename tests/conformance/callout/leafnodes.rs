@@ -28,22 +28,27 @@ struct Leaves {
 }
 
 impl Leaves {
-    fn start(test: &str) -> Option<Self> {
+    fn start(test: &str, role: &str) -> Option<Self> {
         let (port, monitoring) = (free_port(), free_port());
         let tls = "tls { cert_file: \"server.pem\", key_file: \"server.key\", ca_file: \"cas.pem\", verify: true, timeout: 5 }";
         let shape = Shape {
             server: format!("http: \"127.0.0.1:{monitoring}\"\nleafnodes {{ listen: \"127.0.0.1:{port}\", {tls} }}"),
-            roles: format!("{ROLES}{LEAF}"),
+            roles: format!("{ROLES}{role}"),
             ..Shape::default()
         };
         Some(Self { rig: Rig::shaped(test, &shape)?, port, monitoring })
     }
 
     /// A server that connects as a leaf node with an X.509-SVID.
-    fn leaf(&self, name: &str) -> Option<NatsServer> {
+    fn leaf(&self, name: &str, life: Duration) -> Option<NatsServer> {
         let place = folder();
         self.rig.a.write(place.path(), "ca");
-        self.rig.a.spiffe(&format!("spiffe://td-a.test/leaf/{name}")).write(place.path(), "leaf");
+        let id = format!("spiffe://td-a.test/leaf/{name}");
+        let svid = self.rig.a.leaf(|params| {
+            params.subject_alt_names = vec![rcgen::SanType::URI(id.as_str().try_into().unwrap())];
+            params.not_after = time::OffsetDateTime::now_utc() + life;
+        });
+        svid.write(place.path(), "leaf");
         let port = self.port;
         let tls = "tls { cert_file: \"leaf.pem\", key_file: \"leaf.key\", ca_file: \"ca.pem\", timeout: 5 }";
         let config = format!(
@@ -71,6 +76,8 @@ impl Leaves {
     }
 }
 
+const HOUR: Duration = Duration::from_secs(3600);
+
 fn revoked(names: &[&str]) -> String {
     let entry = |name: &&str| format!("[[revoked]]\nid = \"spiffe://td-a.test/leaf/{name}\"\nreason = \"test\"\n");
     format!("version = 1\n{}", names.iter().map(entry).collect::<String>())
@@ -78,16 +85,15 @@ fn revoked(names: &[&str]) -> String {
 
 #[test]
 fn a_leaf_node_that_is_revoked_is_ended_whoever_let_it_in() {
-    let Some(leaves) = Leaves::start("callout::leafnodes") else { return };
+    let Some(leaves) = Leaves::start("callout::leafnodes", LEAF) else { return };
     let callout = leaves.rig.callout();
-    let Some(_one) = leaves.leaf("one") else { return };
+    let Some(_one) = leaves.leaf("one", HOUR) else { return };
     leaves.wait_for(1, TIMEOUT);
-    println!("{:#?}", leaves.listed());
     leaves.rig.policy("revoked.toml", &revoked(&["one"]));
     leaves.wait_for(0, Duration::from_secs(2));
     callout.wait_for_audit("callout-kick");
     callout.wait_for_audit("\"code\":\"revoked\"");
-    let Some(_two) = leaves.leaf("two") else { return };
+    let Some(_two) = leaves.leaf("two", HOUR) else { return };
     leaves.wait_for(1, TIMEOUT);
     // One that another process let in.
     drop(callout);
@@ -100,4 +106,25 @@ fn a_leaf_node_that_is_revoked_is_ended_whoever_let_it_in() {
         (&"spiffe://td-a.test/leaf/two".into(), &true.into()),
         "{record}"
     );
+}
+
+#[test]
+fn a_leaf_node_does_not_outlive_its_svid() {
+    let Some(leaves) = Leaves::start("callout::leaf's end", LEAF) else { return };
+    let _callout = leaves.rig.callout();
+    let Some(_leaf) = leaves.leaf("short", Duration::from_secs(8)) else { return };
+    leaves.wait_for(1, TIMEOUT);
+    leaves.wait_for(0, Duration::from_secs(12));
+}
+
+#[test]
+fn a_leaf_node_that_no_role_names_as_one_is_not_let_in() {
+    let Some(leaves) = Leaves::start("callout::leaf without a role", &LEAF.replace("kinds = [\"leafnode\"]\n", ""))
+    else {
+        return;
+    };
+    let callout = leaves.rig.callout();
+    let Some(_leaf) = leaves.leaf("one", HOUR) else { return };
+    callout.wait_for_audit("all matches but kind");
+    assert!(leaves.listed().is_empty());
 }

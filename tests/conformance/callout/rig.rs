@@ -341,7 +341,7 @@ pub fn server_config(keys: &Keys, shape: &Shape) -> String {
     let verify = if shape.certificates { "verify: true" } else { "" };
     let tls = match shape.tls {
         true => format!(
-            "tls {{ cert_file: \"server.pem\", key_file: \"server.key\", ca_file: \"cas.pem\", {verify}\n min_version: \"1.3\", timeout: 2, handshake_first: true }}"
+            "tls {{ cert_file: \"server.pem\", key_file: \"server.key\", ca_file: \"cas.pem\", {verify}\n min_version: \"1.3\", timeout: 5, handshake_first: true }}"
         ),
         false => String::new(),
     };
