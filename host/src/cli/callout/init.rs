@@ -32,6 +32,9 @@ pub struct InitArgs {
     /// The cluster whose hosts the first role is for.
     #[arg(long, default_value = "main")]
     cluster: String,
+    /// The SPIFFE ID of an operator of that cluster: a second role. Otherwise there is none.
+    #[arg(long)]
+    operator: Option<String>,
     /// Where the server listens.
     #[arg(long, default_value = "127.0.0.1:4222")]
     listen: String,
@@ -85,6 +88,12 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
     if id.parse::<portcullis_policies::WorkloadId>().is_err() {
         return Err(CliError::usage(format!("{id} is no SPIFFE ID")).with_hint("such as spiffe://prod.example/callout"));
     }
+    if let Some(operator) = &args.operator
+        && operator.parse::<portcullis_policies::WorkloadId>().is_err()
+    {
+        let hint = "such as spiffe://prod.example/operator/ann";
+        return Err(CliError::usage(format!("{operator} is no SPIFFE ID")).with_hint(hint));
+    }
     let absolute = |path: &PathBuf| std::path::absolute(path).map_err(CliError::internal);
     let server_ca = args.server_ca.as_ref().unwrap_or(&args.ca);
     let there = [&args.ca, server_ca, &args.server_certificate, &args.server_key, &args.certificate, &args.key];
@@ -96,6 +105,7 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
         id,
         account: args.account.clone(),
         cluster: args.cluster.clone(),
+        operator: args.operator.clone(),
         listen: args.listen.clone(),
         server: args.server.clone(),
         trust_domains,
