@@ -254,7 +254,9 @@ async fn a_jwt_svid_goes_into_the_token_with_a_signature_over_the_nonce() {
     let claims = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
     let claims: Value = serde_json::from_slice(&claims).unwrap();
     assert_eq!(claims["sub"], HOST_ID);
-    assert!(claims["aud"] == "nats-of-the-site" || claims["aud"] == json!(["nats-of-the-site"]), "{claims}");
+    // Whoever gets hold of the token has no use for it without the key that it names.
+    let audiences = json!(["nats-of-the-site", format!("nkey:{}", user.public_key())]);
+    assert_eq!(claims["aud"], audiences, "{claims}");
     assert!(claims["exp"].as_i64().unwrap() - time::OffsetDateTime::now_utc().unix_timestamp() <= 300);
     assert_eq!(text("/nats/connect_opts/nkey"), user.public_key());
     let signature = URL_SAFE_NO_PAD.decode(text("/nats/connect_opts/sig")).unwrap();
@@ -263,7 +265,7 @@ async fn a_jwt_svid_goes_into_the_token_with_a_signature_over_the_nonce() {
     assert_eq!(text("/nats/connect_opts/jwt"), "");
     tokio::task::spawn_blocking(move || {
         let recorded = host.record(&[("kind", "issuance"), ("svid", "jwt"), ("spiffe_id", HOST_ID)]);
-        assert_eq!(recorded["audiences"], json!(["nats-of-the-site"]));
+        assert_eq!(recorded["audiences"], audiences);
     })
     .await
     .unwrap();
@@ -277,17 +279,34 @@ fn the_next_server_is_tried_and_the_connection_comes_back_after_an_outage() {
     let Some((mut one, at_one)) = server(test, &ca, &config) else { return };
     let Some((mut other, at_other)) = server(test, &ca, &config) else { return };
     let nats = toml(&one, "auth.nkey = \"host.seed\"").replace("\"]", &format!("\", \"{}\"]", other.tls_url()));
-    let site = site(&nats);
+    let mut site = site(&nats);
+    site.config("[listen]\nmetrics = \"127.0.0.1:0\"\n");
+    // A host that nobody let in yet is told apart from one that lost its server.
+    replace(site.path(), "host.seed", &KeyPair::new_user().seed().unwrap());
     ca.write(site.path(), "ca");
-    replace(site.path(), "host.seed", &user.seed().unwrap());
     let host = Host::start(site);
+    wait_problem(&host, "does not let this host in");
+    let probes = host.ask_status(0)["listening"]["metrics"].as_str().unwrap().parse().unwrap();
+    let probe = |path: &str| {
+        let answer = portcullis_tests::http::get(probes, path, &[]);
+        (answer.status, answer.text().trim().to_owned())
+    };
+    assert_eq!(probe("/readyz"), (503, "not ready".to_owned()));
+    assert_eq!(probe("/livez"), (200, "alive".to_owned()));
+    replace(host.site().path(), "host.seed", &user.seed().unwrap());
     wait_ready(&host);
+    assert_eq!(probe("/readyz"), (200, "ready".to_owned()));
     one.kill();
     wait_connection(&other, at_other, |_| true);
     wait_ready(&host);
     other.kill();
     // It was let in before: what it serves is served on, and a probe is told so.
     wait_warning(&host, "nats: ");
+    assert_eq!(probe("/readyz"), (200, "ready, with warnings".to_owned()));
+    let page = probe("/metrics").1;
+    for line in ["portcullis_ready 1", "portcullis_warnings 1", "portcullis_nats_verified 0"] {
+        assert!(page.lines().any(|found| found == line), "{line} in\n{page}");
+    }
     one.restart();
     wait_connection(&one, at_one, |_| true);
     wait_ready(&host);

@@ -14,7 +14,7 @@ use portcullis_nkey::{KeyPair, Kind};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::cli::cluster::of_host;
+use crate::cli::cluster::{of_host, of_operator};
 use crate::config::callout::Mode;
 
 /// What is asked for.
@@ -28,6 +28,8 @@ pub struct Wanted {
     pub account: String,
     /// The cluster whose hosts the first role is for.
     pub cluster: String,
+    /// The SPIFFE ID of an operator of that cluster, where there is to be a role for one.
+    pub operator: Option<String>,
     /// Where the server listens.
     pub listen: String,
     /// Where the callout finds it, and others like it.
@@ -88,7 +90,7 @@ pub fn make(wanted: &Wanted, now: OffsetDateTime) -> Result<Vec<Made>, InitError
     ];
     let texts = paths.iter().map(|path| path.display().to_string());
     let texts = texts.chain(wanted.servers.iter().cloned()).chain([wanted.id.clone(), wanted.listen.clone()]);
-    let texts = texts.chain(wanted.store.iter().map(|path| path.display().to_string()));
+    let texts = texts.chain(wanted.store.iter().map(|path| path.display().to_string())).chain(wanted.operator.clone());
     for text in texts.chain([wanted.account.clone(), wanted.cluster.clone()]) {
         if text.is_empty() || text.contains(['"', '\\', '\'', '$', '\n']) || text.chars().any(char::is_control) {
             return Err(InitError::Character(text.escape_default().to_string()));
@@ -156,7 +158,7 @@ fn accounts(wanted: &Wanted) -> Result<Vec<Made>, InitError> {
 fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Result<Vec<Made>, InitError> {
     let operator = pair(Kind::Operator)?;
     let (system, auth, apps) = (pair(Kind::Account)?, pair(Kind::Account)?, pair(Kind::Account)?);
-    let (issuer, hosts) = (pair(Kind::Account)?, pair(Kind::Account)?);
+    let (issuer, hosts, operators) = (pair(Kind::Account)?, pair(Kind::Account)?, pair(Kind::Account)?);
     let (callout, revoker, sentinel) = (pair(Kind::User)?, pair(Kind::User)?, pair(Kind::User)?);
     let xkey = XKey::generate().map_err(keys)?;
     let name = |text: &str| text.parse::<AccountName>().map_err(keys);
@@ -173,9 +175,14 @@ fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Resul
         .and_then(|token| token.sign(&operator, now))
         .map_err(keys)?;
     let scope = SigningKey::Scoped { key: hosts.public(), role: "hosts".to_owned(), template: template(wanted)? };
+    let mut scopes = vec![scope];
+    if wanted.operator.is_some() {
+        let (role, template) = ("operators".to_owned(), operators_template(wanted)?);
+        scopes.push(SigningKey::Scoped { key: operators.public(), role, template });
+    }
     let apps_token = AccountToken::new(apps.public(), account)
         .map(|token| if wanted.store.is_some() { token.jetstream(STREAMS) } else { token })
-        .and_then(|token| token.signing_keys(vec![scope]))
+        .and_then(|token| token.signing_keys(scopes))
         .and_then(|token| token.sign(&operator, now))
         .map_err(keys)?;
     let system_token =
@@ -212,6 +219,14 @@ fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Resul
          [[signer]]\naccount = \"{}\"\npublic = \"{apps_key}\"\nkey = \"keys/hosts.nk\"\nrole = \"hosts\"\njwt = \"keys/account-apps.jwt\"\n",
         wanted.account, wanted.account
     );
+    if wanted.operator.is_some() {
+        let _ = write!(
+            signers,
+            "\n# The same for operators of the cluster.\n[[signer]]\naccount = \"{}\"\npublic = \"{apps_key}\"\nkey = \"keys/operators.nk\"\n\
+             role = \"operators\"\njwt = \"keys/account-apps.jwt\"\n",
+            wanted.account
+        );
+    }
     let config = [
         ("MODE", "operator".to_owned()),
         ("OWN", auth_key.to_string()),
@@ -220,7 +235,8 @@ fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Resul
         ("SYSTEM", "creds = \"keys/revoker.creds\"".to_owned()),
         ("SIGNERS", signers),
     ];
-    Ok(vec![
+    let operators = wanted.operator.is_some().then(|| secret("keys/operators.nk", operators.seed()));
+    let files = vec![
         made("server.conf", fill(OPERATOR, wanted, &values)),
         made("callout.toml", fill(CALLOUT, wanted, &config) + &domains(wanted)),
         secret("keys/issuer.nk", issuer.seed()),
@@ -231,7 +247,8 @@ fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Resul
         secret("keys/revoker.creds", creds(&revoker_token, revoker)?),
         secret("offline/operator.nk", operator.seed()),
         secret("offline/account-apps.nk", apps.seed()),
-    ])
+    ];
+    Ok(files.into_iter().chain(operators).collect())
 }
 
 /// What a host of the cluster may publish and hear: the same list that `cluster init` prints.
@@ -247,6 +264,15 @@ fn template(wanted: &Wanted) -> Result<Permissions<SubjectTemplate>, InitError> 
     let subscribe = subscribe.iter().map(|text| scoped(text).map(|subject| Subscription { subject, queue: None }));
     let answers = Responses::new(1, std::time::Duration::from_secs(30));
     Permissions::new(publish, subscribe.collect::<Result<_, _>>()?, Some(answers)).map_err(keys)
+}
+
+/// What an operator of the cluster may publish and hear: the same list that `cluster init` prints.
+fn operators_template(wanted: &Wanted) -> Result<Permissions<SubjectTemplate>, InitError> {
+    let (publish, subscribe) = of_operator(&wanted.cluster.parse().map_err(keys)?);
+    let literal = |text: &String| text.parse::<SubjectTemplate>().map_err(keys);
+    let publish = publish.iter().map(literal).collect::<Result<_, _>>()?;
+    let subscribe = subscribe.iter().map(|text| literal(text).map(|subject| Subscription { subject, queue: None }));
+    Permissions::new(publish, subscribe.collect::<Result<_, _>>()?, None).map_err(keys)
 }
 
 fn callout_rights() -> Result<Permissions, InitError> {
@@ -278,11 +304,20 @@ fn roles(wanted: &Wanted) -> Result<String, InitError> {
         })
     };
     let domain = wanted.trust_domains.first().map(|(name, _)| name.as_str()).unwrap_or_default();
-    Ok(ROLES
+    let hosts = ROLES
         .replace("@DOMAIN@", domain)
         .replace("@ACCOUNT@", &wanted.account)
         .replace("@PUBLISH@", list(&publish).trim_end())
-        .replace("@SUBSCRIBE@", list(&subscribe).trim_end()))
+        .replace("@SUBSCRIBE@", list(&subscribe).trim_end());
+    let Some(operator) = &wanted.operator else { return Ok(hosts) };
+    let (publish, subscribe) = of_operator(&wanted.cluster.parse().map_err(keys)?);
+    let operators = OPERATORS
+        .replace("@OPERATOR@", operator)
+        .replace("@CLUSTER@", &wanted.cluster)
+        .replace("@ACCOUNT@", &wanted.account)
+        .replace("@PUBLISH@", list(&publish).trim_end())
+        .replace("@SUBSCRIBE@", list(&subscribe).trim_end());
+    Ok(hosts + &operators)
 }
 
 fn domains(wanted: &Wanted) -> String {
@@ -348,6 +383,7 @@ const ACCOUNTS: &str = include_str!("init/accounts.conf");
 const OPERATOR: &str = include_str!("init/operator.conf");
 const CALLOUT: &str = include_str!("init/callout.toml");
 const ROLES: &str = include_str!("init/roles.toml");
+const OPERATORS: &str = include_str!("init/operators.toml");
 const REVOKED: &str = include_str!("init/revoked.toml");
 const REVOKER_SUBJECTS: [&str; 5] = [
     "$SYS.REQ.USER.INFO",

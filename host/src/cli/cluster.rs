@@ -5,7 +5,7 @@ mod init;
 mod operator;
 mod watching;
 
-pub use init::of_host;
+pub use init::{of_host, of_operator};
 use std::path::PathBuf;
 use std::time::Duration;
 

@@ -35,6 +35,8 @@ fn prepare(a: &Authority, dir: &Path, mode: &str, port: u16, more: &[&str]) -> (
         &text(&site),
         "--mode",
         mode,
+        "--operator",
+        "spiffe://td-a.test/operator/ann",
         "--trust-domain",
         &domain,
         "--listen",
@@ -101,6 +103,18 @@ async fn works_as_written(mode: &str) {
     let listed: Vec<&str> =
         streams["account_details"].as_array().unwrap().iter().filter_map(|one| one["id"].as_str()).collect();
     assert_eq!(listed, [account], "{streams:#}");
+    // The operator of the second role has the subjects of `cluster init`, and JetStream is there to make the buckets in.
+    let (certificate, key) = a.spiffe("spiffe://td-a.test/operator/ann").write(dir.path(), "ann");
+    let operator = options(certificate, key).custom_inbox_prefix("_INBOX_operator").connect(server.tls_url()).await;
+    let operator = operator.unwrap_or_else(|error| panic!("{error:?}\n{}\n{}", callout.log(), server.log()));
+    let publish = allowed(&user_info(&operator).await, "publish");
+    assert!(publish.contains(&"$KV.portcullis-main-desired.>".to_owned()), "{publish:?}");
+    let stream =
+        serde_json::json!({ "name": "KV_portcullis-main-desired", "subjects": ["$KV.portcullis-main-desired.>"] });
+    let made =
+        operator.request("$JS.API.STREAM.CREATE.KV_portcullis-main-desired", stream.to_string().into()).await.unwrap();
+    let made: serde_json::Value = serde_json::from_slice(&made.payload).unwrap();
+    assert!(made["error"].is_null() && made["config"].is_object(), "{made}");
     // Whoever has no role is refused there too, and a second set of keys over the first is not written.
     let (certificate, key) = a.spiffe("spiffe://td-a.test/nobody").write(dir.path(), "nobody");
     assert!(options(certificate, key).connect(server.tls_url()).await.is_err());

@@ -1,5 +1,5 @@
 //! The way into a cluster's server by SPIFFE ID: what `portcullis callout init` writes, two callouts that share the logins, and
-//! hosts that show their SVIDs. Only addresses are changed in what `init` wrote, and a role is added for the operator.
+//! hosts that show their SVIDs. Only addresses are changed in what `init` wrote.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -65,6 +65,7 @@ impl Guard {
         let written = [
             ("--cluster", CLUSTER.to_owned()),
             ("--account", ACCOUNT.to_owned()),
+            ("--operator", OPERATOR.to_owned()),
             ("--trust-domain", format!("{TRUST_DOMAIN}={}", here("bundle.json"))),
             ("--listen", format!("127.0.0.1:{port}")),
             ("--server", format!("tls://localhost:{port}")),
@@ -79,9 +80,6 @@ impl Guard {
         site.run(arguments.chain(written.into_iter().flat_map(|(name, value)| [name.to_owned(), value]))).ok();
         let config = text(folder.join("server.conf"));
         site.run(["callout", "check", &config, "--server-version", "2.15.1"]).ok();
-        let roles = folder.join("policy/roles.toml");
-        let first = std::fs::read_to_string(&roles).expect("init wrote roles");
-        replace(&folder.join("policy"), "roles.toml", &format!("{first}\n{}", operator_role(site)));
         Self { callouts: Vec::new(), folder }
     }
 
@@ -120,17 +118,6 @@ impl Guard {
         let logs = self.audit_logs().into_iter().filter_map(|log| std::fs::read_to_string(log).ok());
         logs.map(|log| log.lines().filter(|line| line.contains(text)).count()).sum()
     }
-}
-
-/// What `cluster init --print` says that an operator needs, as a role. Who makes the buckets makes streams.
-fn operator_role(site: &Site) -> String {
-    let printed = site.run(["cluster", "init", "--print", "--cluster", CLUSTER, "--json"]).ok().json();
-    let rights = &printed["operator"];
-    format!(
-        "[[role]]\nid = \"operators\"\nreason = \"deploys and revokes\"\nowner = \"tests\"\nwho = \"{OPERATOR}\"\naccount = \"{ACCOUNT}\"\n\
-         publish = {}\nsubscribe = {}\nlifetime = \"1h\"\ndanger_jetstream_admin = true\n",
-        rights["publish"], rights["subscribe"]
-    )
 }
 
 fn pem(der: &str) -> String {

@@ -36,6 +36,9 @@ pub struct InitArgs {
     /// The cluster whose hosts the first role is for.
     #[arg(long, default_value = "main")]
     cluster: String,
+    /// The SPIFFE ID of an operator of that cluster: a second role. Otherwise there is none.
+    #[arg(long, value_name = "SPIFFE_ID")]
+    operator: Option<String>,
     /// Where the server listens, HOST:PORT; written into server.conf.
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:4222")]
     listen: String,
@@ -97,6 +100,12 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
     if id.parse::<portcullis_policies::WorkloadId>().is_err() {
         return Err(CliError::usage(format!("{id} is no SPIFFE ID")).with_hint("such as spiffe://prod.example/callout"));
     }
+    if let Some(operator) = &args.operator
+        && operator.parse::<portcullis_policies::WorkloadId>().is_err()
+    {
+        let hint = "such as spiffe://prod.example/operator/ann";
+        return Err(CliError::usage(format!("{operator} is no SPIFFE ID")).with_hint(hint));
+    }
     let absolute = |path: &PathBuf| std::path::absolute(path).map_err(CliError::internal);
     if args.valid.is_some() && args.mode == Mode::Accounts {
         let hint = "in accounts mode the callout logs in with nkeys, which have no end";
@@ -110,6 +119,7 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
         id,
         account: args.account.clone(),
         cluster: args.cluster.clone(),
+        operator: args.operator.clone(),
         listen: args.listen.clone(),
         servers,
         store: args.jetstream.then(|| absolute(&args.dir).map(|dir| dir.join("jetstream"))).transpose()?,

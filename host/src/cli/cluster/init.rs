@@ -116,7 +116,7 @@ pub fn of_host(cluster: &ClusterName, host: &str) -> (Vec<String>, Vec<String>) 
 }
 
 /// What an operator may publish and hear.
-fn of_operator(cluster: &ClusterName) -> (Vec<String>, Vec<String>) {
+pub fn of_operator(cluster: &ClusterName) -> (Vec<String>, Vec<String>) {
     let mut publish = vec![format!("portcullis.{cluster}.ctl.>"), "$SYS.REQ.USER.INFO".to_owned()];
     for bucket in Bucket::ALL {
         publish.push(format!("{}>", bucket.prefix(cluster)));

@@ -213,7 +213,9 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
     let version = believed.document.version();
     let wanted = match &believed.document {
         Document::App(manifest) => manifest.wanted().replicas > 0,
-        Document::Revoked(_) | Document::Policy(_) => true,
+        Document::Revoked(_) => true,
+        // It is kept once it is in force.
+        Document::Policy(_) => false,
     };
     let taken = match believed.document {
         Document::App(manifest) => {

@@ -141,3 +141,33 @@ impl Cluster {
         self.stops(self.config.offline(), "cluster.offline", hint)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::kept::Kept;
+    use super::super::shelf::Shelf;
+    use super::*;
+
+    #[test]
+    fn what_was_looked_at_too_long_ago_starts_nothing_and_zero_hours_never_do() {
+        let stopped = |hours: u64, ago: Option<i64>| {
+            let temp = tempfile::tempdir().unwrap();
+            let (name, section) =
+                ("prod".parse().unwrap(), format!("host = 'h1'\nstale_seconds = 60\noffline_h = {hours}"));
+            let mut kept = Kept::open(temp.path(), &name).unwrap();
+            if let Some(ago) = ago {
+                kept.confirm(clock::now() - time::Duration::seconds(ago));
+            }
+            let (shelf, _) = Shelf::open(temp.path(), &name);
+            let section = toml::from_str(&section).unwrap();
+            let cluster = Cluster::new(name, "h1".parse().unwrap(), section, Ok(kept), shelf);
+            cluster.stops_restored().map(|refused| refused.code)
+        };
+        let offline = Some("cluster.offline".to_owned());
+        assert_eq!(stopped(2, Some(7_100)), None, "long past stale_seconds");
+        assert_eq!(stopped(2, Some(7_300)), offline);
+        assert_eq!(stopped(0, Some(5)), offline);
+        assert_eq!(stopped(24, None), offline, "a new host has seen nothing");
+        assert_eq!(stopped(24, Some(-60)), offline, "the clock was another one");
+    }
+}

@@ -62,22 +62,22 @@ fn prune(host: &Host, cluster: &Cluster) {
 
 async fn reconcile(host: &Arc<Host>, cluster: &Arc<Cluster>) {
     let names: Vec<ComponentName> = cluster.state().desired.keys().cloned().collect();
-    for name in names {
+    for name in &names {
         // A start takes its time: each decision is made on what is known then.
         if host.is_stopping() || !may_place(cluster) {
             return;
         }
-        let wanted = cluster.state().desired.get(&name).cloned();
+        let wanted = cluster.state().desired.get(name).cloned();
         let Some(wanted) = wanted else { continue };
         match decide(cluster, &wanted.manifest) {
             Step::Start if may_start(host, &wanted) => {
                 start(host, cluster, &wanted.manifest, false).await;
             }
-            Step::Stop => stop(host, cluster, &name).await,
+            Step::Stop => stop(host, cluster, name).await,
             Step::Start | Step::Keep | Step::Nothing => {}
         }
     }
-    cluster.shelf().settled();
+    cluster.shelf().settled(&names);
 }
 
 /// Whether something may be started by a manifest now.

@@ -111,9 +111,10 @@ impl Shelf {
         self.pending.remove(component);
     }
 
-    /// The cluster has said what runs here.
-    pub fn settled(&mut self) {
-        self.pending.clear();
+    /// It was decided by the cluster's manifests whether these run here. What there is no manifest of is not decided: a key that is
+    /// gone undeploys nothing.
+    pub fn settled(&mut self, decided: &[ComponentName]) {
+        self.pending.retain(|name| !decided.contains(name));
     }
 
     /// Keeps what runs now, beside what is still to be decided about.
@@ -195,7 +196,11 @@ mod tests {
         shelf.decided(&names[0]);
         shelf.keep(std::iter::empty()).unwrap();
         assert_eq!(open(temp.path()).pending().iter().collect::<Vec<_>>(), [&names[1]]);
-        shelf.settled();
+        // There is no manifest of it: nothing is decided. Then there is one.
+        shelf.settled(&names[..1]);
+        shelf.keep(std::iter::empty()).unwrap();
+        assert_eq!(open(temp.path()).pending().len(), 1);
+        shelf.settled(&names);
         shelf.keep(std::iter::empty()).unwrap();
         assert!(open(temp.path()).pending().is_empty());
         std::fs::write(temp.path().join(RAN), "{").unwrap();
