@@ -168,7 +168,8 @@ fn each_dangerous_setting_is_found_by_its_name() {
 
 #[test]
 fn users_by_certificate_need_it_on_every_listener() {
-    let mapped = good().replace("verify: true", "verify_and_map: true").replace(U2, "\"spiffe://td/revoker\"");
+    let by_certificate = good().replace(&format!("nkey: {U2}"), &format!("user: {U2}"));
+    let mapped = by_certificate.replace("verify: true", "verify_and_map: true").replace(U2, "\"spiffe://td/revoker\"");
     assert_eq!(codes(&mapped), Vec::<&str>::new());
     let with = |more: &str| codes(&format!("{mapped}{more}"));
     assert!(with("websocket { port: 443, tls { cert_file: a } }").contains(&"user.empty-password"));
