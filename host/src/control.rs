@@ -5,6 +5,7 @@
 //! `control/METHOD/reply` as its place, and the request that it answers. Subjects, URLs and connections prove nothing.
 
 pub mod client;
+pub mod inbox;
 pub mod key;
 
 use portcullis_identity::limits::MAX_STATEMENT_BYTES;

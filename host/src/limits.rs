@@ -270,6 +270,8 @@ pub const CALLOUT_REVOCATIONS: usize = 10_000;
 pub const CALLOUT_WATCH: Duration = Duration::from_millis(100);
 /// How long nothing of a callout's files must have moved before what they do not say any more is believed.
 pub const CALLOUT_STILL: Duration = Duration::from_secs(2);
+/// How long a callout that begins waits for that.
+pub const CALLOUT_SETTLE: Duration = Duration::from_secs(30);
 /// Servers that a callout knows.
 pub const CALLOUT_SERVERS: usize = 4_096;
 /// How long a server is known after its last answer.

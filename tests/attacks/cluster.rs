@@ -15,7 +15,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use futures::StreamExt as _;
 use nkeys::KeyPair;
-use portcullis_tests::cluster::{Lattice, Plan};
+use portcullis_tests::cluster::{Lattice, Plan, inbox_of, user};
+use portcullis_tests::site::{CLUSTER, portcullis};
 use serde_json::{Value, json};
 
 const KEY: &str = "$KV.portcullis-test-desired.app.test.hello";
@@ -239,4 +240,35 @@ fn a_heartbeat_is_believed_of_its_own_host_alone() {
     lattice.wait("h2 says that it does not believe it", |_| log("h2").contains("a heartbeat is not believed"));
     let hosts = lattice.status()["hosts"].as_array().unwrap().len();
     assert_eq!(hosts, 2, "nobody made a third host");
+}
+
+/// Two operators with the permissions that are printed for them: neither hears what the other is told.
+#[test]
+fn an_operator_hears_no_answer_to_another() {
+    let eve = "operator-eve";
+    let print = ["cluster", "init", "--print", "--cluster", CLUSTER, "--login", eve, "--json"];
+    let printed = portcullis(print).ok().json();
+    let plan = Plan { users: user(eve, &printed["operators"][eve]), ..Plan::of(1) };
+    let Some(lattice) = Lattice::start("cluster inboxes", &plan) else { return };
+    let runtime = runtime();
+    let mut heard = runtime.block_on(async {
+        let client = lattice.connect(eve).await;
+        let mut all = Vec::new();
+        for prefix in [inbox_of("operator"), "_INBOX_operator".to_owned(), "_INBOX".to_owned(), "*".to_owned()] {
+            all.push(client.subscribe(format!("{prefix}.>")).await.unwrap());
+        }
+        client.flush().await.unwrap();
+        // Her own answers reach her.
+        let answer = client.request("$SYS.REQ.USER.INFO", Vec::new().into()).await.unwrap();
+        assert!(!answer.payload.is_empty());
+        futures::stream::select_all(all)
+    });
+    for _ in 0..3 {
+        lattice.cli(["list", "--operator", "operator.toml", "--host", "h1"]).ok();
+    }
+    let first = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(1), heard.next()).await });
+    assert!(!matches!(first, Ok(Some(_))), "{first:?}");
+    let denied = lattice.server.log();
+    let inbox = inbox_of("operator");
+    assert!(denied.contains("Subscription Violation") && denied.contains(&inbox), "{inbox}: {denied}");
 }

@@ -48,7 +48,8 @@ fn server(test: &str, bundle: &Value) -> Option<NatsServer> {
     authority.server().write(place.path(), "server");
     authority.write(place.path(), "ca");
     std::fs::write(place.path().join("site.pem"), pem(bundle)).unwrap();
-    let print = ["cluster", "init", "--print", "--cluster", CLUSTER, "--host", "h1", "--json"];
+    let ann = id(ANN);
+    let print = ["cluster", "init", "--print", "--cluster", CLUSTER, "--host", "h1", "--login", &ann, "--json"];
     let printed = portcullis_tests::site::portcullis(print).ok().json();
     let user = |who: &str, permissions: &Value| {
         format!(
@@ -60,7 +61,7 @@ fn server(test: &str, bundle: &Value) -> Option<NatsServer> {
         "tls {{ cert_file: \"server.pem\", key_file: \"server.key\", ca_file: \"site.pem\", verify_and_map: true, timeout: 5 }}\n\
          jetstream {{ store_dir: \"js\" }}\naccounts {{ CTL {{ jetstream: enabled, users: [ {} {} ] }} }}\n",
         user(&id(HOST), &printed["hosts"]["h1"]),
-        user(&id(ANN), &printed["operator"])
+        user(&ann, &printed["operators"][&ann])
     );
     NatsServer::start_in(test, place, &config)
 }

@@ -222,7 +222,10 @@ impl Lattice {
         let options = async_nats::ConnectOptions::new()
             .user_and_password(user.to_owned(), password.to_owned())
             .add_root_certificates(self.ca.clone())
-            .custom_inbox_prefix(format!("_INBOX_{user}"))
+            .custom_inbox_prefix(match user.starts_with("operator") {
+                true => inbox_of(user),
+                false => format!("_INBOX_{user}"),
+            })
             .require_tls(true);
         options.connect(self.server.tls_url()).await.expect("the server lets this user in")
     }
@@ -237,6 +240,12 @@ impl Lattice {
             pki::replace(folder, "hosts.json", &text);
         }
     }
+}
+
+/// The inbox of an operator whom the server takes for `who`, as docs/control-plane.md has it.
+pub fn inbox_of(who: &str) -> String {
+    let hash = portcullis_signing::Digest::of(who.as_bytes()).hex();
+    format!("_INBOX_op_{}", hash.get(..20).expect("64 digits"))
 }
 
 /// Everything that one host has.
@@ -300,7 +309,7 @@ fn write_operator(ground: &Ground<'_>, login: &str) {
 
 fn server_config(site: &Site, plan: &Plan) -> String {
     let mut arguments = vec!["cluster".to_owned(), "init".to_owned(), "--print".to_owned()];
-    arguments.extend(["--cluster".to_owned(), CLUSTER.to_owned(), "--json".to_owned()]);
+    arguments.extend(["--cluster", CLUSTER, "--json", "--login", "operator"].map(str::to_owned));
     arguments.extend(plan.hosts.iter().flat_map(|host| ["--host".to_owned(), host.clone()]));
     let printed = site.run(arguments).ok().json();
     let mut users = String::new();
@@ -312,7 +321,7 @@ fn server_config(site: &Site, plan: &Plan) -> String {
         }
         users.push_str(&user(host, &permissions));
     }
-    users.push_str(&user("operator", &printed["operator"]));
+    users.push_str(&user("operator", &printed["operators"]["operator"]));
     users.push_str(&plan.users);
     format!(
         "tls {{ cert_file: \"server.pem\", key_file: \"server.key\", timeout: 5 }}\njetstream {{ store_dir: \"js\" }}\n\
@@ -320,7 +329,8 @@ fn server_config(site: &Site, plan: &Plan) -> String {
     )
 }
 
-fn user(name: &str, permissions: &Value) -> String {
+/// A user of the server's configuration with a password, and with what `cluster init` prints.
+pub fn user(name: &str, permissions: &Value) -> String {
     format!(
         "    {{ user: \"{name}\", password: \"password of {name}\", permissions: {{ publish: {{ allow: {} }}, subscribe: {{ allow: {} }}, allow_responses: {{ max: 1, expires: \"60s\" }} }} }}\n",
         permissions["publish"], permissions["subscribe"]

@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use crate::cli::cluster::{of_host, of_operator};
 use crate::config::callout::Mode;
+use crate::control::inbox;
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -268,7 +269,8 @@ fn template(wanted: &Wanted) -> Result<Permissions<SubjectTemplate>, InitError> 
 
 /// What an operator of the cluster may publish and hear: the same list that `cluster init` prints.
 fn operators_template(wanted: &Wanted) -> Result<Permissions<SubjectTemplate>, InitError> {
-    let (publish, subscribe) = of_operator(&wanted.cluster.parse().map_err(keys)?);
+    let who = wanted.operator.as_deref().unwrap_or_default();
+    let (publish, subscribe) = of_operator(&wanted.cluster.parse().map_err(keys)?, &inbox::prefix(who));
     let literal = |text: &String| text.parse::<SubjectTemplate>().map_err(keys);
     let publish = publish.iter().map(literal).collect::<Result<_, _>>()?;
     let subscribe = subscribe.iter().map(|text| literal(text).map(|subject| Subscription { subject, queue: None }));
@@ -310,7 +312,7 @@ fn roles(wanted: &Wanted) -> Result<String, InitError> {
         .replace("@PUBLISH@", list(&publish).trim_end())
         .replace("@SUBSCRIBE@", list(&subscribe).trim_end());
     let Some(operator) = &wanted.operator else { return Ok(hosts) };
-    let (publish, subscribe) = of_operator(&wanted.cluster.parse().map_err(keys)?);
+    let (publish, subscribe) = of_operator(&wanted.cluster.parse().map_err(keys)?, &inbox::prefix(operator));
     let operators = OPERATORS
         .replace("@OPERATOR@", operator)
         .replace("@CLUSTER@", &wanted.cluster)

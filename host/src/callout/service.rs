@@ -27,7 +27,7 @@ use super::watched::Watched;
 use super::{ends, fence, listener, tls_files, watched, watching};
 use crate::audit::Record;
 use crate::config::callout::CalloutConfig;
-use crate::limits::{CALLOUT_DRAIN, CALLOUT_SERVER_WAIT, CALLOUT_WATCH, NATS_LEAVE};
+use crate::limits::{CALLOUT_DRAIN, CALLOUT_SERVER_WAIT, CALLOUT_SETTLE, NATS_LEAVE};
 
 /// Why a callout does not run. Says who erred, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -98,8 +98,7 @@ pub fn run(config: CalloutConfig, ready: impl FnOnce(Option<std::net::SocketAddr
     let system = config.system.as_ref().map(Secret::read).transpose()?;
     tls_files::check(&config)?;
     let ends = ended(&config, &login, system.as_ref())?;
-    let watched = watched::settled(&config, CALLOUT_WATCH);
-    let standing = Standing::load(&config, 1)?;
+    let (watched, standing) = first(&config)?;
     answering.fits(&standing.roles)?;
     let mut folder = std::fs::DirBuilder::new();
     std::os::unix::fs::DirBuilderExt::mode(folder.recursive(true), 0o700)
@@ -130,6 +129,24 @@ pub fn run(config: CalloutConfig, ready: impl FnOnce(Option<std::net::SocketAddr
     let ended = runtime.block_on(serve(config, made, deciding.handle().clone()));
     deciding.shutdown_background();
     ended
+}
+
+/// What it begins with: files that nobody was writing before they were read, nor while they were.
+fn first(config: &CalloutConfig) -> Result<(Watched, Standing), CalloutError> {
+    let until = std::time::Instant::now() + CALLOUT_SETTLE;
+    loop {
+        let watched = watched::settled(config, until).map_err(|path| {
+            CalloutError::file(
+                &path,
+                "it is written again and again",
+                "begin when it is whole; write another file and mv it",
+            )
+        })?;
+        let standing = Standing::load(config, 1);
+        if watched.is_unchanged() {
+            return Ok((watched, standing?));
+        }
+    }
 }
 
 /// Everything that was made before the fence went up.

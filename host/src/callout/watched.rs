@@ -4,10 +4,10 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
 use crate::config::callout::CalloutConfig;
-use crate::limits::{CALLOUT_STILL, CALLOUT_SWEEP};
+use crate::limits::{CALLOUT_STILL, CALLOUT_SWEEP, CALLOUT_WATCH};
 
 /// How a file looked from outside; `None`: it is not there.
 type Stamp = Option<(u64, u64, u64, [(i64, i64); 2])>;
@@ -49,8 +49,13 @@ impl Watched {
 
     fn new(paths: Vec<PathBuf>, list: Option<usize>, now: Instant) -> Self {
         let seen = stamps(&paths);
-        let added = list.and_then(|at| seen.get(at).copied().flatten());
-        Self { paths, list, taken: seen.clone(), seen, still_since: now, added, retry: None }
+        let mut new = Self { paths, list, taken: seen.clone(), seen, still_since: now, added: None, retry: None };
+        new.added = new.list_of(&new.seen);
+        new
+    }
+
+    fn list_of(&self, stamps: &[Stamp]) -> Stamp {
+        self.list.and_then(|at| stamps.get(at).copied().flatten())
     }
 
     /// They could not be used: they are due once more after [`CALLOUT_SWEEP`], also where they look the same.
@@ -61,25 +66,36 @@ impl Watched {
     /// Looks at them.
     pub fn look(&mut self, now: Instant) -> Due {
         let stamps = stamps(&self.paths);
-        if stamps != self.seen {
+        let list = self.list_of(&stamps);
+        // The list by itself: while another file is being written, whoever is revoked more than before does not wait for that.
+        let list_is_still = list == self.list_of(&self.seen);
+        let moved = stamps != self.seen;
+        if moved {
             self.seen = stamps;
             self.still_since = now;
-            return Due::Nothing;
         }
-        let is_still = now.saturating_duration_since(self.still_since) >= CALLOUT_STILL;
+        let is_still = !moved && now.saturating_duration_since(self.still_since) >= CALLOUT_STILL;
         let again = self.retry.is_some_and(|at| at <= now);
-        let list = self.list.and_then(|at| self.seen.get(at).copied().flatten());
         if is_still && (again || self.seen != self.taken) {
             self.taken.clone_from(&self.seen);
             self.added = list;
             self.retry = None;
             return Due::All;
         }
-        if list != self.added {
+        if list_is_still && list != self.added {
             self.added = list;
             return Due::List;
         }
         Due::Nothing
+    }
+
+    /// One that may be being written still. `clock`: what files are dated by.
+    fn restless(&self, now: Instant, clock: SystemTime) -> Option<&Path> {
+        if now.saturating_duration_since(self.still_since) >= CALLOUT_STILL {
+            return None;
+        }
+        let young = self.paths.iter().zip(&self.seen).find(|(_, stamp)| !is_old(stamp, clock));
+        young.map(|(path, _)| path.as_path())
     }
 
     /// Whether they look still as they did when they were found due: what was read meanwhile is what was there then.
@@ -88,17 +104,22 @@ impl Watched {
     }
 }
 
-/// Waits, before a callout begins, until two looks in a row see the same; gives up after a while.
-pub fn settled(config: &CalloutConfig, between: Duration) -> Watched {
+/// Waits, before a callout begins, until no file has moved for [`CALLOUT_STILL`], as a running one does: half of a list would let in
+/// whom the other half revokes. Files that have been what they are for that long are not waited for. At `until` it gives up, with
+/// the path of one that does not come to rest.
+pub fn settled(config: &CalloutConfig, until: Instant) -> Result<Watched, PathBuf> {
     let mut watched = Watched::of(config, Instant::now());
-    for _ in 0..LOOKS {
-        std::thread::sleep(between);
-        if watched.is_unchanged() {
-            break;
+    loop {
+        let now = Instant::now();
+        let Some(restless) = watched.restless(now, SystemTime::now()) else { return Ok(watched) };
+        if now >= until {
+            return Err(restless.to_path_buf());
         }
-        watched = Watched::of(config, Instant::now());
+        std::thread::sleep(CALLOUT_WATCH);
+        if !watched.is_unchanged() {
+            watched = Watched::of(config, Instant::now());
+        }
     }
-    watched
 }
 
 fn stamps(paths: &[PathBuf]) -> Vec<Stamp> {
@@ -111,11 +132,18 @@ fn stamp(path: &Path) -> Stamp {
     Some((meta.dev(), meta.ino(), meta.size(), times))
 }
 
-/// Looks before a start: files that change all the time are read as they are.
-const LOOKS: usize = 20;
+/// Whether a file was made what it is so long ago that nobody is writing it any more. One of a time to come says nothing.
+fn is_old(stamp: &Stamp, now: SystemTime) -> bool {
+    let Some((.., times)) = stamp else { return true };
+    let until = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().saturating_sub(CALLOUT_STILL);
+    let until = (i64::try_from(until.as_secs()).unwrap_or_default(), i64::from(until.subsec_nanos()));
+    times.iter().all(|time| *time <= until)
+}
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -160,6 +188,44 @@ mod tests {
         std::fs::write(other.path(), "one").unwrap();
         assert_eq!([watched.look(at(400)), watched.look(at(500))], [Due::Nothing, Due::Nothing]);
         assert_eq!(watched.look(at(400) + CALLOUT_STILL), Due::All);
+    }
+
+    #[test]
+    fn a_revocation_does_not_wait_for_another_file_that_is_being_written() {
+        let (list, other) = (tempfile::NamedTempFile::new().unwrap(), tempfile::NamedTempFile::new().unwrap());
+        let begin = Instant::now();
+        let paths = [&list, &other].map(|file| file.path().to_path_buf()).to_vec();
+        let mut watched = Watched::new(paths, Some(0), begin);
+        let mut written = String::new();
+        let mut look = |millis: u64| {
+            written.push('x');
+            std::fs::write(other.path(), &written).unwrap();
+            watched.look(begin + Duration::from_millis(millis))
+        };
+        assert_eq!(look(100), Due::Nothing, "the other moves first");
+        std::fs::write(list.path(), "one").unwrap();
+        assert_eq!(look(200), Due::Nothing, "the list was seen once");
+        assert_eq!(look(300), Due::List);
+        assert_eq!([look(400), look(5_000)], [Due::Nothing, Due::Nothing], "once");
+        std::fs::write(list.path(), "one, two").unwrap();
+        assert_eq!([look(5_100), look(5_200)], [Due::Nothing, Due::List]);
+        let at = begin + Duration::from_millis(5_200);
+        assert_eq!(watched.look(at + CALLOUT_STILL - Duration::from_millis(1)), Due::Nothing);
+        assert_eq!(watched.look(at + CALLOUT_STILL), Due::All, "when all of them are still");
+    }
+
+    #[test]
+    fn a_callout_begins_only_with_files_that_have_been_still_for_a_while() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let begin = Instant::now();
+        let watched = Watched::new(vec![file.path().to_path_buf()], Some(0), begin);
+        let written = file.as_file().metadata().unwrap();
+        let written = SystemTime::UNIX_EPOCH + Duration::new(written.ctime() as u64, written.ctime_nsec() as u32);
+        let short = CALLOUT_STILL - Duration::from_millis(1);
+        assert_eq!(watched.restless(begin, written + short), Some(file.path()));
+        assert_eq!(watched.restless(begin, written + CALLOUT_STILL), None, "it is old, and nothing is waited for");
+        assert_eq!(watched.restless(begin, written - CALLOUT_SWEEP), Some(file.path()), "of a time to come");
+        assert_eq!(watched.restless(begin + CALLOUT_STILL, written), None, "nothing moved while somebody looked");
     }
 
     #[test]

@@ -61,6 +61,10 @@ pub struct InitArgs {
     /// Print permissions for this host; again for further ones.
     #[arg(long, value_name = "NAME")]
     host: Vec<String>,
+    /// Print permissions for an operator, by whom NATS takes it for: a SPIFFE ID, the public nkey of a user, or the name of a user; again
+    /// for further ones.
+    #[arg(long, value_name = "WHO")]
+    login: Vec<String>,
     /// Copies that JetStream keeps of each bucket.
     #[arg(long, default_value_t = 1)]
     replicas: u32,

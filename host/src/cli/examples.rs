@@ -40,6 +40,7 @@ pub const CLUSTER_INIT: &str = "\
 Examples:
   portcullis cluster init --operator operator.toml --replicas 3 --host h1 --host h2
   portcullis cluster init --print --cluster prod-eu --host h1      # no connection, nothing is made
+  portcullis cluster init --print --cluster prod-eu --login spiffe://prod.example/operator/ann
 
 Exit codes: 0 done, 2 usage or a file is missing, 18 NATS is not reached or denies it, 64 the
 operator file is wrong.";

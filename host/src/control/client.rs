@@ -14,14 +14,14 @@ use portcullis_identity::{SpiffeId, TrustBundle};
 use prost::Message;
 
 use super::key::{Key, ToSign};
-use super::{Method, host_id, subject};
+use super::{Method, host_id, inbox, subject};
 use crate::cli::error::{CliError, exit};
 use crate::cli::files;
 use crate::clock;
 use crate::config::cluster::Member;
 use crate::config::operator::OperatorConfig;
 use crate::limits::{CONFIG_BYTES, CONTROL_REQUEST_BYTES, CONTROL_REQUEST_LIFE, CONTROL_WAIT, NATS_FILE_BYTES};
-use crate::nats::{FromFiles, Nats, Settings};
+use crate::nats::{FromFiles, Nats};
 use crate::rpc::control::{Answer, Refused, answer};
 
 /// An operator with everything that it takes to ask one host.
@@ -191,7 +191,7 @@ impl Client {
         let most = u64::try_from(NATS_FILE_BYTES).unwrap_or(u64::MAX);
         let ca = ca.map(|path| files::read_text(path, most, "NATS CA")).transpose()?;
         let own = self.key.spiffe_id().unwrap_or(&self.peer);
-        let settings = Settings::of(nats, &nats.host, own, OPERATOR, ca);
+        let settings = inbox::settings(nats, &self.key, own, ca);
         let failed = |error: &crate::nats::NatsError| {
             CliError::new(exit::TRANSPORT, "nats.unreachable", error.to_string()).with_hint(error.hint())
         };
@@ -221,8 +221,6 @@ pub fn told(refused: &Refused) -> CliError {
         .with_details(details)
 }
 
-/// What an operator's inbox is called after, as the permissions of `cluster init` have it.
-const OPERATOR: &str = "operator";
 /// Refusals that end by themselves.
 const AGAIN_AT: [&str; 2] = ["statement.before-window", "statement.reordered"];
 /// How long those are waited for.

@@ -134,7 +134,7 @@ impl Cause {
             Self::Expired(_) => "it is connected again with what is current",
             Self::Unverified => "see that the server is not overloaded and that its auth callout answers",
             Self::MayNotAsk => {
-                "allow publishing to $SYS.REQ.USER.INFO and subscribing to the inbox prefix of this host"
+                "allow publishing to $SYS.REQ.USER.INFO and subscribing to the inbox of this host, or of this operator: `portcullis cluster init --print` prints both (--host, --login)"
             }
             Self::WrongUser { .. } => "see how the server maps certificates and tokens to users; or nats.user",
             Self::WrongAccount { expected, found } if is_account_key(found) && !is_account_key(expected) => {

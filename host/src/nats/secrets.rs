@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use portcullis_identity::statement::SvidKey;
 use portcullis_identity::{NatsCredentials, NatsKey, NatsSeed};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -70,6 +71,23 @@ impl Secrets {
         let Some(path) = &self.auth.nkey else { return Ok(None) };
         let seed = NatsSeed::parse(&text(path)?).map_err(|error| said(path, &error, error.hint()))?;
         Ok(Some(seed.public().to_owned()))
+    }
+
+    /// Whom a server that lets this in takes it for, as far as it says so itself: the public half of its nkey, its user's name, the SPIFFE
+    /// ID of its certificate.
+    pub fn says(&self) -> Option<String> {
+        let NatsAuth { credentials, certificate, key, .. } = &self.auth;
+        if let Some(path) = credentials {
+            return Some(NatsCredentials::parse(&text(path).ok()?).ok()?.seed().public().to_owned());
+        }
+        if let Some(nkey) = self.nkey().ok()? {
+            return Some(nkey);
+        }
+        if let Some(user) = &self.auth.user {
+            return Some(user.clone());
+        }
+        let (chain, secret) = (read(certificate.as_deref()?, false).ok()?, read(key.as_deref()?, true).ok()?);
+        Some(SvidKey::parse(&chain, &secret).ok()?.svid().spiffe_id.to_string())
     }
 
     /// The certificate and its key, from files.

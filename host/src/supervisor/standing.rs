@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Host;
 use crate::clock;
+use crate::config::Config;
 use crate::limits;
 use crate::rpc::runtime::{StatusReply, StatusRequest};
 
@@ -31,9 +32,7 @@ impl Host {
             problems.push(format!("the {role} process has policy generation {has}, not {generation} yet"));
         }
         problems.extend(self.identity.problems().await);
-        if self.config.control.https.is_some() && !self.own().is_shown(clock::now()) {
-            problems.push("control.https: the host has no X.509-SVID of its own to show yet".to_owned());
-        }
+        problems.extend(wants_svid(&self.config).filter(|_| !self.own().is_shown(clock::now())).map(str::to_owned));
         let nats = self.nats_problems();
         let commanded = self.config.nats.is_some() && self.config.membership.is_some();
         if commanded && nats.is_empty() && !self.commands_decided.load(Ordering::Acquire) {
@@ -83,5 +82,52 @@ impl Host {
         let broker = self.listeners.broker.address().map(|address| ("broker", address));
         let control = self.control_address.map(|address| ("control", address));
         self.listeners.endpoints.addresses().into_iter().chain(broker).chain(metrics).chain(control).collect()
+    }
+}
+
+/// What a host is not ready for without an X.509-SVID of its own: nobody would believe what it says.
+fn wants_svid(config: &Config) -> Option<&'static str> {
+    if config.control.https.is_some() {
+        return Some("control.https: the host has no X.509-SVID of its own to show yet");
+    }
+    let signs = config.membership.as_ref().is_some_and(|membership| membership.key.is_none());
+    signs.then_some("cluster: the host has no X.509-SVID of its own to sign with yet")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn a_host_whose_word_is_signed_with_its_svid_is_not_ready_without_one() {
+        let root =
+            portcullis_signing::SecretKey::generate(portcullis_signing::KeyKind::Root).unwrap().public().to_string();
+        let minimal = include_str!("../config/tests/minimal.toml").replace("ROOTKEY", &root);
+        let key = portcullis_nkey::KeyPair::generate(portcullis_nkey::Kind::User).unwrap().public();
+        let nats = "[nats]\nservers = [\"tls://n:4222\"]\naccount = \"A\"\ntls.ca = \"ca\"\nauth.nkey = \"n.nk\"\n";
+        let member = "[cluster]\nname = \"c\"\nhost = \"h1\"\n";
+        let keyed = format!("{member}key = \"h1.nk\"\n[[cluster.member]]\nhost = \"h1\"\nwho = \"{key}\"\n");
+        let https = "[control]\nhttps = \"127.0.0.1:1\"\n";
+        for (more, wants) in [
+            (String::new(), None),
+            (https.to_owned(), Some("control.https: ")),
+            (format!("{member}{nats}"), Some("cluster: ")),
+            (format!("{keyed}{nats}"), None),
+            (format!("{keyed}{nats}{https}"), Some("control.https: ")),
+        ] {
+            let minimal = match more.contains("[cluster]") {
+                true => minimal
+                    .lines()
+                    .filter(|line| !line.starts_with("cluster"))
+                    .fold(String::new(), |all, line| all + line + "\n"),
+                false => minimal.clone(),
+            };
+            let text = format!("{minimal}\n{more}");
+            let config = Config::parse(&text, Path::new("/etc/p/p.toml"), Path::new("/var/p"));
+            let wanted = wants_svid(&config.unwrap_or_else(|error| panic!("{text}: {error}")));
+            assert_eq!(wanted.and_then(|why| why.split_inclusive(": ").next()), wants, "{text}");
+        }
     }
 }

@@ -79,6 +79,11 @@ impl Host {
         let admitted = self.admit(&spec, &bytes).map_err(|refused| self.refuse(&spec, refused))?;
         check_expected_name(&spec, &admitted).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_free(&spec, &admitted.facts().name).map_err(|refused| self.refuse(&spec, refused))?;
+        // At the start of the host, and while it is started again, the identity process is not up for a moment.
+        // What can change meanwhile is asked after it: nothing is waited for from here to the record.
+        if self.identity_process.wait().await.is_none() {
+            return Err(self.refuse(&spec, Refused::internal("the identity process is not up")));
+        }
         self.check_revoked(admitted.spiffe_id()).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_cluster(&admitted, spec.offline).map_err(|refused| self.refuse(&spec, refused))?;
         // Its name is known only now: an operator may start components by name.
@@ -89,10 +94,6 @@ impl Host {
             again.ask().map_err(|refused| self.refuse(&spec, refused))?;
         }
         self.mark_revision(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
-        // At the start of the host, and while it is started again, the identity process is not up for a moment.
-        if self.identity_process.wait().await.is_none() {
-            return Err(self.refuse(&spec, Refused::internal("the identity process is not up")));
-        }
         let failed = |error: &dyn std::fmt::Display| self.refuse(&spec, Refused::internal(error));
         self.record(with_fields(Record::new("admission"), &admitted)).map_err(|error| failed(&error))?;
         for denial in admitted.let_through() {

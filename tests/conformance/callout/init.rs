@@ -105,9 +105,14 @@ async fn works_as_written(mode: &str) {
     assert_eq!(listed, [account], "{streams:#}");
     // The operator of the second role has the subjects of `cluster init`, and JetStream is there to make the buckets in.
     let (certificate, key) = a.spiffe("spiffe://td-a.test/operator/ann").write(dir.path(), "ann");
-    let operator = options(certificate, key).custom_inbox_prefix("_INBOX_operator").connect(server.tls_url()).await;
+    let inbox = portcullis_tests::cluster::inbox_of("spiffe://td-a.test/operator/ann");
+    let operator = options(certificate, key).custom_inbox_prefix(&inbox).connect(server.tls_url()).await;
     let operator = operator.unwrap_or_else(|error| panic!("{error:?}\n{}\n{}", callout.log(), server.log()));
-    let publish = allowed(&user_info(&operator).await, "publish");
+    let info = user_info(&operator).await;
+    let inboxes: Vec<String> =
+        allowed(&info, "subscribe").into_iter().filter(|subject| subject.starts_with("_INBOX")).collect();
+    assert_eq!(inboxes, [format!("{inbox}.>")], "its own alone");
+    let publish = allowed(&info, "publish");
     assert!(publish.contains(&"$KV.portcullis-main-desired.>".to_owned()), "{publish:?}");
     let stream =
         serde_json::json!({ "name": "KV_portcullis-main-desired", "subjects": ["$KV.portcullis-main-desired.>"] });

@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use portcullis_cluster::{Bucket, ClusterName, HostId};
+use portcullis_identity::SpiffeId;
 use serde_json::{Value, json};
 
 use super::InitArgs;
 use super::operator::{Operator, unreachable};
 use crate::cli::error::{CliError, exit};
 use crate::cli::output::Output;
+use crate::control::inbox;
 
 /// Makes what is not there, and mends what is other than it must be.
 pub async fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
@@ -21,9 +23,10 @@ pub async fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
                 .map_err(|error: portcullis_cluster::TokenError| CliError::usage(format!("--host {name}: {error}")))
         })
         .collect::<Result<_, _>>()?;
+    args.login.iter().try_for_each(|who| check_login(who))?;
     if let (true, Some(name)) = (args.print, &args.cluster) {
         let cluster: ClusterName = name.parse().map_err(|_| CliError::usage("--cluster is no token"))?;
-        return out.result(permissions(&cluster, &hosts), &as_json(&cluster, &hosts));
+        return out.result(permissions(&cluster, &hosts, &args.login), &as_json(&cluster, &hosts, &args.login));
     }
     let path = args.operator.as_deref();
     let path = path.ok_or_else(|| {
@@ -36,11 +39,25 @@ pub async fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
         out.line(format!("{}: {how}", bucket.name(&operator.cluster)))?;
         made.push(json!({ "bucket": bucket.name(&operator.cluster), "was": how }));
     }
-    let mut json = as_json(&operator.cluster, &hosts);
+    let own = operator.login().filter(|_| args.login.is_empty());
+    let logins: Vec<String> = args.login.iter().cloned().chain(own).collect();
+    let mut json = as_json(&operator.cluster, &hosts, &logins);
     if let Some(object) = json.as_object_mut() {
         object.insert("buckets".to_owned(), made.into());
     }
-    out.result(format!("\n{}", permissions(&operator.cluster, &hosts)), &json)
+    out.result(format!("\n{}", permissions(&operator.cluster, &hosts, &logins)), &json)
+}
+
+/// A name that is somebody's: another spelling would be another inbox, and would be noticed at the first command only.
+fn check_login(who: &str) -> Result<(), CliError> {
+    let known = who.strip_prefix("spiffe:").is_none() || who.parse::<SpiffeId>().is_ok_and(|id| id.has_path());
+    if who.is_empty() || who.len() > LOGIN || who.chars().any(|c| c.is_control() || c.is_whitespace()) || !known {
+        let message = format!("--login {}: nobody is called so", who.escape_debug());
+        return Err(
+            CliError::usage(message).with_hint("a SPIFFE ID, the public nkey of a user (U..), or the name of a user")
+        );
+    }
+    Ok(())
 }
 
 async fn ensure(operator: &Operator, bucket: Bucket, replicas: u32) -> Result<&'static str, CliError> {
@@ -115,8 +132,8 @@ pub fn of_host(cluster: &ClusterName, host: &str) -> (Vec<String>, Vec<String>) 
     (publish, subscribe)
 }
 
-/// What an operator may publish and hear.
-pub fn of_operator(cluster: &ClusterName) -> (Vec<String>, Vec<String>) {
+/// What an operator may publish and hear whose inbox has this prefix.
+pub fn of_operator(cluster: &ClusterName, inbox: &str) -> (Vec<String>, Vec<String>) {
     let mut publish = vec![format!("portcullis.{cluster}.ctl.>"), "$SYS.REQ.USER.INFO".to_owned()];
     for bucket in Bucket::ALL {
         publish.push(format!("{}>", bucket.prefix(cluster)));
@@ -126,11 +143,8 @@ pub fn of_operator(cluster: &ClusterName) -> (Vec<String>, Vec<String>) {
             ["INFO", "CREATE", "UPDATE"].map(|verb| format!("$JS.API.STREAM.{verb}.{}", bucket.stream(cluster))),
         );
     }
-    let subscribe = vec![
-        format!("portcullis.{cluster}.hb.*"),
-        format!("portcullis.{cluster}.evt.>"),
-        "_INBOX_operator.>".to_owned(),
-    ];
+    let subscribe =
+        vec![format!("portcullis.{cluster}.hb.*"), format!("portcullis.{cluster}.evt.>"), format!("{inbox}.>")];
     (publish, subscribe)
 }
 
@@ -146,7 +160,7 @@ fn block(publish: &[String], subscribe: &[String], more: &str) -> String {
 }
 
 /// The permissions of each user, as nats-server's configuration has them.
-fn permissions(cluster: &ClusterName, hosts: &[HostId]) -> String {
+fn permissions(cluster: &ClusterName, hosts: &[HostId], logins: &[String]) -> String {
     let mut text = String::from(
         "# The least that each user needs. No host may make a consumer: with one it could have the server\n# deliver what it likes to another host's subjects. No host writes values.\n",
     );
@@ -162,21 +176,32 @@ fn permissions(cluster: &ClusterName, hosts: &[HostId]) -> String {
             block(&publish, &subscribe, "  allow_responses: { max: 1, expires: \"60s\" }\n")
         );
     }
-    let (publish, subscribe) = of_operator(cluster);
-    let _ = write!(
-        text,
-        "\n# operators (the STREAM subjects for `cluster init` alone)\n{}",
-        block(&publish, &subscribe, "")
-    );
+    let mut operators: Vec<(&str, String)> = logins.iter().map(|who| (who.as_str(), inbox::prefix(who))).collect();
+    if operators.is_empty() {
+        operators.push(("WHO; --login WHO prints its inbox", "_INBOX_op_HASH".to_owned()));
+    }
+    for (who, inbox) in operators {
+        let (publish, subscribe) = of_operator(cluster, &inbox);
+        let _ = write!(
+            text,
+            "\n# operator {who} (the STREAM subjects for `cluster init` alone)\n{}",
+            block(&publish, &subscribe, "")
+        );
+    }
     text.trim_end().to_owned()
 }
 
-fn as_json(cluster: &ClusterName, hosts: &[HostId]) -> Value {
+fn as_json(cluster: &ClusterName, hosts: &[HostId], logins: &[String]) -> Value {
     let one = |(publish, subscribe): (Vec<String>, Vec<String>)| json!({ "publish": publish, "subscribe": subscribe });
     let hosts: serde_json::Map<_, _> =
         hosts.iter().map(|host| (host.to_string(), one(of_host(cluster, host.as_str())))).collect();
-    json!({ "cluster": cluster, "hosts": hosts, "operator": one(of_operator(cluster)) })
+    let operators: serde_json::Map<_, _> =
+        logins.iter().map(|who| (who.clone(), one(of_operator(cluster, &inbox::prefix(who))))).collect();
+    json!({ "cluster": cluster, "hosts": hosts, "operators": operators })
 }
+
+/// Longest name of an operator: that of a SPIFFE ID.
+const LOGIN: usize = 2048;
 
 #[cfg(test)]
 mod tests {
@@ -195,8 +220,26 @@ mod tests {
             assert!(!subject.contains(".hb.") || subject.ends_with(".hb.h1"), "{subject}");
         }
         assert!(subscribe.iter().all(|subject| !subject.starts_with("$") && !subject.starts_with("_INBOX.")));
-        let text = permissions(&cluster, &["h1".parse().unwrap(), "h2".parse().unwrap()]);
-        assert!(text.contains("_INBOX_h2.>") && text.contains("# operators"));
+        let text = permissions(&cluster, &["h1".parse().unwrap(), "h2".parse().unwrap()], &["ann".to_owned()]);
+        assert!(text.contains("_INBOX_h2.>") && text.contains("# operator ann "));
+        assert!(text.contains(&format!("\"{}.>\"", inbox::prefix("ann"))) && !text.contains("HASH"));
+        assert!(permissions(&cluster, &[], &[]).contains("_INBOX_op_HASH.>"), "nobody's, where nobody is named");
+    }
+
+    #[test]
+    fn an_operator_hears_the_same_as_others_but_for_its_inbox() {
+        let cluster: ClusterName = "prod".parse().unwrap();
+        let heard = |who: &str| of_operator(&cluster, &inbox::prefix(who)).1;
+        let (ann, bob) = (heard("ann"), heard("bob"));
+        let own: Vec<_> = ann.iter().filter(|subject| !bob.contains(subject)).collect();
+        assert_eq!(own, [&format!("{}.>", inbox::prefix("ann"))]);
+        assert_eq!(ann.iter().filter(|subject| subject.starts_with("_INBOX")).count(), 1);
+        for wrong in ["", "a b", "a\n}", "spiffe://prod.example", "spiffe:/x", &"a".repeat(LOGIN + 1)] {
+            assert!(check_login(wrong).is_err(), "{wrong}");
+        }
+        for who in ["ann", "spiffe://prod.example/ops/ann", &"a".repeat(LOGIN)] {
+            assert!(check_login(who).is_ok(), "{who}");
+        }
     }
 
     #[test]

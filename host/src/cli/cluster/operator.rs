@@ -14,9 +14,10 @@ use serde_json::Value;
 use crate::cli::error::{CliError, exit};
 use crate::cli::files;
 use crate::config::operator::OperatorConfig;
+use crate::control::inbox;
 use crate::control::key::{Key, ToSign};
 use crate::limits::{CONFIG_BYTES, NATS_FILE_BYTES};
-use crate::nats::{FromFiles, Nats, NatsError, Settings};
+use crate::nats::{FromFiles, Nats, NatsError};
 
 /// An operator who is connected.
 #[derive(Debug)]
@@ -57,11 +58,16 @@ impl Operator {
             nats.tls.ca.as_deref().map(|path| files::read_text(path, NATS_FILE_BYTES as u64, "CA file")).transpose()?;
         let own = format!("spiffe://{}/operator", config.trust_domain).parse().map_err(CliError::internal)?;
         let own = key.spiffe_id().cloned().unwrap_or(own);
-        let settings = Settings::of(nats, &nats.host, &own, "operator", ca);
+        let settings = inbox::settings(nats, &key, &own, ca);
         let credentials = FromFiles::new(nats.host.auth.clone());
         let nats = Nats::start(settings, credentials).await.map_err(|error| unreachable(&error))?;
         nats.verified(CONNECT).await.map_err(|error| unreachable(&error))?;
         Ok(Self { config, cluster, nats, key })
+    }
+
+    /// Whom the server takes this operator for.
+    pub fn login(&self) -> Option<String> {
+        self.config.nats.as_ref().map(|nats| inbox::who(&nats.host, &self.key))
     }
 
     /// Whether what is signed ends with an SVID.
