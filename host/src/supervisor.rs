@@ -1,6 +1,6 @@
 //! The supervisor: configuration, admission, the audit log, the children, the control socket. It never opens a key file.
 //!
-//! How a component starts is in [`starting`], how it ends in [`stopping`], how policies change in [`reload`].
+//! How a component starts is in [`starting`], those of the configuration in [`configured`], how it ends in [`stopping`], how policies change in [`reload`].
 
 pub mod admission;
 pub mod audit_mode;
@@ -9,6 +9,7 @@ pub mod broker;
 pub mod children;
 pub mod cluster;
 pub mod code;
+mod configured;
 pub mod control;
 pub mod dials;
 pub mod endpoints;
@@ -35,7 +36,7 @@ pub mod workload_api;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
@@ -256,25 +257,6 @@ impl Host {
         control::serve_operators(&host, https);
         workload_api::listen(&host)?;
         Ok(host)
-    }
-
-    /// Starts every configured component; what is refused is remembered and shown by `status`.
-    pub async fn start_configured(self: &Arc<Self>, progress: &(dyn Fn(&Path) + Sync)) {
-        if let Some(cluster) = self.cluster.as_ref().filter(|_| !self.config.components.is_empty()) {
-            cluster.first_look().await;
-        }
-        for component in self.config.components.clone() {
-            progress(&component.path);
-            let spec = StartSpec { path: component.path.clone(), evidence: component.evidence, ..StartSpec::default() };
-            if let Err(refused) = self.start_component(spec).await {
-                tracing::error!(code = refused.code, "{} was refused: {}", component.path.display(), refused.message);
-                if let Ok(mut list) = self.refused.lock() {
-                    list.push((component.path, refused));
-                }
-            }
-        }
-        self.settled.store(true, Ordering::Release);
-        self.send_routes().await;
     }
 
     /// Stops accepting, lets requests finish, ends everything.

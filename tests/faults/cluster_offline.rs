@@ -69,6 +69,20 @@ fn serves(lattice: &Lattice) -> bool {
     http::get(lattice.hosts["h1"].http(), "/hello", &[]).status == 200
 }
 
+/// The same, and that the host is never ready before: requests would come.
+fn serves_once_ready(lattice: &Lattice) -> bool {
+    let status = lattice.hosts["h1"].ask_status(0);
+    let serves = serves(lattice);
+    assert!(serves || status["ready"] != true, "it is ready and serves nothing: {status:#}\n{}", lattice.logs());
+    serves
+}
+
+/// The server's configuration, as it was given.
+fn server_config(lattice: &Lattice) -> String {
+    let text = std::fs::read_to_string(lattice.server.folder().join("server.conf")).unwrap();
+    text.split_once('\n').unwrap().1.to_owned()
+}
+
 fn admissions(host: &Host) -> usize {
     host.audit().iter().filter(|record| record["kind"] == "admission").count()
 }
@@ -95,7 +109,7 @@ fn a_host_that_restarts_without_nats_serves_what_it_ran_and_says_so() {
     let status = host.ask_status(0);
     assert_eq!(status["ready"], false, "nobody has verified it yet: {status:#}");
     lattice.hosts.insert("h1".to_owned(), host);
-    let took = lattice.wait("what it ran is served", serves);
+    let took = lattice.wait("what it ran is served", serves_once_ready);
     eprintln!("served {took:?} after the start without NATS");
     let status = lattice.hosts["h1"].ask_status(10);
     assert_eq!(status["ready"], true, "{status:#}");
@@ -181,4 +195,65 @@ fn a_revoked_component_is_not_started_without_nats() {
     });
     assert!(alone.denials("cluster.revoked") > before);
     assert!(alone.lattice.answering().is_empty());
+}
+
+#[test]
+fn a_host_that_restarts_where_nats_answers_and_its_buckets_do_not_serves_what_it_ran() {
+    let Some(mut lattice) = Lattice::start("offline buckets", &Plan::of(1)) else { return };
+    lattice.deploy(1, "").ok();
+    lattice.wait("it runs", |lattice| lattice.answering() == ["h1"]);
+    let ran = |lattice: &Lattice| std::fs::read_to_string(lattice.hosts["h1"].site().file("state/cluster/ran.json"));
+    lattice.wait("it is kept that it does", |lattice| ran(lattice).is_ok_and(|ran| ran.contains("test:hello")));
+    // As where a cluster of servers has no quorum: connected, and nothing that is stored can be read.
+    let with = server_config(&lattice);
+    let without = with.replace("jetstream { store_dir: \"js\" }", "").replace("jetstream: enabled, ", "");
+    assert!(!without.contains("jetstream"), "{without}");
+    let site = lattice.hosts.remove("h1").unwrap().stop();
+    lattice.server.kill();
+    lattice.server.set_config(&without);
+    lattice.server.restart();
+    // Its last look was a moment ago: by that it may start things, and knows nothing of what is wanted.
+    lattice.hosts.insert("h1".to_owned(), Host::start(site));
+    lattice.wait("it is connected", |lattice| lattice.hosts["h1"].ask_status(0)["nats"] != "");
+    let problems = lattice.hosts["h1"].ask_status(0)["problems"].to_string();
+    assert!(problems.contains("cluster.unseen"), "{problems}");
+    lattice.wait_within(std::time::Duration::from_secs(60), "what it ran is served", serves_once_ready);
+    let status = lattice.hosts["h1"].ask_status(10);
+    assert_eq!(status["ready"], true, "{status:#}");
+    assert!(status["warnings"].to_string().contains("does not answer"), "{status:#}");
+    assert!(ran(&lattice).unwrap().contains("test:hello"), "nothing was forgotten");
+    let before = admissions(&lattice.hosts["h1"]);
+    lattice.server.set_config(&with);
+    lattice.server.restart();
+    lattice.exchange_bundles();
+    lattice.wait("it is of the cluster again", |lattice| lattice.running("test:hello") == ["h1"]);
+    lattice.wait("it warns of nothing", |lattice| lattice.hosts["h1"].ask_status(0)["warnings"] == json!([]));
+    assert!(serves(&lattice));
+    assert_eq!(admissions(&lattice.hosts["h1"]), before, "the one that ran goes on");
+}
+
+#[test]
+fn a_component_of_the_configuration_that_waited_for_the_cluster_starts_when_nats_comes() {
+    let Some(lattice) = Lattice::start("offline configured", &Plan::of(1)) else { return };
+    let mut alone = Alone { lattice };
+    alone.lattice.wait("it had a look", |_| alone.kept("looked.json").is_file());
+    alone.lattice.server.kill();
+    let mut site = alone.lattice.hosts.remove("h1").unwrap().stop();
+    site.guest("chatty", "");
+    let old = json!({ "confirmed_at": time::OffsetDateTime::now_utc().unix_timestamp() - 400 }).to_string();
+    std::fs::write(site.file("state/cluster/looked.json"), old).unwrap();
+    alone.lattice.hosts.insert("h1".to_owned(), Host::start(site));
+    let answers = |lattice: &Lattice| http::get(lattice.hosts["h1"].http(), "/chatty", &[]).status != 404;
+    let status = alone.host().ask_status(0);
+    assert!(status["components"].to_string().contains("cluster.stale"), "{status:#}");
+    assert_eq!(status["ready"], false, "{status:#}");
+    assert!(!answers(&alone.lattice));
+    let denials = alone.denials("cluster.stale");
+    alone.lattice.server.restart();
+    alone.lattice.exchange_bundles();
+    alone.lattice.wait("it starts", answers);
+    let status = alone.host().ask_status(20);
+    assert_eq!(status["ready"], true, "{status:#}");
+    assert!(!status["components"].to_string().contains("refused"), "{status:#}");
+    assert_eq!(alone.denials("cluster.stale"), denials, "it was not tried in vain meanwhile");
 }

@@ -123,7 +123,7 @@ impl Cluster {
     }
 
     /// Why nothing may start here because of the cluster; `None`: it may.
-    fn stops_starts(&self) -> Option<Refused> {
+    pub(super) fn stops_starts(&self) -> Option<Refused> {
         let hint = "see that NATS can be reached and that this host may read its buckets";
         self.stops(self.config.stale(), "cluster.stale", hint)
     }
@@ -155,7 +155,7 @@ impl Cluster {
 
     /// What an operator must know, one line each: the host is not ready while there is any.
     pub fn problems(&self) -> Vec<String> {
-        let away = if self.was_let_in() { Vec::new() } else { self.away() };
+        let away = if self.was_let_in() { Vec::new() } else { self.not_let_in() };
         let state = self.state();
         let more = state.policy_problem.iter().map(|(_, why)| why).chain(&state.trust_problems);
         away.into_iter().chain(more.cloned()).collect()
@@ -169,16 +169,41 @@ impl Cluster {
     /// Whether this start of the host has seen its cluster, or has what it needs from the one before. From then on a cluster that
     /// is away is no reason to send requests elsewhere: elsewhere it is away too.
     pub fn was_let_in(&self) -> bool {
-        let readable = self.kept().is_ok();
+        let (readable, knows) = (self.kept().is_ok(), self.knows());
         let state = self.state();
-        readable && (*self.looks.borrow() > 0 || state.restored) && !state.unbelieved
+        readable && (knows || state.restored) && !state.unbelieved
+    }
+
+    /// Whether what ran here before was started by what is on disk, as far as it may be.
+    pub fn was_restored(&self) -> bool {
+        self.state().restored
+    }
+
+    /// Whether this start of the host has seen what its cluster revokes and what it wants: each is read on its own.
+    fn knows(&self) -> bool {
+        *self.looks.borrow() > 0 && self.state().wanted_read
+    }
+
+    /// Why this host is not let in. That the last start had a look says nothing about whether this one serves anything.
+    fn not_let_in(&self) -> Vec<String> {
+        let (away, knows) = (self.away(), self.knows());
+        let state = self.state();
+        if knows || state.restored || self.kept().is_err() {
+            return away;
+        }
+        let why = match state.unbelieved {
+            true => "the list of revocations that it found is not believed",
+            false => "it has not seen since its start what its cluster wants and revokes",
+        };
+        std::iter::once(format!("cluster.unseen: {why}")).chain(away).collect()
     }
 
     /// That the revocations were not looked at for too long, and why.
     fn away(&self) -> Vec<String> {
         let stopped = self.stops_starts().map(|refused| format!("{}: {}", refused.code, refused.message));
+        let knows = self.knows();
         let state = self.state();
-        let read = state.read_problem.as_ref().filter(|_| stopped.is_some());
+        let read = state.read_problem.as_ref().filter(|_| stopped.is_some() || !knows);
         stopped.iter().chain(read).chain(&state.offline_problem).cloned().collect()
     }
 
@@ -210,6 +235,11 @@ impl Cluster {
             ..control::Component::default()
         });
         failed.collect()
+    }
+
+    /// Counts looks at the revocations that went well.
+    pub(super) fn looks(&self) -> watch::Receiver<u64> {
+        self.looks.subscribe()
     }
 
     /// Waits for the first look at the revocations, for so long as a start may.

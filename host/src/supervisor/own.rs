@@ -92,6 +92,12 @@ impl State {
         self.revoked.contains(id)
     }
 
+    /// One that knows nothing but who is revoked.
+    #[cfg(test)]
+    pub fn of_revoked(ids: impl Iterator<Item = SpiffeId>) -> Self {
+        Self { revoked: ids.collect(), ..Self::default() }
+    }
+
     fn read(update: OwnUpdate) -> Result<Self, String> {
         let own: TrustDomain = update.trust_domain.parse().map_err(|_| "its trust domain")?;
         let foreign = update.foreign.iter().map(|one| (one.trust_domain.as_str(), one.bundle_json.as_bytes()));

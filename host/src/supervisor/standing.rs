@@ -34,8 +34,10 @@ impl Host {
         problems.extend(self.identity.problems().await);
         problems.extend(wants_svid(&self.config).filter(|_| !self.own().is_shown(clock::now())).map(str::to_owned));
         let nats = self.nats_problems();
+        // A host that serves by what was on its disk goes on with that: commands come when NATS does.
+        let restored = self.cluster.as_ref().is_some_and(|cluster| cluster.was_restored());
         let commanded = self.config.nats.is_some() && self.config.membership.is_some();
-        if commanded && nats.is_empty() && !self.commands_decided.load(Ordering::Acquire) {
+        if commanded && !restored && nats.is_empty() && !self.commands_decided.load(Ordering::Acquire) {
             problems.push("nats: commands are not heard yet".to_owned());
         }
         problems.extend(nats);

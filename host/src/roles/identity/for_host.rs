@@ -19,7 +19,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 
 use super::keeper::Keeper;
-use super::own::OwnIdentity;
+use super::own::{self, OwnIdentity};
 
 /// The service for the supervisor.
 pub(super) struct ForHost {
@@ -41,6 +41,10 @@ impl ForHost {
 
     fn signed(&self, request: &SignStatementRequest) -> Result<String, String> {
         if let Some((path, pinned)) = &self.key {
+            // INVARIANT: another key gives a revoked host no voice.
+            if own::is_revoked(&self.keeper)? {
+                return Err("the host's identity is revoked".to_owned());
+            }
             let seed = seed(path, pinned)?;
             let draft = drafted(request, |audience, place, jti, life, payload| {
                 Draft::by_nkey(seed.public(), audience, place, jti, life, payload)
@@ -165,3 +169,38 @@ fn update(keeper: &Keeper, own: &OwnIdentity) -> OwnUpdate {
 
 /// How often the host's own SVID is looked at.
 const LOOK: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use portcullis_identity::rpc::SetRevokedRequest;
+
+    use super::*;
+    use crate::roles::identity::rig::Rig;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_revoked_host_signs_nothing_with_a_key_of_its_own_either() {
+        let rig = Rig::new().await;
+        let pair = portcullis_nkey::KeyPair::generate(portcullis_nkey::Kind::User).unwrap();
+        let path = rig.log_path().with_file_name("host.nk");
+        std::fs::write(&path, pair.seed().as_bytes()).unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        let pinned = UserSeed::parse(&pair.seed()).unwrap().public().to_string();
+        let host = ForHost::new(Arc::clone(&rig.keeper), Some((path, pinned)));
+        let request = SignStatementRequest {
+            audience: "cluster:prod".to_owned(),
+            place: "portcullis.prod.hb.h1".to_owned(),
+            payload: b"{}".to_vec(),
+            life_seconds: 30,
+            ..SignStatementRequest::default()
+        };
+        let revoke = |id: &str| {
+            let spiffe_ids = vec![id.to_owned()];
+            assert!(rig.keeper.set_revoked(SetRevokedRequest { instances: Vec::new(), spiffe_ids }).is_ok());
+        };
+        assert!(host.signed(&request).is_ok());
+        revoke("spiffe://example.org/portcullis/host/other");
+        assert!(host.signed(&request).is_ok());
+        revoke("spiffe://example.org/portcullis/host");
+        assert!(host.signed(&request).unwrap_err().contains("revoked"));
+    }
+}

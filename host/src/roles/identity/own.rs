@@ -12,7 +12,9 @@ use portcullis_identity::limits::MAX_AUTHORITY_LIFETIME;
 use portcullis_identity::mtls::{HandshakeSigner, ServedIdentity, Svid};
 use portcullis_identity::source::{IdentitySource, SourceError, Vouched};
 use portcullis_identity::statement::Draft;
-use portcullis_identity::{AdmitError, Audience, AudienceError, InstanceId, JwtSvid, Lifetimes, SpiffeId, Workload};
+use portcullis_identity::{
+    AdmitError, Audience, AudienceError, InstanceId, JwtSvid, Lifetimes, SpiffeId, TrustDomain, Workload,
+};
 use serde_json::json;
 
 use super::keeper::Keeper;
@@ -59,9 +61,7 @@ impl OwnIdentity {
         let instance: InstanceId = name.parse().map_err(|_| "the host's own instance id".to_owned())?;
         let source =
             keeper.own_source().ok_or("the identity source of this host has no Workload API for the host itself")?;
-        let host = keeper.host_name.as_ref().map(|name| format!("/{name}")).unwrap_or_default();
-        let id = format!("spiffe://{}{path}{host}", source.trust_domain());
-        let spiffe_id: SpiffeId = id.parse().map_err(|error| format!("the host's own ID: {error}"))?;
+        let spiffe_id = id(keeper, source.trust_domain(), path)?;
         let (digest, component) = (String::new(), name.to_owned());
         let workload =
             Workload { instance: instance.clone(), spiffe_id: spiffe_id.clone(), digest, component, exportable: false };
@@ -210,6 +210,18 @@ impl OwnIdentity {
         *served = Some(ServedIdentity { svid: Arc::new(svid), signer: Arc::new(signer) });
         Ok((left / 2).max(RETRY_MIN))
     }
+}
+
+fn id(keeper: &Keeper, domain: &TrustDomain, path: &str) -> Result<SpiffeId, String> {
+    let host = keeper.host_name.as_ref().map(|name| format!("/{name}")).unwrap_or_default();
+    format!("spiffe://{domain}{path}{host}").parse().map_err(|error| format!("the host's own ID: {error}"))
+}
+
+/// Whether the host itself is revoked. One that signs with an nkey may have no SVID that would be withheld from it.
+pub(super) fn is_revoked(keeper: &Keeper) -> Result<bool, String> {
+    let published = keeper.now_published();
+    let id = id(keeper, published.bundles.trust_domain(), PATH)?;
+    Ok(published.revoked.hold(INSTANCE, &id))
 }
 
 /// Why there is none, and what to do about it.

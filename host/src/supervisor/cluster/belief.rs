@@ -13,7 +13,7 @@ use portcullis_cluster::{
     RevocationList, place,
 };
 use portcullis_identity::statement::{Envelope, Expected, Signer, Signers, Statement, StatementError, UserKey, check};
-use portcullis_identity::{TrustBundle, TrustDomain};
+use portcullis_identity::{SpiffeId, TrustBundle, TrustDomain};
 use portcullis_policies::{ControlAction, ControlQuestion, Operator};
 use serde_json::Value as Json;
 use time::OffsetDateTime;
@@ -152,6 +152,8 @@ impl Host {
 pub struct MemberTrust {
     signers: Signers,
     domains: Vec<TrustDomain>,
+    /// The same with those whose bundles cannot be read.
+    named: Vec<TrustDomain>,
     pinned: Arc<BTreeMap<HostId, Who>>,
     own: Arc<own::State>,
 }
@@ -178,9 +180,10 @@ impl MemberTrust {
         if let Some(document) = &own_document {
             let _ = trust.put(Arc::clone(document));
         }
-        let mut domains = vec![domain.clone()];
+        let (mut domains, mut all) = (vec![domain.clone()], vec![domain.clone()]);
         for (name, bundles) in &config.trust {
             let Ok(named) = name.parse::<TrustDomain>() else { continue };
+            all.push(named.clone());
             let ours = own_document.as_ref().filter(|_| named == *domain).map(|document| document.json().to_owned());
             let added = merged(ours, bundles)
                 .and_then(|json| trust.insert(&named, json.as_bytes()).map_err(|error| error.to_string()));
@@ -193,7 +196,7 @@ impl MemberTrust {
         let pinned: BTreeMap<HostId, Who> =
             config.member.iter().filter_map(|member| Some((member.host.parse().ok()?, member.who()?))).collect();
         let signers = Signers::new(Arc::new(trust), Member::keys(&config.member));
-        (Self { signers, domains, pinned: Arc::new(pinned), own }, problems)
+        (Self { signers, domains, named: all, pinned: Arc::new(pinned), own }, problems)
     }
 
     /// Whether an event is believed: signed just now for this subject by the host that the subject names.
@@ -236,12 +239,25 @@ impl MemberTrust {
         if !source {
             return Err(NotBelieved::Mismatch("it names another source"));
         }
-        if self.own.is_revoked(&event.source) {
-            return Err(NotBelieved::Denied(format!("{} is revoked", event.source)));
+        if let Some(revoked) = self.revoked(host, &event.source, statement.signer()) {
+            return Err(NotBelieved::Denied(format!("{revoked} is revoked")));
         }
         let signed_at =
             OffsetDateTime::from_unix_timestamp(statement.issued_at()).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         Ok(FromHost { event, signed_at })
+    }
+
+    /// The ID for which a host is not believed, where one is revoked. A key proves no trust domain: whoever holds it could name
+    /// the one in which the host is not revoked, so each counts.
+    fn revoked(&self, host: &HostId, source: &SpiffeId, by: &Signer) -> Option<SpiffeId> {
+        let ids = match by {
+            Signer::Svid(_) => vec![source.clone()],
+            Signer::Nkey(_) => {
+                let id = |domain: &TrustDomain| format!("spiffe://{domain}/portcullis/host/{host}").parse().ok();
+                self.named.iter().filter_map(id).collect()
+            }
+        };
+        ids.into_iter().find(|id| self.own.is_revoked(id))
     }
 
     /// The heartbeat in an event.
@@ -292,6 +308,7 @@ fn read(path: &Path) -> Result<String, String> {
 #[cfg(test)]
 mod tests {
     use portcullis_identity::statement::{Draft, UserSeed};
+    use portcullis_identity::{Issuer, Lifetimes};
 
     use super::*;
 
@@ -304,7 +321,10 @@ mod tests {
     /// Whether a message for h2's subject that names this source and is signed so is believed.
     fn believed(trust: &MemberTrust, by: &UserSeed, source: &str) -> Result<FromHost, NotBelieved> {
         let now = crate::clock::now();
-        let source = format!("spiffe://example.org/portcullis/host/{source}").parse().unwrap();
+        let source = match source.contains('/') {
+            true => format!("spiffe://{source}").parse().unwrap(),
+            false => format!("spiffe://example.org/portcullis/host/{source}").parse().unwrap(),
+        };
         let event = CloudEvent::new("1".to_owned(), source, EventKind::Heartbeat, now, Json::Null).to_json();
         let jti = ulid::Ulid::generate().to_string().parse().unwrap();
         let life = std::time::Duration::from_secs(30);
@@ -333,5 +353,43 @@ mod tests {
         // Without a pin no key speaks for anybody.
         let (none, _) = MemberTrust::now(&toml::from_str("host = 'h1'").unwrap(), Arc::default(), &domain);
         assert_eq!(code(believed(&none, &h2, "h2")), Some("statement.unknown-key"));
+    }
+
+    #[test]
+    fn a_revoked_host_with_a_key_is_not_believed_by_the_name_of_another_trust_domain() {
+        let h2 = seed();
+        let temp = tempfile::tempdir().unwrap();
+        let bundle = temp.path().join("other.json");
+        let (keys, other) = (temp.path().join("keys"), "other.example".parse().unwrap());
+        let issuer = Issuer::open(&keys, &other, Lifetimes::default(), crate::clock::now()).unwrap();
+        std::fs::write(&bundle, issuer.bundle().to_json()).unwrap();
+        let section = format!(
+            "host = 'h1'\n[trust]\n'other.example' = '{}'\n[[member]]\nhost = 'h2'\nwho = '{}'",
+            bundle.display(),
+            h2.public()
+        );
+        let section = toml::from_str(&section).unwrap();
+        let domain = "example.org".parse().unwrap();
+        let trust = |revoked: &[&str]| {
+            let revoked = revoked.iter().map(|id| id.parse().unwrap());
+            let (trust, problems) = MemberTrust::now(&section, Arc::new(own::State::of_revoked(revoked)), &domain);
+            assert!(problems.is_empty(), "{problems:?}");
+            trust
+        };
+        let (here, there) = ("example.org/portcullis/host/h2", "other.example/portcullis/host/h2");
+        let code = |trust: &MemberTrust, source: &str| believed(trust, &h2, source).err().map(|why| why.code());
+        for source in [here, there] {
+            assert_eq!(code(&trust(&[]), source), None, "{source}");
+            assert_eq!(code(&trust(&["spiffe://example.org/portcullis/host/h3"]), source), None, "{source}");
+            for revoked in [here, there] {
+                let revoked = format!("spiffe://{revoked}");
+                assert_eq!(code(&trust(&[&revoked]), source), Some("cluster.denied"), "{source}, {revoked} is revoked");
+            }
+        }
+        // Nor where the bundle of the domain in which it is revoked cannot be read.
+        std::fs::remove_file(&bundle).unwrap();
+        let revoked = Arc::new(own::State::of_revoked(std::iter::once(format!("spiffe://{there}").parse().unwrap())));
+        let (without, _) = MemberTrust::now(&section, revoked, &domain);
+        assert_eq!(code(&without, here), Some("cluster.denied"));
     }
 }

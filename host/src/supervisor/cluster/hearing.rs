@@ -159,8 +159,10 @@ async fn look(host: &Arc<Host>, cluster: &Arc<Cluster>, nats: &Nats) {
         for strange in contents.strange {
             refuse(host, cluster, &strange, "cluster.strange-key", "this is no key of the cluster's");
         }
-        if bucket == Bucket::Revoked {
-            revocations_seen(cluster, any, good);
+        match bucket {
+            Bucket::Revoked => revocations_seen(cluster, any, good),
+            Bucket::Desired => cluster.state().wanted_read = true,
+            Bucket::Policy => {}
         }
     }
     missing(host, cluster, &found);
@@ -177,7 +179,14 @@ fn revocations_seen(cluster: &Cluster, any: bool, good: bool) {
         }
         Ok(_) | Err(_) => false,
     };
-    cluster.state().unbelieved = !counts;
+    {
+        let mut state = cluster.state();
+        state.unbelieved = !counts;
+        if counts {
+            // What is on disk is not asked any more.
+            state.offline_problem = None;
+        }
+    }
     if counts {
         cluster.looks.send_modify(|looks| *looks = looks.saturating_add(1));
     }
@@ -228,7 +237,7 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
     match taken {
         Ok(verdict) => {
             cluster.state().refused.remove(&at.statement());
-            if let Err(error) = cluster.shelf().put(at, bytes, wanted) {
+            if let Err(error) = cluster.shelf().put(at, version, bytes, wanted) {
                 tracing::warn!(place = at.statement(), %error, "a value cannot be kept for when NATS is away");
             }
             if verdict == Verdict::New {
@@ -259,10 +268,13 @@ fn app(host: &Host, cluster: &Cluster, at: &Place, wanted: Wanted, payload: &[u8
         Err(error) => return Err(TakeError::Disk(std::io::Error::other(error.clone()))),
     };
     let mut state = cluster.state();
-    let name = wanted.manifest.component().clone();
-    let known = state.desired.get(&name).is_some_and(|known| known.manifest == wanted.manifest);
-    state.desired.insert(name, wanted);
-    Ok(if known { taken } else { Verdict::New })
+    let known = state.desired.get(wanted.manifest.component()).is_some_and(|known| known.manifest == wanted.manifest);
+    Ok(match state.want(wanted) {
+        true if known => taken,
+        true => Verdict::New,
+        // A newer one came between the two locks.
+        false => Verdict::Same,
+    })
 }
 
 /// What is not believed is recorded and told once, and shown until it is gone.
@@ -292,3 +304,61 @@ const VERIFIED: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(500);
 /// How long keys and bundles of members are used before they are read again.
 const TRUST_AGE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::super::kept::Kept;
+    use super::super::shelf::Shelf;
+    use super::*;
+
+    /// A host that started again: its last look was just now.
+    fn restarted(folder: &std::path::Path) -> Cluster {
+        let name: portcullis_cluster::ClusterName = "prod".parse().unwrap();
+        let mut kept = Kept::open(folder, &name).unwrap();
+        kept.confirm(clock::now());
+        let (shelf, _) = Shelf::open(folder, &name);
+        Cluster::new(name, "h1".parse().unwrap(), toml::from_str("host = 'h1'").unwrap(), Ok(kept), shelf)
+    }
+
+    #[test]
+    fn a_host_that_has_not_seen_its_cluster_since_its_start_is_not_ready_however_short_that_took() {
+        let temp = tempfile::tempdir().unwrap();
+        let cluster = restarted(temp.path());
+        assert!(cluster.stops_starts().is_none(), "the look before counts for starts");
+        cluster.state().read_problem = Some("bucket does not answer".to_owned());
+        let problems = cluster.problems().join("\n");
+        assert!(problems.contains("cluster.unseen") && problems.contains("bucket does not answer"), "{problems}");
+        // Its buckets are read on their own: the revocations say nothing of what is wanted.
+        revocations_seen(&cluster, false, true);
+        assert!(!cluster.problems().is_empty());
+        cluster.state().wanted_read = true;
+        cluster.state().read_problem = None;
+        assert!(cluster.was_let_in() && cluster.problems().is_empty(), "{:?}", cluster.problems());
+        // It was let in: a list that it does not believe takes it out of service past `stale_seconds` alone.
+        revocations_seen(&cluster, true, false);
+        assert!(cluster.problems().is_empty(), "{:?}", cluster.problems());
+    }
+
+    #[test]
+    fn what_was_wrong_with_the_disk_is_no_matter_once_the_cluster_was_looked_at() {
+        let temp = tempfile::tempdir().unwrap();
+        let cluster = restarted(temp.path());
+        cluster.state().offline_problem = Some("cluster.disk: gone".to_owned());
+        assert!(cluster.problems().join("\n").contains("cluster.disk"));
+        cluster.state().wanted_read = true;
+        revocations_seen(&cluster, true, false);
+        assert!(cluster.problems().join("\n").contains("cluster.disk"), "a list that is not believed is no look");
+        revocations_seen(&cluster, true, true);
+        assert!(cluster.problems().is_empty() && cluster.warnings().is_empty(), "{:?}", cluster.warnings());
+    }
+
+    #[test]
+    fn a_host_that_starts_by_its_disk_is_let_in_when_all_of_that_was_checked() {
+        let temp = tempfile::tempdir().unwrap();
+        let cluster = restarted(temp.path());
+        cluster.state().restoring = true;
+        assert!(!cluster.was_let_in() && !cluster.was_restored() && !cluster.problems().is_empty());
+        cluster.state().restored = true;
+        assert!(cluster.was_let_in() && cluster.was_restored() && cluster.problems().is_empty());
+    }
+}

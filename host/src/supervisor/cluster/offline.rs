@@ -34,8 +34,8 @@ pub async fn restore(host: &Arc<Host>, cluster: &Arc<Cluster>) {
         Ok(()) => {
             let mut state = cluster.state();
             state.offline_problem = None;
-            if !state.restored {
-                state.restored = true;
+            if !state.restoring {
+                state.restoring = true;
                 tracing::warn!(cluster = %cluster.name, "the cluster cannot be looked at: what ran here is started by what is on disk");
             }
         }
@@ -61,11 +61,13 @@ pub async fn restore(host: &Arc<Host>, cluster: &Arc<Cluster>) {
             Err(not) => hearing::refuse(host, cluster, &at.statement(), &not.code, &not.why),
         }
     }
+    // INVARIANT: not before each of these was checked, and started where that may be: a host that is ready is sent requests.
+    cluster.state().restored = true;
 }
 
 /// Whether the cluster had its time and could not be looked at.
 fn due(cluster: &Cluster) -> bool {
-    *cluster.looks.borrow() == 0 && !cluster.state().unbelieved && cluster.began.elapsed() >= CLUSTER_FIRST_LOOK
+    !cluster.knows() && !cluster.state().unbelieved && cluster.began.elapsed() >= CLUSTER_FIRST_LOOK
 }
 
 /// Whether anything may be started from the disk: what is known of the revocations is not too old, and is believed.
@@ -123,10 +125,14 @@ async fn start(host: &Arc<Host>, cluster: &Arc<Cluster>, name: &ComponentName, w
     let manifest: Manifest = wanted.manifest.clone();
     {
         let mut state = cluster.state();
-        if state.failed(name, manifest.version(), Instant::now()) {
+        let runs = state.runs.contains_key(name);
+        if runs || state.failed(name, manifest.version(), Instant::now()) || !state.want(wanted) {
+            drop(state);
+            if runs {
+                cluster.shelf().decided(name);
+            }
             return;
         }
-        state.desired.insert(name.clone(), wanted);
     }
     reconcile::start(host, cluster, &manifest, true).await;
     if cluster.state().runs.contains_key(name) {

@@ -25,10 +25,11 @@ pub async fn keep_reconciling(host: Arc<Host>, cluster: Arc<Cluster>) {
     while !host.is_stopping() {
         let _ = tokio::time::timeout(cluster.config.heartbeat(), cluster.place.notified()).await;
         prune(&host, &cluster);
-        match may_place(&cluster) {
-            true => reconcile(&host, &cluster).await,
-            false => offline::restore(&host, &cluster).await,
+        if may_place(&cluster) {
+            reconcile(&host, &cluster).await;
         }
+        // NATS may be there and have no buckets: connected is not looked at.
+        offline::restore(&host, &cluster).await;
         keep(&host, &cluster);
     }
 }
@@ -77,7 +78,10 @@ async fn reconcile(host: &Arc<Host>, cluster: &Arc<Cluster>) {
             Step::Start | Step::Keep | Step::Nothing => {}
         }
     }
-    cluster.shelf().settled(&names);
+    // Before that it is not known what the cluster wants.
+    if cluster.knows() {
+        cluster.shelf().settled(&names);
+    }
 }
 
 /// Whether something may be started by a manifest now.

@@ -20,11 +20,19 @@ pub struct Shelf {
     folder: PathBuf,
     cluster: ClusterName,
     /// What lies there, as far as this start of the host has put it there.
-    put: BTreeMap<Place, Digest>,
+    put: BTreeMap<Place, Put>,
     /// What ran when the host ended, until it runs again or the cluster says that it does not.
     pending: BTreeSet<ComponentName>,
     /// What the file says.
     written: Option<BTreeSet<ComponentName>>,
+}
+
+/// What was put in a place last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Put {
+    version: u64,
+    /// `None`: its file was taken away.
+    envelope: Option<Digest>,
 }
 
 /// A file that cannot be used.
@@ -74,25 +82,28 @@ impl Shelf {
         Ok(())
     }
 
-    /// Puts a value that was taken in its place. One that wants nothing to run is not kept: its mark is.
-    pub fn put(&mut self, at: &Place, envelope: &[u8], wanted: bool) -> io::Result<()> {
+    /// Puts a value that was taken in its place, unless a newer one is there: they are heard and read at once. One that wants
+    /// nothing to run is not kept: its mark is.
+    pub fn put(&mut self, at: &Place, version: u64, envelope: &[u8], wanted: bool) -> io::Result<()> {
         let path = self.path(at);
-        if !wanted {
-            self.put.remove(at);
-            return match std::fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            };
+        let new = Put { version, envelope: wanted.then(|| Digest::of(envelope)) };
+        if self.put.get(at).is_some_and(|put| put.version > version || *put == new) {
+            return Ok(());
         }
-        let digest = Digest::of(envelope);
-        if self.put.get(at) == Some(&digest) {
+        if !wanted {
+            if let Err(error) = std::fs::remove_file(path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                return Err(error);
+            }
+            self.put.insert(at.clone(), new);
             return Ok(());
         }
         let folder = self.folder.join(VALUES);
         std::fs::create_dir_all(&folder)?;
         std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o700))?;
         write_atomically(&path, envelope)?;
-        self.put.insert(at.clone(), digest);
+        self.put.insert(at.clone(), new);
         Ok(())
     }
 
@@ -170,17 +181,37 @@ mod tests {
         let at = Place::App("shop:cart".parse().unwrap());
         let mut shelf = open(temp.path());
         assert!(shelf.get(&at).unwrap().is_none());
-        shelf.put(&at, b"one", true).unwrap();
-        shelf.put(&at, b"two", true).unwrap();
+        shelf.put(&at, 1, b"one", true).unwrap();
+        shelf.put(&at, 2, b"two", true).unwrap();
         let mut shelf = open(temp.path());
         assert_eq!(shelf.get(&at).unwrap().as_deref(), Some(&b"two"[..]));
         let path = temp.path().join("values/desired.app.shop.cart.json");
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        shelf.put(&at, b"three", false).unwrap();
-        shelf.put(&at, b"three", false).unwrap();
+        shelf.put(&at, 3, b"three", false).unwrap();
+        shelf.put(&at, 3, b"three", false).unwrap();
         assert!(!path.exists() && shelf.get(&at).unwrap().is_none());
         std::fs::write(&path, vec![b' '; MAX_ENVELOPE_BYTES + 1]).unwrap();
         assert!(matches!(shelf.get(&at), Err(ShelfError::TooLarge(_))));
+    }
+
+    #[test]
+    fn an_older_value_that_comes_late_does_not_take_the_place_of_a_newer_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut shelf = open(temp.path());
+        let at = Place::Revoked;
+        shelf.put(&at, 5, b"five", true).unwrap();
+        shelf.put(&at, 4, b"four", true).unwrap();
+        assert_eq!(shelf.get(&at).unwrap().as_deref(), Some(&b"five"[..]));
+        shelf.put(&at, 5, b"five, signed again", true).unwrap();
+        assert_eq!(shelf.get(&at).unwrap().as_deref(), Some(&b"five, signed again"[..]));
+        // What is not to run any more does not come back.
+        let at = Place::App("shop:cart".parse().unwrap());
+        shelf.put(&at, 2, b"two", true).unwrap();
+        shelf.put(&at, 3, b"three", false).unwrap();
+        shelf.put(&at, 2, b"two", true).unwrap();
+        assert!(shelf.get(&at).unwrap().is_none());
+        shelf.put(&at, 4, b"four", true).unwrap();
+        assert_eq!(shelf.get(&at).unwrap().as_deref(), Some(&b"four"[..]));
     }
 
     #[test]

@@ -30,9 +30,13 @@ pub struct State {
     /// A list of revocations was found, and is not believed.
     pub unbelieved: bool,
     /// What ran here may be started by what is on disk.
+    pub restoring: bool,
+    /// All of that was checked, and started where that may be.
     pub restored: bool,
     /// Why nothing is started from the disk.
     pub offline_problem: Option<String>,
+    /// A look has read all manifests: what the cluster wants is known.
+    pub wanted_read: bool,
     /// Why the buckets cannot be read.
     pub read_problem: Option<String>,
     /// From when on this host places, after the connection came.
@@ -78,6 +82,16 @@ pub struct Failure {
 }
 
 impl State {
+    /// Takes up a manifest, where no higher version of it is known: it is heard and read at once. Says whether it was.
+    pub fn want(&mut self, wanted: Wanted) -> bool {
+        let name = wanted.manifest.component().clone();
+        if self.desired.get(&name).is_some_and(|known| known.manifest.version() > wanted.manifest.version()) {
+            return false;
+        }
+        self.desired.insert(name, wanted);
+        true
+    }
+
     /// The connection came: what was heard before it went is not believed, and nothing is placed for two intervals.
     pub fn connected(&mut self, heartbeat: Duration, now: Instant) {
         self.members.doubt();
@@ -166,6 +180,26 @@ mod tests {
         assert!(state.places(BEAT, at(11_000)));
         state.disconnected();
         assert!(!state.places(BEAT, at(11_100)));
+    }
+
+    #[test]
+    fn a_manifest_does_not_take_the_place_of_a_newer_one_that_came_meanwhile() {
+        let wanted = |version: u64, replicas: u32| {
+            let json = format!(
+                r#"{{"format":1,"version":{version},"manifest":{{"component":"shop:cart","digest":"sha256:{}","replicas":{replicas},"source":{{"file":"cart.wasm"}}}}}}"#,
+                "a".repeat(64)
+            );
+            let manifest = Manifest::parse(json.as_bytes()).unwrap();
+            Wanted { manifest, until: 100, by: Signer::Svid("spiffe://example.org/deployer".parse().unwrap()) }
+        };
+        let mut state = State::default();
+        let version = |state: &State| state.desired.values().next().unwrap().manifest.version();
+        assert!(state.want(wanted(2, 1)) && state.want(wanted(3, 0)));
+        assert!(!state.want(wanted(2, 1)), "it was judged before the third came");
+        assert_eq!(version(&state), 3);
+        assert!(state.want(wanted(3, 0)), "the same again may hold for longer");
+        assert!(state.want(wanted(4, 1)));
+        assert_eq!(version(&state), 4);
     }
 
     #[test]
