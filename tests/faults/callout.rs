@@ -42,6 +42,49 @@ async fn a_revocation_ends_the_connection_within_a_second_and_leaves_the_others(
     wait_until_closed(&two, Duration::from_secs(5), &other).await;
 }
 
+/// Writes a file in place again and again, a little more each time, for so long.
+fn keeps_writing(path: std::path::PathBuf, mut text: String, most: Duration) -> std::thread::JoinHandle<()> {
+    let begin = Instant::now();
+    std::thread::spawn(move || {
+        while begin.elapsed() < most {
+            text.push('\n');
+            std::fs::write(&path, &text).unwrap();
+            std::thread::sleep(Duration::from_millis(40));
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_does_not_wait_while_another_file_is_being_written() {
+    let Some(rig) = Rig::start("callout::beside") else { return };
+    let callout = rig.callout();
+    let (client, _) = rig.host("h1").await;
+    let writing = keeps_writing(rig.path("policy/roles.toml"), ROLES.to_owned(), Duration::from_secs(5));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    rig.policy("revoked.toml", &revoked(&["spiffe://td-a.test/host/h1"]));
+    wait_until_closed(&client, Duration::from_secs(2), &callout).await;
+    assert!(!writing.is_finished(), "it was written all the time");
+    writing.join().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_callout_begins_when_its_list_of_the_revoked_is_whole() {
+    let Some(rig) = Rig::start("callout::whole") else { return };
+    let h1 = "spiffe://td-a.test/host/h1";
+    // As a copy in place writes it: what is there reads well at any time, and the last name comes last.
+    let writing = keeps_writing(rig.path("policy/revoked.toml"), revoked(&[]), Duration::from_secs(3));
+    let (path, whole) = (rig.path("policy/revoked.toml"), revoked(&[h1]));
+    let ended = std::thread::spawn(move || {
+        writing.join().unwrap();
+        std::fs::write(path, whole).unwrap();
+    });
+    let callout = rig.begin_changed("whole", "version = 1", "version = 1");
+    assert!(ended.is_finished(), "it began with what was there\n{}", callout.log());
+    callout.wait_until_ready();
+    assert!(!callout.audit().iter().any(|record| record["kind"] == "callout-revocations"), "it had it when it began");
+    rig.refused(&rig.a.spiffe(h1), &callout, "\"code\":\"revoked\"").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_a_domain_or_a_role_that_is_gone_are_ended() {
     let Some(rig) = Rig::start("callout::gone") else { return };
