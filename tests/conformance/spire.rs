@@ -401,7 +401,7 @@ impl<S: IdentitySource> HandshakeSigner for Signer<S> {
 
 /// Asks again until there is an answer. SPIRE's agent learns of entries within seconds.
 async fn eventually<T>(mut ask: impl AsyncFnMut() -> Option<T>) -> T {
-    let until = tokio::time::Instant::now() + Duration::from_secs(90);
+    let until = tokio::time::Instant::now() + Duration::from_secs(180);
     loop {
         if let Some(found) = ask().await {
             return found;
