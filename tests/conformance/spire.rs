@@ -529,7 +529,8 @@ fn ask_greeter(host: &Host, port: u16) -> Answer {
 /// The answer once SPIRE's agent has learned of both.
 async fn greeted(host: &Host, port: u16) -> serde_json::Value {
     let mut last = serde_json::Value::Null;
-    for _ in 0..100 {
+    let until = tokio::time::Instant::now() + Duration::from_secs(120);
+    while tokio::time::Instant::now() < until {
         last = ask_greeter(host, port).json();
         if last["vault_status"] == 200 {
             return last;
