@@ -162,6 +162,7 @@ impl Client {
         let signer: Arc<SvidKey> = Arc::clone(key);
         let connector = connector(key.svid(), signer, &self.trust, &self.peer).map_err(|error| failed(&error))?;
         let stream = tokio::net::TcpStream::connect(address).await.map_err(|error| failed(&error))?;
+        stream.set_nodelay(true).map_err(|error| failed(&error))?;
         let connector = connector.with_protocols(&[b"http/1.1"]);
         let (stream, _) = connector.connect("control", stream).await.map_err(|error| failed(&error))?;
         let (mut sender, connection) =

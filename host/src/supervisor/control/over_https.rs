@@ -58,6 +58,8 @@ pub async fn serve(host: Arc<Host>, listener: std::net::TcpListener, remote: Arc
 }
 
 async fn connection(stream: TcpStream, acceptor: &Acceptor, remote: &Arc<Remote>) -> Result<(), String> {
+    // An answer right after the handshake would otherwise wait for the client's acknowledgement of it, some 40 ms.
+    stream.set_nodelay(true).map_err(|error| error.to_string())?;
     let handshake = tokio::time::timeout(CONTROL_HEAD, acceptor.accept(stream)).await;
     let (stream, peer) =
         handshake.map_err(|_| "no handshake in time".to_owned())?.map_err(|error| error.to_string())?;
