@@ -61,20 +61,7 @@ impl StateDir {
             let meta = std::fs::symlink_metadata(&dir).map_err(failed(&dir))?;
             check_owner_only(&dir, &meta)?;
         }
-        let path = root.join("lock");
-        let lock = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(&path)
-            .map_err(failed(&path))?;
-        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Self { root: root.to_path_buf(), _lock: lock }),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse { path: root.to_path_buf() }),
-            Err(error) => Err(StateError::Io { path, source: error.into() }),
-        }
+        Ok(Self { root: root.to_path_buf(), _lock: lock(root)? })
     }
 
     /// Keys, for the identity process alone.
@@ -100,6 +87,19 @@ impl StateDir {
     /// Highest revisions and trust policy version seen.
     pub fn high_water(&self) -> PathBuf {
         self.root.join("high-water.json")
+    }
+}
+
+/// Locks a folder for this process, for as long as the file is held.
+pub fn lock(root: &Path) -> Result<File, StateError> {
+    let path = root.join("lock");
+    let mut options = File::options();
+    options.create(true).truncate(false).write(true).mode(0o600).custom_flags(libc::O_NOFOLLOW);
+    let file = options.open(&path).map_err(|source| StateError::Io { path: path.clone(), source })?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(StateError::InUse { path: root.to_path_buf() }),
+        Err(error) => Err(StateError::Io { path, source: error.into() }),
     }
 }
 

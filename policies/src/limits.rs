@@ -104,6 +104,8 @@ pub const ROLE_SOURCES: usize = 64;
 pub const ROLE_RESPONSES: u32 = 1_000;
 /// Shortest life of a connection, in seconds.
 pub const ROLE_LIFETIME_LEAST: u64 = 30;
+/// Longest that a role may answer a request, in seconds: a start over NATS may take so long, and somewhat longer.
+pub const ROLE_RESPONSES_WITHIN: u64 = 300;
 /// Longest life of a connection, in seconds.
 pub const ROLE_LIFETIME_MOST: u64 = 86_400;
 /// Parts in braces of a template.

@@ -176,6 +176,39 @@ async fn a_callout_does_not_begin_with_a_list_that_is_not_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn two_callouts_never_share_a_folder() {
+    let Some(rig) = Rig::start("callout::one folder") else { return };
+    let one = rig.callout_at("one", &rig.path("state-fails"));
+    let (code, error) = rig.fails_to_begin("");
+    assert_eq!(code, Some(64), "{error}");
+    assert!(error.contains("in use by another callout") && error.contains("state_dir"), "{error}");
+    // What holds it is the process: a killed one leaves nothing that bars the next.
+    drop(one);
+    rig.callout_at("two", &rig.path("state-fails"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_renewed_by_a_rename_is_shown_at_the_next_connection() {
+    let Some(mut rig) = Rig::start("callout::renewed") else { return };
+    let callout = rig.callout_named("one");
+    assert!(!callout.log().contains("seeds lie in its folder"), "{}", callout.log());
+    let (pem, key) = rig.a.spiffe("spiffe://td-a.test/callout").write(&rig.path("tls"), "renewed");
+    std::fs::rename(key, rig.path("tls/callout.key")).unwrap();
+    std::fs::rename(pem, rig.path("tls/callout.pem")).unwrap();
+    rig.server.kill();
+    callout.wait_until_not_ready();
+    rig.server.restart();
+    callout.wait_until_ready();
+    rig.host("h1").await;
+    drop(callout);
+    // Above the seeds the fence opens the one file that lies there now, and the log says what that means.
+    std::fs::copy(rig.path("tls/callout.pem"), rig.path("callout.pem")).unwrap();
+    let above = rig.begin_changed("above", "certificate = \"tls/callout.pem\"", "certificate = \"callout.pem\"");
+    above.wait_until_ready();
+    assert!(above.log().contains("seeds lie in its folder"), "{}", above.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn why_it_cannot_connect_is_said_in_one_clear_line_with_a_hint() {
     let Some(mut rig) = Rig::start("callout::causes") else { return };
     let other = portcullis_tests::nats::pki::Authority::new("another");

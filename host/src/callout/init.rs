@@ -263,7 +263,7 @@ fn template(wanted: &Wanted) -> Result<Permissions<SubjectTemplate>, InitError> 
     let scoped = |text: &String| text.replace("{host}", "{{tag(host)}}").parse::<SubjectTemplate>().map_err(keys);
     let publish = publish.iter().map(scoped).collect::<Result<_, _>>()?;
     let subscribe = subscribe.iter().map(|text| scoped(text).map(|subject| Subscription { subject, queue: None }));
-    let answers = Responses::new(1, std::time::Duration::from_secs(30));
+    let answers = Responses::new(1, std::time::Duration::from_secs(150));
     Permissions::new(publish, subscribe.collect::<Result<_, _>>()?, Some(answers)).map_err(keys)
 }
 

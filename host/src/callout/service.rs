@@ -28,6 +28,7 @@ use super::{ends, fence, listener, tls_files, watched, watching};
 use crate::audit::Record;
 use crate::config::callout::CalloutConfig;
 use crate::limits::{CALLOUT_DRAIN, CALLOUT_SERVER_WAIT, CALLOUT_SETTLE, NATS_LEAVE};
+use crate::state::{self, StateError};
 
 /// Why a callout does not run. Says who erred, and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +105,14 @@ pub fn run(config: CalloutConfig, ready: impl FnOnce(Option<std::net::SocketAddr
     std::os::unix::fs::DirBuilderExt::mode(folder.recursive(true), 0o700)
         .create(&config.state_dir)
         .map_err(|error| CalloutError::file(&config.state_dir, error, ""))?;
+    // Held to the end: two that write one audit log break its chain.
+    let _only_one = state::lock(&config.state_dir).map_err(|error| match error {
+        StateError::InUse { path } => {
+            let hint = "each callout has a state_dir, and a listen.metrics, of its own";
+            CalloutError::file(&path, "it is in use by another callout", hint)
+        }
+        error => CalloutError::file(&config.state_dir, error, ""),
+    })?;
     let listening = match config.metrics {
         None => None,
         Some(address) => {
@@ -115,6 +124,12 @@ pub fn run(config: CalloutConfig, ready: impl FnOnce(Option<std::net::SocketAddr
     };
     let report = fence::enter(&config).map_err(machine)?;
     tracing::info!(landlock = %report.landlock, seccomp = report.seccomp, "the fence is up");
+    for path in fence::fixed(&config) {
+        tracing::warn!(
+            path = %path.display(),
+            "seeds lie in its folder or below: when it is replaced by another file, this callout cannot read it; hint: a folder of its own for certificates, or a restart after each"
+        );
+    }
     for danger in config.dangers.on() {
         tracing::warn!("{danger} is on and weakens this callout");
     }

@@ -3,9 +3,9 @@
 /// `portcullis callout`.
 pub const CALLOUT: &str = "\
 Examples:
-  portcullis callout init site --trust-domain prod.example=bundle.json --ca ca.pem \\
-      --server-certificate server.pem --server-key server.key \\
-      --certificate callout.pem --key callout.key
+  portcullis callout init site --trust-domain prod.example=bundle.json --ca tls/ca.pem \\
+      --server-certificate tls/server.pem --server-key tls/server.key \\
+      --certificate tls/callout.pem --key tls/callout.key
   portcullis callout --config site/callout.toml
   portcullis callout check site/server.conf --callout site/callout.toml
 
@@ -17,9 +17,9 @@ pub const CALLOUT_INIT: &str = "\
 Examples:
   portcullis callout init site --mode operator --cluster prod-eu --jetstream --valid 90 \\
       --listen 0.0.0.0:4222 --server tls://nats-1.example:4222 --server tls://nats-2.example:4222 \\
-      --trust-domain prod.example=bundle.json --ca ca.pem \\
-      --server-certificate server.pem --server-key server.key \\
-      --certificate callout.pem --key callout.key
+      --trust-domain prod.example=bundle.json --ca tls/ca.pem \\
+      --server-certificate tls/server.pem --server-key tls/server.key \\
+      --certificate tls/callout.pem --key tls/callout.key
   spire-server bundle show -format spiffe > bundle.json    # or: portcullis identity bundle
 
 Exit codes: 0 written, 1 internal, 2 usage: also where a file is missing, a key is not its

@@ -36,8 +36,8 @@ use super::subjects::{QueueName, SubjectTemplate};
 use super::who::Who;
 use crate::grants::{is_id, is_line};
 use crate::limits::{
-    ID_BYTES, OWNER_BYTES, REASON_BYTES, ROLE_LIFETIME_LEAST, ROLE_LIFETIME_MOST, ROLE_RESPONSES, ROLE_SOURCES,
-    ROLE_SUBJECTS, ROLES,
+    ID_BYTES, OWNER_BYTES, REASON_BYTES, ROLE_LIFETIME_LEAST, ROLE_LIFETIME_MOST, ROLE_RESPONSES,
+    ROLE_RESPONSES_WITHIN, ROLE_SOURCES, ROLE_SUBJECTS, ROLES,
 };
 use crate::shown;
 use crate::source::{LoadError, Places, Source};
@@ -386,7 +386,7 @@ impl RoleReader<'_> {
                 None
             }
             (Some(max), within) => {
-                let seconds = self.seconds("responses_within", within.unwrap_or("3s"), 1, ROLE_LIFETIME_LEAST);
+                let seconds = self.seconds("responses_within", within.unwrap_or("3s"), 1, ROLE_RESPONSES_WITHIN);
                 seconds.map(|seconds| Responses { max, seconds })
             }
         }

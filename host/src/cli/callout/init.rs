@@ -20,7 +20,7 @@ use crate::limits::CONFIG_BYTES;
 #[command(after_help = examples::CALLOUT_INIT)]
 pub struct InitArgs {
     /// The folder to write to. Nothing in it is replaced.
-    dir: PathBuf,
+    pub(super) dir: PathBuf,
     /// How the server keeps accounts: `accounts` in its file, `operator` as JWTs with a key confined to each role.
     #[arg(long, value_parser = mode, default_value = "accounts")]
     mode: Mode,

@@ -52,7 +52,16 @@ pub fn check(
         let (domain, path) = (bundle.trust_domain(), args.ca.display());
         format!("{path} has none of the X.509 authorities of {domain}: the server will refuse its workloads' certificates; add them")
     });
-    Ok(Material { server: server.not_after(), callout: callout.not_after(), notes: notes.collect() })
+    let of_callout = [args.server_ca.as_ref().unwrap_or(&args.ca), &args.certificate, &args.key];
+    let fixed = of_callout.into_iter().filter(|path| lies_above(path, &args.dir)).map(|path| {
+        format!(
+            "{} lies above {}, where the seeds are: when another file takes its place the callout must be started again; keep \
+             what is renewed in a folder of its own",
+            path.display(),
+            args.dir.display()
+        )
+    });
+    Ok(Material { server: server.not_after(), callout: callout.not_after(), notes: notes.chain(fixed).collect() })
 }
 
 fn authorities(what: &str, path: &Path) -> Result<(Vec<u8>, NatsRoots), CliError> {
@@ -60,6 +69,13 @@ fn authorities(what: &str, path: &Path) -> Result<(Vec<u8>, NatsRoots), CliError
     let roots = NatsRoots::from_pem(&pem)
         .map_err(|error| CliError::usage(format!("{what} {}: {error}", path.display())).with_hint(error.hint()))?;
     Ok((pem, roots))
+}
+
+/// Whether a folder lies in the folder of a file, or below.
+fn lies_above(path: &Path, folder: &Path) -> bool {
+    let of_file = std::path::absolute(path).ok().and_then(|path| path.parent().map(Path::to_path_buf));
+    let folder = std::path::absolute(folder).ok();
+    of_file.zip(folder).is_none_or(|(of_file, folder)| folder.starts_with(of_file))
 }
 
 /// The host of `tls://HOST:PORT`.
@@ -88,6 +104,19 @@ fn knows(ca: &[u8], bundle: &BundleDocument) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_certificate_beside_the_new_folder_lies_above_its_seeds() {
+        for (path, folder, above) in [
+            ("callout.pem", "site", true),
+            ("/a/callout.pem", "/a/b/site", true),
+            ("tls/callout.pem", "site", false),
+            ("/a/tls/callout.pem", "/a/site", false),
+            ("/a/sites/callout.pem", "/a/site", false),
+        ] {
+            assert_eq!(lies_above(Path::new(path), Path::new(folder)), above, "{path} {folder}");
+        }
+    }
 
     #[test]
     fn the_name_of_a_server_is_what_stands_before_the_port() {

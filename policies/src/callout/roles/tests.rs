@@ -226,6 +226,7 @@ fn what_a_role_opens_beyond_its_words_is_refused() {
         ("\"1h\"", "\"1s\"", "lifetime"),
         ("lifetime = \"1h\"", "", "lifetime"),
         ("responses = 1", "responses = 0", "responses"),
+        ("responses = 1", "responses = 1\nresponses_within = \"301s\"", "responses_within"),
         ("10.0.0.0/8", "10.0.0.1/8", "beyond its prefix"),
         ("responses = 1", "unknown = 1", "unknown field"),
         ("id = \"hosts\"", "id = \"Hosts!\"", "`id`"),
