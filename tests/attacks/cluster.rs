@@ -109,8 +109,11 @@ fn values_that_no_operator_signed_for_their_key_start_nothing_and_stop_nothing()
     assert!(lattice.answering().is_empty(), "{}", lattice.logs());
     assert!(lattice.running("test:hello").is_empty());
 
+    // What is no value of that place is counted from by nobody: the operator is told, and names the version.
+    let told = lattice.deploy(1, "");
+    assert_eq!((told.exit, told.code().as_str()), (11, "statement.claims"), "{}{}", told.out, told.err);
+    lattice.cli(["cluster", "deploy", "hello.toml", "--operator", "operator.toml", "--version", "1"]).ok();
     // A revocation list of a stranger stops nothing, and leaves the host without a look that counts.
-    lattice.deploy(1, "").ok();
     lattice.wait("it runs", |lattice| lattice.answering() == ["h1"]);
     let list = json!({ "format": 1, "epoch": 9, "digests": [lattice.digest("hello.wasm")] }).to_string().into_bytes();
     put(REVOKED, value(&stranger, "revoked/list", 9, &list, json!({})));

@@ -27,6 +27,9 @@ fn what_is_deployed_runs_on_as_many_hosts_as_are_wanted_and_stops_when_it_is_not
     policies_of_the_cluster_are_in_force_where_they_are_taken(&lattice);
     a_component_that_is_undeployed_stops_everywhere(&lattice);
     bad_input_of_the_operator_is_refused(&lattice);
+    a_version_that_is_not_above_the_stored_one_is_refused(&lattice);
+    what_cannot_match_is_not_revoked_and_what_is_not_revoked_not_lifted(&lattice);
+    an_operator_with_an_old_bundle_is_told_so(&lattice);
 }
 
 fn a_component_runs_on_one_host_then_on_two(lattice: &Lattice) {
@@ -145,6 +148,76 @@ fn bad_input_of_the_operator_is_refused(lattice: &Lattice) {
         let ended = lattice.cli(arguments.clone());
         assert_eq!(ended.exit, 2, "{arguments:?}: {}{}", ended.out, ended.err);
     }
+}
+
+fn a_version_that_is_not_above_the_stored_one_is_refused(lattice: &Lattice) {
+    let deploy = |version: &str| {
+        lattice.cli(["cluster", "deploy", "hello.toml", "--operator", "operator.toml", "--version", version])
+    };
+    assert_eq!(deploy("90").ok().json()["version"], 90);
+    for low in ["2", "90", "0"] {
+        let ended = deploy(low);
+        assert_eq!(ended.exit, 2, "{low}: {}{}", ended.out, ended.err);
+        assert!(ended.err.contains("is not above 90") && ended.err.contains("hint:"), "{low}: {}", ended.err);
+    }
+    let next = lattice.cli(["cluster", "deploy", "hello.toml", "--operator", "operator.toml"]);
+    assert_eq!(next.ok().json()["version"], 91, "the next one is counted from what is stored");
+    let low = ["cluster", "policies", "--grants", "more.toml", "--operator", "operator.toml", "--version", "1"];
+    let ended = lattice.cli(low);
+    assert!(ended.exit == 2 && ended.err.contains("is not above"), "{}{}", ended.out, ended.err);
+}
+
+fn what_cannot_match_is_not_revoked_and_what_is_not_revoked_not_lifted(lattice: &Lattice) {
+    let revoke = |more: &[&str]| {
+        let first = ["cluster", "revoke", "--operator", "operator.toml"];
+        lattice.cli(first.iter().chain(more))
+    };
+    for bad in [["--instance", "foo"], ["--signer", "foo"], ["--signer", "spiffe://test.example/ci/*"]] {
+        let ended = revoke(&bad);
+        assert!(ended.exit == 2 && ended.err.contains("hint:"), "{bad:?}: {}{}", ended.out, ended.err);
+    }
+    assert!(lattice.status()["revocations"].is_null(), "nothing was published");
+    let signer = ["--signer", "spiffe://test.example/ci/a"];
+    let published = revoke(&[&signer[..], &["--epoch", "7"]].concat()).ok().json();
+    assert_eq!((&published["epoch"], &published["revoked"]), (&7.into(), &1.into()));
+    for epoch in ["3", "7"] {
+        let ended = revoke(&["--refresh", "--epoch", epoch]);
+        assert!(ended.exit == 2 && ended.err.contains("is not above 7"), "{}{}", ended.out, ended.err);
+    }
+    let ended = revoke(&["--lift", "--signer", "spiffe://test.example/ci/b"]);
+    assert!(ended.exit == 2 && ended.err.contains("the list has 1: spiffe://test.example/ci/a"), "{}", ended.err);
+    assert_eq!(lattice.status()["revocations"], 7);
+    let lifted = revoke(&[&["--lift"], &signer[..]].concat()).ok().json();
+    assert_eq!((&lifted["epoch"], &lifted["revoked"]), (&8.into(), &0.into()));
+}
+
+fn an_operator_with_an_old_bundle_is_told_so(lattice: &Lattice) {
+    let bundle = lattice.folder().join("hosts.json");
+    let good = std::fs::read(&bundle).unwrap();
+    std::fs::write(&bundle, r#"{"keys":[]}"#).unwrap();
+    let status = lattice.status();
+    assert_eq!(status["hosts"].as_array().map(Vec::len), Some(0), "{status:#}");
+    let unbelieved = status["unbelieved"].as_array().unwrap();
+    let hosts: Vec<_> = unbelieved.iter().map(|one| one["host"].as_str().unwrap()).collect();
+    assert_eq!(hosts, ["h1", "h2"], "{status:#}");
+    for one in unbelieved {
+        assert_eq!(one["code"], "statement.chain", "{one:#}");
+        assert!(one["heartbeats"].as_u64().unwrap() >= 1, "{one:#}");
+    }
+    lattice.cli(["cluster", "deploy", "hello.toml", "--operator", "operator.toml"]).ok();
+    let output = std::process::Command::new(portcullis_tests::binary())
+        .current_dir(lattice.folder())
+        .args(["cluster", "status", "--operator", "operator.toml", "--listen", "0.8"])
+        .output()
+        .unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(1), "{out}{err}");
+    assert!(out.contains("of h1 not believed: the statement's signer is not proven"), "{out}");
+    assert!(err.contains("h1, h2 not") && err.contains("hosts.json"), "{err}");
+    std::fs::write(&bundle, good).unwrap();
+    let status = lattice.status();
+    assert_eq!(status["hosts"].as_array().map(Vec::len), Some(2), "{status:#}");
+    assert_eq!(status["unbelieved"], serde_json::json!([]));
 }
 
 #[test]

@@ -68,12 +68,17 @@ impl RevocationList {
 
     /// The next epoch: with some entries more or less.
     pub fn next(&self, add: &RevocationEdit, lift: &RevocationEdit) -> Result<Self, DocumentError> {
+        self.at(self.epoch.saturating_add(1), add, lift)
+    }
+
+    /// The same under an epoch that was chosen.
+    pub fn at(&self, epoch: u64, add: &RevocationEdit, lift: &RevocationEdit) -> Result<Self, DocumentError> {
         fn edit<T: Ord + Clone>(old: &BTreeSet<T>, add: &BTreeSet<T>, lift: &BTreeSet<T>) -> BTreeSet<T> {
             old.union(add).filter(|entry| !lift.contains(entry)).cloned().collect()
         }
         let list = Self {
             format: FORMAT,
-            epoch: self.epoch.saturating_add(1),
+            epoch,
             instances: edit(&self.instances, &add.instances, &lift.instances),
             spiffe_ids: edit(&self.spiffe_ids, &add.spiffe_ids, &lift.spiffe_ids),
             digests: edit(&self.digests, &add.digests, &lift.digests),
@@ -111,6 +116,21 @@ impl RevocationList {
     /// Signers whose components are revoked.
     pub fn signers(&self) -> &BTreeSet<String> {
         &self.signers
+    }
+
+    /// All entries, as text.
+    pub fn entries(&self) -> impl Iterator<Item = String> {
+        let (ids, digests) = (self.spiffe_ids.iter(), self.digests.iter());
+        let names = self.instances.iter().chain(&self.signers).cloned();
+        names.chain(ids.map(ToString::to_string)).chain(digests.map(ToString::to_string))
+    }
+
+    /// What an edit names that is not on the list.
+    pub fn missing(&self, edit: &RevocationEdit) -> Vec<String> {
+        let (ids, digests) = (&edit.spiffe_ids - &self.spiffe_ids, &edit.digests - &self.digests);
+        let names = edit.instances.difference(&self.instances).chain(edit.signers.difference(&self.signers)).cloned();
+        let ids = ids.iter().map(ToString::to_string);
+        names.chain(ids).chain(digests.iter().map(ToString::to_string)).collect()
     }
 
     /// How many entries there are.
@@ -192,6 +212,8 @@ mod tests {
         assert!(against("i2", "b", &digest.to_string(), "B").unwrap().contains("sha256:"));
         assert!(against("i2", "b", &other, "AKEY").unwrap().contains("signer AKEY"));
         assert_eq!(against("i2", "b", &other, "B"), None);
+        assert_eq!((list.entries().count(), list.missing(&add).len()), (4, 0));
+        assert_eq!(RevocationList::empty(1).missing(&add).len(), 4);
         let lifted = list.next(&RevocationEdit::default(), &add).unwrap();
         assert!(lifted.is_empty() && lifted.epoch() == 3);
     }

@@ -2,7 +2,10 @@
 //! decides for itself what it believes.
 
 mod init;
+mod kept;
 mod operator;
+mod revoked;
+mod unbelieved;
 mod watching;
 
 pub use init::{of_host, of_operator};
@@ -17,6 +20,7 @@ use portcullis_identity::SpiffeId;
 use portcullis_signing::{ComponentName, Digest, Lifetime};
 use serde_json::json;
 
+use self::kept::{Kept, Versioned};
 use self::operator::Operator;
 use super::block_on;
 use super::error::{CliError, exit};
@@ -201,18 +205,11 @@ async fn deploy(args: DeployArgs, out: &mut Output) -> Result<(), CliError> {
     let file = manifest(&args.manifest)?;
     let operator = Operator::open(&args.operator.operator).await?;
     let at = Place::App(file.component.clone());
-    let stored = operator.get(&at).await?;
-    let version = match (args.version, &stored) {
-        (Some(version), _) => version,
-        (None, None) => 1,
-        (None, Some(stored)) if stored.payload.is_empty() => return Err(unknown_version(&at)),
-        (None, Some(stored)) => {
-            Manifest::parse(&stored.payload).map_err(|error| document(&error))?.version().saturating_add(1)
-        }
-    };
+    let (kept, over) = operator.read::<Manifest>(&at).await?;
+    let version = kept.next(args.version, &at)?;
     let manifest = Manifest::new(file, version).map_err(|error| document(&error))?;
-    put(&operator, &at, manifest.to_json(), version, args.valid_for, stored.map_or(0, |stored| stored.sequence), out)
-        .await?;
+    remark(&kept, &at, out);
+    put(&operator, &at, manifest.to_json(), version, args.valid_for, over, out).await?;
     let wanted = manifest.wanted();
     let text = format!(
         "{} version {version} is deployed: {} replicas of {}",
@@ -228,51 +225,46 @@ async fn undeploy(args: UndeployArgs, out: &mut Output) -> Result<(), CliError> 
     };
     let operator = Operator::open(&args.operator.operator).await?;
     let at = Place::App(name.clone());
-    let Some(stored) = operator.get(&at).await?.filter(|stored| !stored.payload.is_empty()) else {
+    let (kept, over) = operator.read::<Manifest>(&at).await?;
+    if matches!(kept, Kept::Nothing | Kept::Deleted) {
         return Err(
             CliError::usage(format!("{name} is not deployed")).with_hint("`portcullis cluster status` shows what is")
         );
-    };
-    let manifest = Manifest::parse(&stored.payload).map_err(|error| document(&error))?;
-    let version = manifest.version().saturating_add(1);
+    }
+    let version = kept.next(None, &at).map_err(|error| {
+        error.with_hint("deploy its manifest with `replicas = 0`, with a --version above all that hosts have seen")
+    })?;
+    let Some(manifest) = kept.document() else { return Err(CliError::internal("a version without a manifest")) };
     let manifest = manifest.undeployed(version);
-    put(&operator, &at, manifest.to_json(), version, args.valid_for, stored.sequence, out).await?;
+    remark(&kept, &at, out);
+    put(&operator, &at, manifest.to_json(), version, args.valid_for, over, out).await?;
     out.result(format!("{name} is undeployed by version {version}"), &json!({ "component": name, "version": version }))
 }
 
 async fn revoke(args: RevokeArgs, out: &mut Output) -> Result<(), CliError> {
-    let edit = RevocationEdit {
-        instances: args.instance.into_iter().collect(),
-        spiffe_ids: args.spiffe_id.into_iter().collect(),
-        digests: args.digest.into_iter().collect(),
-        signers: args.signer.into_iter().collect(),
-    };
-    if edit.is_empty() != args.refresh {
+    let named = args.instance.len() + args.spiffe_id.len() + args.digest.len() + args.signer.len();
+    if (named == 0) != args.refresh {
         return Err(CliError::usage("nothing to revoke was named, or --refresh was given besides")
             .with_hint("--instance, --spiffe-id, --digest or --signer; or --refresh alone"));
     }
+    let add = if args.lift { RevocationEdit::default() } else { revoked::added(&args)? };
     let operator = Operator::open(&args.operator.operator).await?;
-    let stored = operator.get(&Place::Revoked).await?;
-    let old = match (&stored, args.epoch) {
-        (None, None) => RevocationList::empty(0),
-        (None, Some(epoch)) => RevocationList::empty(epoch.saturating_sub(1)),
-        (Some(stored), _) if stored.payload.is_empty() => return Err(unknown_version(&Place::Revoked)),
-        (Some(stored), _) => RevocationList::parse(&stored.payload).map_err(|error| document(&error))?,
-    };
-    let none = RevocationEdit::default();
-    let (add, lift) = if args.lift { (&none, &edit) } else { (&edit, &none) };
-    let list = old.next(add, lift).map_err(|error| document(&error))?;
-    let epoch = list.epoch();
-    put(
-        &operator,
-        &Place::Revoked,
-        list.to_json(),
-        epoch,
-        args.valid_for,
-        stored.map_or(0, |stored| stored.sequence),
-        out,
-    )
-    .await?;
+    let at = Place::Revoked;
+    let (kept, over) = operator.read::<RevocationList>(&at).await?;
+    let epoch = kept.next(args.epoch, &at)?;
+    // The list is whole in each epoch: what cannot be read would be lifted in silence.
+    if kept.is_lost() && add.is_empty() {
+        return Err(CliError::usage("what was revoked cannot be read: there is no list to sign anew, or to lift from")
+            .with_hint("name all that is to be revoked, with a higher --epoch"));
+    }
+    let old = kept.document().cloned().unwrap_or_else(|| RevocationList::empty(0));
+    let lift = if args.lift { revoked::lifted(&args, &old)? } else { RevocationEdit::default() };
+    let list = old.at(epoch, &add, &lift).map_err(|error| document(&error))?;
+    remark(&kept, &at, out);
+    if kept.is_lost() {
+        out.note("the list begins anew: nothing is revoked in it but what was named now");
+    }
+    put(&operator, &at, list.to_json(), epoch, args.valid_for, over, out).await?;
     out.result(
         format!("epoch {epoch} is published: {} revoked", list.len()),
         &json!({ "epoch": epoch, "revoked": list.len() }),
@@ -287,15 +279,9 @@ async fn policies(args: PoliciesArgs, out: &mut Output) -> Result<(), CliError> 
         texts.push(PolicyText { name, kind, text: files::read_text(path, CONFIG_BYTES, "policy file")? });
     }
     let operator = Operator::open(&args.operator.operator).await?;
-    let stored = operator.get(&Place::Policy).await?;
-    let version = match (args.version, &stored) {
-        (Some(version), _) => version,
-        (None, None) => 1,
-        (None, Some(stored)) if stored.payload.is_empty() => return Err(unknown_version(&Place::Policy)),
-        (None, Some(stored)) => {
-            PolicyDocument::parse(&stored.payload).map_err(|error| document(&error))?.version().saturating_add(1)
-        }
-    };
+    let at = Place::Policy;
+    let (kept, over) = operator.read::<PolicyDocument>(&at).await?;
+    let version = kept.next(args.version, &at)?;
     let set = PolicyDocument::new(version, texts).map_err(|error| document(&error))?;
     if let Some(why) = crate::supervisor::cluster::policies::names_operators(&set) {
         return Err(CliError::new(exit::CONFIG, "cluster.operators", why)
@@ -306,17 +292,15 @@ async fn policies(args: PoliciesArgs, out: &mut Output) -> Result<(), CliError> 
         CliError::new(exit::CONFIG, "policy.invalid", errors.lines().join("\n"))
             .with_hint("mend the files: no host would take them")
     })?;
-    put(
-        &operator,
-        &Place::Policy,
-        set.to_json(),
-        version,
-        args.valid_for,
-        stored.map_or(0, |stored| stored.sequence),
-        out,
-    )
-    .await?;
+    remark(&kept, &at, out);
+    put(&operator, &at, set.to_json(), version, args.valid_for, over, out).await?;
     out.result(format!("version {version} of the cluster's policies is published"), &json!({ "version": version }))
+}
+
+fn remark<T: Versioned>(kept: &Kept<T>, at: &Place, out: &mut Output) {
+    if let Some(remark) = kept.remark(at) {
+        out.note(remark);
+    }
 }
 
 async fn put(
@@ -350,9 +334,4 @@ fn manifest(path: &std::path::Path) -> Result<ManifestFile, CliError> {
 
 fn document(error: &DocumentError) -> CliError {
     CliError::usage(error.to_string()).with_hint(error.hint())
-}
-
-fn unknown_version(at: &Place) -> CliError {
-    CliError::usage(format!("what was at {} was deleted: which version hosts have seen is not known", at.statement()))
-        .with_hint("name a higher one with --version")
 }

@@ -2,17 +2,20 @@
 //! only by its statement.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::{HeaderMap, StatusCode};
 use portcullis_cluster::{ClusterName, Place, place};
 use portcullis_identity::TrustBundle;
 use portcullis_identity::limits::MAX_ENVELOPE_BYTES;
-use portcullis_identity::statement::{Envelope, Jti};
+use portcullis_identity::statement::{Envelope, Jti, Signers, UserKey};
 use serde_json::Value;
 
+use super::kept::{Kept, Versioned};
 use crate::cli::error::{CliError, exit};
 use crate::cli::files;
+use crate::clock;
 use crate::config::operator::OperatorConfig;
 use crate::control::inbox;
 use crate::control::key::{Key, ToSign};
@@ -33,11 +36,11 @@ pub struct Operator {
 
 /// A value as it is stored, not believed.
 #[derive(Debug)]
-pub struct Stored {
-    /// The payload of its envelope.
-    pub payload: Vec<u8>,
+struct Stored {
+    /// Its bytes; none: it was deleted.
+    value: Vec<u8>,
     /// Its place in the stream.
-    pub sequence: u64,
+    sequence: u64,
 }
 
 impl Operator {
@@ -85,7 +88,7 @@ impl Operator {
     }
 
     /// What is stored at a place; `None`: nothing.
-    pub async fn get(&self, at: &Place) -> Result<Option<Stored>, CliError> {
+    async fn get(&self, at: &Place) -> Result<Option<Stored>, CliError> {
         let bucket = at.bucket();
         let subject = format!("$JS.API.DIRECT.GET.{}.{}", bucket.stream(&self.cluster), at.subject(&self.cluster));
         let answer = match self.nats.request(subject, None, Vec::new(), ANSWER).await {
@@ -102,18 +105,21 @@ impl Operator {
         let (Some(sequence), None) = (sequence, answer.status) else {
             return Err(CliError::new(exit::TRANSPORT, "cluster.answer", "the bucket's answer makes no sense"));
         };
-        if header("KV-Operation").is_some() || answer.payload.is_empty() {
-            return Ok(Some(Stored { payload: Vec::new(), sequence }));
-        }
-        let envelope = Envelope::parse(&answer.payload).map_err(|error| {
-            CliError::new(
-                exit::SIGNATURE,
-                error.code(),
-                format!("what is at {} is no value of a cluster: {error}", at.statement()),
-            )
-            .with_hint("somebody wrote there who should not; a new value with a higher --version replaces it")
-        })?;
-        Ok(Some(Stored { payload: envelope.payload, sequence }))
+        let value = match header("KV-Operation") {
+            Some(_) => Vec::new(),
+            None => answer.payload.to_vec(),
+        };
+        Ok(Some(Stored { value, sequence }))
+    }
+
+    /// What is stored at a place, judged; and its place in the stream.
+    pub async fn read<T: Versioned>(&self, at: &Place) -> Result<(Kept<T>, u64), CliError> {
+        let Some(stored) = self.get(at).await? else { return Ok((Kept::Nothing, 0)) };
+        // Without a bundle others than this operator are not checked: they are doubted, which is said.
+        let trust = self.trust().unwrap_or_else(|_| TrustBundle::new());
+        let signers = Signers::new(Arc::new(trust), self.key.issuer().parse::<UserKey>().ok());
+        let kept = Kept::judge(&stored.value, at, &place::audience(&self.cluster), &signers, clock::now());
+        Ok((kept, stored.sequence))
     }
 
     /// Signs a payload and stores it, if nobody stored another one meanwhile.

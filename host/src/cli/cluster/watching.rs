@@ -5,14 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use portcullis_cluster::{Bucket, EventKind, Heartbeat, HostId, Manifest, Place, RevocationList, place};
-use portcullis_identity::SpiffeId;
+use portcullis_cluster::{Bucket, CloudEvent, EventKind, Heartbeat, HostId, Manifest, Place, RevocationList, place};
 use portcullis_identity::statement::{Envelope, Expected, HEADER, Signer, Signers, check};
+use portcullis_identity::{Excerpt, SpiffeId};
 use portcullis_signing::ComponentName;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::operator::{Operator, unreachable};
+use super::unbelieved::{Reason, Unbelieved};
 use super::{EventsArgs, StatusArgs};
 use crate::cli::error::{CliError, exit};
 use crate::cli::output::{Output, table};
@@ -23,7 +24,7 @@ use crate::supervisor::cluster::bucket;
 /// `cluster status`: exit 0 where everything that is wanted runs, else 1.
 pub async fn status(args: &StatusArgs, out: &mut Output) -> Result<(), CliError> {
     let operator = Operator::open(&args.operator.operator).await?;
-    let heard = heartbeats(&operator, Duration::from_secs_f64(args.listen.clamp(0.1, 120.0))).await?;
+    let (heard, unbelieved) = heartbeats(&operator, Duration::from_secs_f64(args.listen.clamp(0.1, 120.0))).await?;
     let contents = bucket::read(&operator.nats.client(), &operator.cluster, Bucket::Desired).await.map_err(cannot)?;
     let mut wanted: BTreeMap<ComponentName, Manifest> = BTreeMap::new();
     for value in contents.values {
@@ -32,18 +33,33 @@ pub async fn status(args: &StatusArgs, out: &mut Output) -> Result<(), CliError>
             wanted.insert(name, manifest);
         }
     }
-    let revoked = match operator.get(&Place::Revoked).await? {
-        Some(stored) => RevocationList::parse(&stored.payload).ok().map(|list| list.epoch()),
-        None => None,
-    };
+    let (revoked, _) = operator.read::<RevocationList>(&Place::Revoked).await?;
+    let epoch = revoked.document().map(RevocationList::epoch);
     let complete =
         wanted.iter().all(|(name, manifest)| running(&heard, name, manifest) >= manifest.wanted().replicas as usize);
-    out.result(text(&heard, &wanted, revoked), &as_json(&heard, &wanted, revoked))?;
+    let mut shown = text(&heard, &wanted, epoch);
+    for line in revoked.remark(&Place::Revoked).into_iter().chain(unbelieved.lines()) {
+        shown.push('\n');
+        shown.push_str(&line);
+    }
+    out.result(shown, &as_json(&heard, &wanted, epoch, &unbelieved))?;
     if complete {
         return Ok(());
     }
-    Err(CliError::new(exit::INTERNAL, "cluster.not-settled", "fewer replicas run than are wanted")
-        .with_hint("the column FAILED says why a host does not start one; `cluster events` shows it as it happens"))
+    let failed = |message: &str| CliError::new(exit::INTERNAL, "cluster.not-settled", message);
+    match (unbelieved.hosts(|host| heard.contains_key(host)).as_slice(), unbelieved.hint()) {
+        (hosts @ [_, ..], Some(hint)) => {
+            let hosts: Vec<_> = hosts.iter().map(ToString::to_string).collect();
+            let message = format!(
+                "fewer replicas run than are wanted, as far as hosts are believed: {} not, whatever runs there",
+                hosts.join(", ")
+            );
+            Err(failed(&message).with_hint(hint))
+        }
+        _ => Err(failed("fewer replicas run than are wanted").with_hint(
+            "the column FAILED says why a host does not start one; `cluster events` shows it as it happens",
+        )),
+    }
 }
 
 /// `cluster events`: prints what is signed by the host that its subject names.
@@ -65,9 +81,16 @@ pub async fn events(args: &EventsArgs, out: &mut Output) -> Result<(), CliError>
         };
         let Some(message) = next else { return Ok(()) };
         let Some((host, _)) = place::event_host(&operator.cluster, message.subject.as_str()) else { continue };
-        let Some(event) = believed(&operator, &signers, &host, &message) else {
-            out.note(format!("not believed: an event on {}", message.subject.as_str().escape_debug()));
-            continue;
+        let event = match believed(&operator, &signers, &host, &message) {
+            Ok(event) => event,
+            Err(reason) => {
+                out.note(format!(
+                    "not believed: an event on {}: {}",
+                    message.subject.as_str().escape_debug(),
+                    reason.why()
+                ));
+                continue;
+            }
         };
         let line = format!(
             "{} {host} {} {} {}",
@@ -87,20 +110,41 @@ fn believed(
     signers: &Signers,
     host: &HostId,
     message: &async_nats::Message,
-) -> Option<portcullis_cluster::CloudEvent> {
-    let token = message.headers.as_ref()?.get(HEADER)?;
+) -> Result<CloudEvent, Reason> {
+    let token = message.headers.as_ref().and_then(|headers| headers.get(HEADER)).ok_or_else(Reason::unsigned)?;
     let audience = place::audience(&operator.cluster);
     let expected = Expected::message(&audience, message.subject.as_str());
-    let statement = check(token.as_str(), &message.payload, &expected, signers, clock::now()).ok()?;
-    let id: SpiffeId = format!("spiffe://{}/portcullis/host/{host}", operator.config.trust_domain).parse().ok()?;
+    let statement = check(token.as_str(), &message.payload, &expected, signers, clock::now())
+        .map_err(|error| Reason::statement(&error, &operator.config.bundle))?;
+    let id: SpiffeId =
+        format!("spiffe://{}/portcullis/host/{host}", operator.config.trust_domain).parse().map_err(Reason::form)?;
     if !operator.config.signs_for(host.as_str(), &id, statement.signer()) {
-        return None;
+        return Err(Reason::stranger(statement.signer()));
     }
     let source = match statement.signer() {
         Signer::Svid(signer) => signer.clone(),
         Signer::Nkey(_) => id,
     };
-    portcullis_cluster::CloudEvent::parse(&message.payload).ok().filter(|event| event.source == source)
+    let event = CloudEvent::parse(&message.payload).map_err(Reason::form)?;
+    if event.source == source { Ok(event) } else { Err(Reason::form("it names another source")) }
+}
+
+/// The same of a heartbeat, which is about its own host alone.
+fn heartbeat(
+    operator: &Operator,
+    signers: &Signers,
+    host: &HostId,
+    message: &async_nats::Message,
+) -> Result<Heartbeat, Reason> {
+    let event = believed(operator, signers, host, message)?;
+    if event.kind != EventKind::Heartbeat {
+        return Err(Reason::form("it is an event of another kind"));
+    }
+    // What serde says may quote what came.
+    let heartbeat: Heartbeat =
+        serde_json::from_value(event.data).map_err(|error| Reason::form(Excerpt::new(&error.to_string())))?;
+    heartbeat.check().map_err(Reason::form)?;
+    if heartbeat.host == *host { Ok(heartbeat) } else { Err(Reason::form("it is about another host")) }
 }
 
 /// Whom hosts are checked with.
@@ -108,20 +152,22 @@ fn signers(operator: &Operator) -> Result<Signers, CliError> {
     Ok(Signers::new(Arc::new(operator.trust()?), Member::keys(&operator.config.member)))
 }
 
-async fn heartbeats(operator: &Operator, listen: Duration) -> Result<BTreeMap<HostId, Heartbeat>, CliError> {
+async fn heartbeats(
+    operator: &Operator,
+    listen: Duration,
+) -> Result<(BTreeMap<HostId, Heartbeat>, Unbelieved), CliError> {
     let signers = signers(operator)?;
     let subject = place::all_heartbeats(&operator.cluster);
     let mut messages = operator.nats.subscribe(subject, None).await.map_err(|error| unreachable(&error))?;
-    let (until, mut heard) = (Instant::now() + listen, BTreeMap::new());
+    let (until, mut heard, mut unbelieved) = (Instant::now() + listen, BTreeMap::new(), Unbelieved::default());
     while let Ok(Some(message)) = tokio::time::timeout_at(until, messages.next()).await {
         let Some(host) = place::heartbeat_host(&operator.cluster, message.subject.as_str()) else { continue };
-        let event = believed(operator, &signers, &host, &message).filter(|event| event.kind == EventKind::Heartbeat);
-        let heartbeat = event.and_then(|event| serde_json::from_value::<Heartbeat>(event.data).ok());
-        if let Some(heartbeat) = heartbeat.filter(|heartbeat| heartbeat.check().is_ok() && heartbeat.host == host) {
-            heard.insert(host, heartbeat);
+        match heartbeat(operator, &signers, &host, &message) {
+            Ok(heartbeat) => drop(heard.insert(host, heartbeat)),
+            Err(reason) => unbelieved.add(host, reason),
         }
     }
-    Ok(heard)
+    Ok((heard, unbelieved))
 }
 
 fn running(heard: &BTreeMap<HostId, Heartbeat>, name: &ComponentName, manifest: &Manifest) -> usize {
@@ -176,6 +222,7 @@ fn as_json(
     heard: &BTreeMap<HostId, Heartbeat>,
     wanted: &BTreeMap<ComponentName, Manifest>,
     revoked: Option<u64>,
+    unbelieved: &Unbelieved,
 ) -> Value {
     let apps = wanted.iter().map(|(name, manifest)| {
         let on: Vec<_> = heard
@@ -190,6 +237,7 @@ fn as_json(
     });
     json!({
         "hosts": heard.values().collect::<Vec<_>>(), "components": apps.collect::<Vec<_>>(), "revocations": revoked,
+        "unbelieved": unbelieved.to_json(),
     })
 }
 
