@@ -173,7 +173,7 @@ fn permissions(cluster: &ClusterName, hosts: &[HostId], logins: &[String]) -> St
         let _ = write!(
             text,
             "\n# host {host}\n{}",
-            block(&publish, &subscribe, "  allow_responses: { max: 1, expires: \"60s\" }\n")
+            block(&publish, &subscribe, "  allow_responses: { max: 1, expires: \"150s\" }\n")
         );
     }
     let mut operators: Vec<(&str, String)> = logins.iter().map(|who| (who.as_str(), inbox::prefix(who))).collect();
