@@ -125,6 +125,8 @@ async fn connected(host: &Host, address: &str, who: &str) -> TlsStream<tokio::ne
     let peer: SpiffeId = LOCAL.parse().unwrap();
     let connector = connector(&key.svid().clone(), key, &bundle, &peer).unwrap();
     let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    // As the product's own client: or the request waits for an acknowledgement of the handshake.
+    stream.set_nodelay(true).unwrap();
     connector.connect("control", stream).await.unwrap().0
 }
 

@@ -135,7 +135,10 @@ fn a_host_that_restarts_without_nats_serves_what_it_ran_and_says_so() {
 fn nothing_is_started_from_a_disk_that_does_not_hold_what_was_believed() {
     let Some(lattice) = Lattice::start("offline attacks", &Plan::of(1)) else { return };
     let mut alone = Alone { lattice };
-    alone.lattice.cli(["cluster", "revoke", "--instance", "01jd3z8y6e5t4r3w2q1a0s9d8f", "--operator", "operator.toml"]).ok();
+    alone
+        .lattice
+        .cli(["cluster", "revoke", "--instance", "01jd3z8y6e5t4r3w2q1a0s9d8f", "--operator", "operator.toml"])
+        .ok();
     alone.lattice.deploy(1, "").ok();
     alone.lattice.wait("it runs", |lattice| lattice.answering() == ["h1"]);
     let first = alone.read(HELLO);
