@@ -36,6 +36,8 @@ pub enum Kept<T> {
 pub trait Versioned: Sized {
     /// What names its version on the command line.
     const FLAG: &'static str;
+    /// Whether what follows takes over what is stored: signing it on is vouching for it.
+    const CARRIED: bool;
     /// Reads a payload.
     fn read(payload: &[u8], at: &Place) -> Result<Self, String>;
     /// Its version.
@@ -44,6 +46,7 @@ pub trait Versioned: Sized {
 
 impl Versioned for Manifest {
     const FLAG: &'static str = "--version";
+    const CARRIED: bool = false;
 
     fn read(payload: &[u8], at: &Place) -> Result<Self, String> {
         let manifest = Self::parse(payload).map_err(|error| error.to_string())?;
@@ -60,6 +63,7 @@ impl Versioned for Manifest {
 
 impl Versioned for RevocationList {
     const FLAG: &'static str = "--epoch";
+    const CARRIED: bool = true;
 
     fn read(payload: &[u8], _at: &Place) -> Result<Self, String> {
         Self::parse(payload).map_err(|error| error.to_string())
@@ -72,6 +76,7 @@ impl Versioned for RevocationList {
 
 impl Versioned for PolicyDocument {
     const FLAG: &'static str = "--version";
+    const CARRIED: bool = false;
 
     fn read(payload: &[u8], _at: &Place) -> Result<Self, String> {
         Self::parse(payload).map_err(|error| error.to_string())
@@ -131,13 +136,20 @@ impl<T: Versioned> Kept<T> {
             .with_hint(format!(
                 "somebody wrote there who should not; a new value replaces it, above all that hosts have seen: name that with {flag}"
             ))),
-            (Self::Document { document, .. }, asked) => {
+            (Self::Document { document, doubt }, asked) => {
                 let stored = document.number();
                 let next = stored.checked_add(1).ok_or_else(|| {
                     CliError::usage(format!("{stored} is stored at {place}: nothing is above it"))
                         .with_hint("whoever administers the bucket has to remove that value; a version is named then")
                 })?;
                 match asked {
+                    // Somebody may have left out whom hosts refuse: it is signed on by whoever looked at it and says so.
+                    None if T::CARRIED && doubt.is_some() => {
+                        let why = doubt.as_deref().unwrap_or_default();
+                        let message = format!("what is stored at {place} is not proven, and would be taken over: {why}");
+                        let hint = format!("see that it names all that is revoked, then say so by {flag} {next}");
+                        Err(CliError::new(exit::SIGNATURE, "cluster.unproven", message).with_hint(hint))
+                    }
                     None => Ok(next),
                     Some(asked) if asked > stored => Ok(asked),
                     Some(asked) => Err(CliError::usage(format!(
@@ -239,9 +251,12 @@ mod tests {
     }
 
     #[test]
-    fn what_another_operator_signed_counts_and_is_remarked_on() {
+    fn a_list_of_somebody_else_is_signed_on_by_whoever_says_so_alone() {
         let kept = judged(&value(&seed(), &Place::Revoked, 5, &list(5).to_json()), &seed());
-        assert_eq!(kept.next(None, &Place::Revoked).unwrap(), 6);
+        let error = kept.next(None, &Place::Revoked).unwrap_err();
+        assert_eq!((error.exit(), error.code()), (exit::SIGNATURE, "cluster.unproven"));
+        assert!(error.hint().unwrap().contains("--epoch 6"), "{error}");
+        assert_eq!(kept.next(Some(6), &Place::Revoked).unwrap(), 6);
         assert!(kept.next(Some(5), &Place::Revoked).is_err());
         assert!(kept.remark(&Place::Revoked).unwrap().contains("whom this operator cannot check"));
     }
