@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use portcullis_tests::cluster::{Lattice, Plan};
 use portcullis_tests::host::Host;
 use portcullis_tests::http;
+use portcullis_tests::nats::pki;
 use portcullis_tests::site::Site;
 use serde_json::{Value, json};
 
@@ -103,6 +104,14 @@ fn a_host_that_restarts_without_nats_serves_what_it_ran_and_says_so() {
         assert_eq!(status["ready"], true, "{status:#}");
         status["warnings"].to_string().contains("nats: ")
     });
+    // Whom it believes is read again while nobody speaks: a broken file shows, and the mended one counts.
+    let folder = lattice.hosts["h1"].site().path().to_owned();
+    let bundles = std::fs::read_to_string(folder.join("hosts.json")).unwrap();
+    let says = |lattice: &Lattice| lattice.hosts["h1"].ask_status(0)["problems"].to_string();
+    pki::replace(&folder, "hosts.json", "{");
+    lattice.wait("it names the broken file", |lattice| says(lattice).contains("cluster.trust"));
+    pki::replace(&folder, "hosts.json", &bundles);
+    lattice.wait("it reads the mended one", |lattice| says(lattice) == "[]");
     // It crashes, and starts without NATS. Until what it ran is started it is not ready.
     let site = lattice.hosts.remove("h1").unwrap().killed();
     let host = Host::start(site);

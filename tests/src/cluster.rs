@@ -132,6 +132,11 @@ impl Lattice {
                 hosts.len() == plan.hosts.len() && hosts.iter().all(|host| host["accepting"] == true)
             })
         });
+        // A host reads the bundles once a second; until then it says that it believes nobody.
+        lattice.wait("the hosts have read the bundles", |lattice| {
+            let says = |host: &Host| host.ask_status(0)["problems"].to_string();
+            lattice.hosts.values().all(|host| !says(host).contains("cluster.trust"))
+        });
         Some(lattice)
     }
 

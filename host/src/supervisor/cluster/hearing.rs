@@ -19,18 +19,43 @@ use crate::clock;
 use crate::nats::Nats;
 use crate::supervisor::Host;
 
-/// Hears until the host stops.
+/// Hears until the host stops. Whom to believe is read again every second whether anybody speaks or not: what an operator breaks or
+/// mends while NATS is away shows at once.
 pub async fn hear(host: Arc<Host>, cluster: Arc<Cluster>, nats: Nats) {
+    let mut again = tokio::time::interval(TRUST_AGE);
+    again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut trust = members(&host, &cluster);
+    let mut subscribed = std::pin::pin!(subscribe(&host, &cluster, &nats));
+    let mut heard = loop {
+        tokio::select! {
+            all = &mut subscribed => match all {
+                Some(all) => break futures::stream::select_all(all),
+                None => return,
+            },
+            _ = again.tick() => trust = members(&host, &cluster),
+        }
+    };
+    // What came before this host heard is in the buckets.
+    cluster.look.notify_one();
+    while !host.is_stopping() {
+        tokio::select! {
+            message = heard.next() => match message {
+                Some(message) => take(&host, &cluster, &trust, message).await,
+                None => return,
+            },
+            _ = again.tick() => trust = members(&host, &cluster),
+        }
+    }
+}
+
+/// Asked for once there is a connection that counts; they live through reconnects then. `None`: the host stops.
+async fn subscribe(host: &Host, cluster: &Cluster, nats: &Nats) -> Option<Vec<async_nats::Subscriber>> {
     let subjects = [
         place::all_values(&cluster.name),
         place::all_heartbeats(&cluster.name),
         format!("portcullis.{}.evt.*.{}", cluster.name, EventKind::HostDown.word()),
     ];
-    let mut heard = loop {
-        if host.is_stopping() {
-            return;
-        }
-        // Asked for once there is a connection that counts; they live through reconnects then.
+    while !host.is_stopping() {
         let all = async {
             nats.verified(VERIFIED).await?;
             let mut all = Vec::new();
@@ -40,25 +65,14 @@ pub async fn hear(host: Arc<Host>, cluster: Arc<Cluster>, nats: Nats) {
             Ok::<_, crate::nats::NatsError>(all)
         };
         match all.await {
-            Ok(all) => break futures::stream::select_all(all),
+            Ok(all) => return Some(all),
             Err(error) => {
                 tracing::warn!(%error, "the cluster cannot be heard yet");
                 tokio::time::sleep(AGAIN).await;
             }
         }
-    };
-    // What came before this host heard is in the buckets.
-    cluster.look.notify_one();
-    let (mut trust, mut made) = (members(&host, &cluster), Instant::now());
-    while let Some(message) = heard.next().await {
-        if host.is_stopping() {
-            return;
-        }
-        if made.elapsed() > TRUST_AGE {
-            (trust, made) = (members(&host, &cluster), Instant::now());
-        }
-        take(&host, &cluster, &trust, message).await;
     }
+    None
 }
 
 fn members(host: &Host, cluster: &Cluster) -> MemberTrust {
