@@ -262,6 +262,8 @@ pub const CALLOUT_WAITING_MOST: usize = 16_384;
 pub const CALLOUT_DEADLINE_MOST: Duration = Duration::from_millis(1_500);
 /// How long a callout that ends waits for the requests at work.
 pub const CALLOUT_DRAIN: Duration = Duration::from_secs(3);
+/// How long a record of a callout waits for those of requests that are being decided at the same time, to go to the disk together.
+pub const CALLOUT_GATHER: Duration = Duration::from_millis(1);
 /// Records that wait for the audit log of a callout.
 pub const CALLOUT_JOURNAL: usize = 8_192;
 /// SPIFFE IDs in the list of the revoked.

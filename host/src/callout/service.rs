@@ -330,6 +330,7 @@ async fn decide(shared: &Shared, message: &Message, until: Instant) -> Bytes {
         shared.problems.set("audit", "the audit log cannot be written");
         return shared.answering.unavailable(&asked, now);
     }
+    let _at_work = shared.journal.at_work();
     let standing = shared.standing.load_full();
     let verdict = shared.answering.decide(&asked, &standing, now);
     let reference = ulid::Ulid::generate().to_string();
