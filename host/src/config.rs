@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod control;
 pub mod environment;
 pub mod federation;
+mod files;
 pub mod identity;
 pub mod identity_source;
 pub mod limits;
@@ -223,13 +224,15 @@ impl Config {
         }
     }
 
-    /// Looks at the files that it names, too: says which secrets others can read.
-    pub fn check_files(&self) -> Result<(), ConfigError> {
+    /// Looks at the files that it names, too: says which are not there or cannot be read, and which secrets others can read. What may
+    /// be missing now is returned, a line each.
+    pub fn check_files(&self) -> Result<Vec<String>, ConfigError> {
         let mut problems = Problems::new(&self.path);
+        let warnings = files::check(self, &mut problems);
         if let Some(nats) = &self.nats {
             nats.check_files(&mut problems);
         }
-        if problems.is_empty() { Ok(()) } else { Err(problems.into_error()) }
+        if problems.is_empty() { Ok(warnings) } else { Err(problems.into_error()) }
     }
 
     /// The grants file that `grants add` writes to.
