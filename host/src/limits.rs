@@ -186,6 +186,8 @@ pub const NATS_SERVERS: usize = 16;
 pub const NATS_FILE_BYTES: usize = 64 << 10;
 /// How often the files of a NATS connection are looked at.
 pub const NATS_POLL: Duration = Duration::from_secs(1);
+/// How long after its start the identity process may have no X.509-SVID of the host without complaining of it.
+pub const NATS_FIRST_SVID: Duration = Duration::from_secs(5);
 /// How long a subject that the server denied this host is shown after it was denied last.
 pub const NATS_DENIED_SHOWN: Duration = Duration::from_secs(30);
 /// Subjects that are shown so.

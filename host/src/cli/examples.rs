@@ -50,10 +50,12 @@ pub const CLUSTER_DEPLOY: &str = "\
 Examples:
   portcullis cluster deploy orders.toml --operator operator.toml
   portcullis cluster deploy orders.toml --operator operator.toml --version 8 --valid-for 90d
+  portcullis cluster deploy orders.toml --operator operator.toml --wait 30
 
-Exit codes: 0 stored, 2 usage or the manifest is wrong, 11 what is stored is no value of a cluster,
-18 NATS is not reached or denies it, 64 the operator file is wrong. Hosts decide for themselves:
-`portcullis cluster status` shows what became of it.";
+Exit codes: 0 stored (with --wait: and it runs), 1 it does not run by --wait, 2 usage or the manifest
+is wrong, 11 what is stored is no value of a cluster, 18 NATS is not reached or denies it, 64 the
+operator file is wrong. Hosts decide for themselves: `portcullis cluster status` shows what became
+of it.";
 
 /// `portcullis cluster undeploy`.
 pub const CLUSTER_UNDEPLOY: &str = "\

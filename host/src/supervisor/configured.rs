@@ -43,7 +43,8 @@ impl Host {
     /// Those that start once the cluster was looked at, as far as that is known.
     fn waiting(&self) -> Vec<Component> {
         let Ok(refused) = self.refused.lock() else { return Vec::new() };
-        let waits = |path: &Path| refused.iter().any(|(refused, why)| refused == path && why.code == STALE);
+        let waits =
+            |path: &Path| refused.iter().any(|(refused, why)| refused == path && UNSEEN.contains(&why.code.as_str()));
         self.config.components.iter().filter(|component| waits(&component.path)).cloned().collect()
     }
 }
@@ -65,5 +66,5 @@ async fn start_when_looked(host: Arc<Host>, cluster: Arc<Cluster>) {
     }
 }
 
-/// The last look at the cluster's revocations was too long ago, or there was none.
-const STALE: &str = "cluster.stale";
+/// The last look at the cluster's revocations was too long ago, or there was none; or what is on disk of them is not proven.
+const UNSEEN: [&str; 2] = ["cluster.stale", "cluster.unproven"];
