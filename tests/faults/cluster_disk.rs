@@ -6,11 +6,12 @@ use std::time::Duration;
 use portcullis_identity::statement::{Draft, Envelope, Jti, UserSeed};
 use portcullis_tests::cluster::alone::Alone;
 use portcullis_tests::cluster::{Lattice, Plan};
-use portcullis_tests::guests;
 use portcullis_tests::host::Host;
+use portcullis_tests::{guests, workload};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
+const ANN: &str = "spiffe://test.example/ns/test/sa/ann";
 const SET: &str = "values/policy.set.json";
 const GRANT: &str = "[[grant]]\nid = \"more\"\nreason = \"a test\"\nowner = \"tests\"\ncomponent = \"test:more\"\nload = true\ncallers = [\"anonymous\"]\n";
 
@@ -134,6 +135,40 @@ fn policies_of_the_cluster_on_a_disk_are_in_force_as_they_were_signed_and_not_ot
     alone.lattice.wait("nothing is wrong", |_| problems(&alone) == "[]");
     assert_eq!(alone.read(SET), good);
     assert!(!alone.kept("policy.json").exists());
+}
+
+#[test]
+fn policies_on_a_disk_end_with_the_right_of_whoever_signed_them_with_an_svid() {
+    let binary = portcullis_tests::binary();
+    let entry = workload::entry("ann", &binary, "");
+    let entry = entry.replace("executable = ", &format!("sha256 = \"{}\" # ", workload::sha256(&binary)));
+    let section = format!("policies = true\n\n[workload_api]\nsocket = \"workload.sock\"\n\n{entry}\n");
+    let operator = format!(
+        "[[operator]]\nid = \"by-svid\"\nreason = \"r\"\nowner = \"o\"\nwho = \"{ANN}\"\nhosts = [\"*\"]\ncomponents = [\"*\"]\nactions = [\"deploy\"]\n"
+    );
+    let Some(mut alone) = alone("disk svid", &section, &operator) else { return };
+    let socket = alone.host().site().file("workload.sock").display().to_string();
+    alone.lattice.cli(["identity", "fetch", "--workload-api", &socket, "--out-dir", "ann"]).ok();
+    let folder = alone.lattice.folder().to_owned();
+    let text = std::fs::read_to_string(folder.join("operator.toml")).unwrap();
+    let by_svid = "svid = \"ann/svid.pem\"\nsvid_key = \"ann/svid_key.pem\"";
+    std::fs::write(folder.join("ann.toml"), text.replace("nkey = \"operator.nk\"", by_svid)).unwrap();
+    std::fs::write(folder.join("more.toml"), format!("version = 1\n{GRANT}")).unwrap();
+    alone.lattice.cli(["cluster", "policies", "--grants", "more.toml", "--operator", "ann.toml"]).ok();
+    alone.lattice.wait("the set is in force", |lattice| lattice.status()["hosts"][0]["policy"] == 1);
+    alone.lattice.server.kill();
+    // Whom the host trusts comes from its identity process: that is waited for, and nothing starts before.
+    alone.again(|_| {});
+    assert_eq!(starts(alone.host()), Ok(()), "{}\n{}", problems(&alone), alone.lattice.logs());
+    // Whoever is revoked signed nothing that counts at the next start.
+    alone.host().run(["identity", "revoke", ANN]).ok();
+    alone.again(|_| {});
+    assert!(starts(alone.host()).is_err(), "{}", alone.lattice.logs());
+    let said = problems(&alone);
+    assert!(said.contains("cluster.policies") && said.contains(&format!("{ANN} is revoked")), "{said}");
+    assert_eq!(alone.denials("cluster.denied"), 1);
+    alone.host().run(["identity", "revoke", "--lift", ANN]).ok();
+    alone.lattice.wait("it is in force again", |lattice| starts(&lattice.hosts["h1"]).is_ok());
 }
 
 #[test]
