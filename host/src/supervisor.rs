@@ -95,6 +95,8 @@ pub struct Host {
     components: RwLock<Vec<Arc<Component>>>,
     extra_routes: Mutex<Vec<Route>>,
     refused: Mutex<Vec<(PathBuf, Refused)>>,
+    /// What components of the configuration that were refused are tried again after.
+    changed: configured::Changed,
     notices: Arc<control::notices::Notices>,
     starting: tokio::sync::Mutex<()>,
     settled: AtomicBool,
@@ -221,6 +223,7 @@ impl Host {
             components: RwLock::new(Vec::new()),
             extra_routes: Mutex::new(Vec::new()),
             refused: Mutex::new(Vec::new()),
+            changed: configured::Changed::default(),
             notices: Arc::default(),
             starting: tokio::sync::Mutex::new(()),
             settled: AtomicBool::new(false),
