@@ -37,7 +37,9 @@ pub enum RenewError {
     #[error("it is of the user {0}, whose key is not that of `nkey`")]
     User(PublicKey),
     /// Changed by hand.
-    #[error("its {0} is not what `callout init` writes: somebody changed it, and a renewal would undo that")]
+    #[error(
+        "it says something else than `callout init` writes ({0}): somebody changed it, and a renewal would undo that"
+    )]
     Changed(&'static str),
     /// It would end sooner.
     #[error("it ends later than the new one would")]

@@ -295,7 +295,7 @@ fn addresses_and_ends_are_written_as_they_were_asked_for_and_what_ends_soon_is_s
     assert_eq!(ran.code, 0, "{}", ran.text);
     let end = time::OffsetDateTime::now_utc() + time::Duration::days(10);
     let day = end.date().to_string();
-    assert!(ran.text.contains("the credentials of the callout's logins") && ran.text.contains(&day), "{}", ran.text);
+    assert!(ran.text.contains("the JWTs of the callout's logins") && ran.text.contains(&day), "{}", ran.text);
     let site = dir.path().join("site");
     let (server, own) = (site.join("server.conf"), site.join("callout.toml"));
     assert!(std::fs::read_to_string(&server).unwrap().contains("listen: \"0.0.0.0:4333\""));

@@ -237,9 +237,9 @@ fn what_was_changed_by_hand_or_has_no_key_at_hand_is_refused_and_nothing_is_writ
         (site.read("login/callout.jwt"), site.read("login/revoker.jwt"), site.sentinel());
     let auth = "offline/account-auth.nk";
     let wider = site.changed(callout.trim(), auth, |claims| claims["nats"]["pub"] = json!({ "allow": [">"] }));
-    with("login/callout.jwt", &wider, "more rights", "its rights is not what");
+    with("login/callout.jwt", &wider, "more rights", "(rights): somebody changed it");
     let narrower = site.changed(callout.trim(), auth, |claims| claims["nats"]["sub"] = json!({ "deny": [">"] }));
-    with("login/callout.jwt", &narrower, "fewer rights", "its rights is not what");
+    with("login/callout.jwt", &narrower, "fewer rights", "(rights): somebody changed it");
     with("login/callout.jwt", &revoker, "another's", "signed by");
     with("login/revoker.jwt", "noise", "no token", "no user's JWT");
     let strange = KeyPair::new_user().public_key();
@@ -247,7 +247,7 @@ fn what_was_changed_by_hand_or_has_no_key_at_hand_is_refused_and_nothing_is_writ
     with("login/callout.jwt", &other, "another user", "whose key is not that of `nkey`");
     let config = site.read("server.conf");
     let open = site.changed(&sentinel, auth, |claims| claims["nats"]["pub"] = json!({ "allow": ["a"] }));
-    with("server.conf", &config.replace(&sentinel, &open), "a sentinel with rights", "its rights is not what");
+    with("server.conf", &config.replace(&sentinel, &open), "a sentinel with rights", "(rights): somebody changed it");
     with("server.conf", &format!("# {sentinel}\n{config}"), "twice", "2 times");
     let variable = config.replace(&format!("default_sentinel: \"{sentinel}\""), "default_sentinel: $SENTINEL");
     with("server.conf", &variable, "a variable", "default_sentinel stands");

@@ -176,7 +176,7 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
     ends.extend(material.callout.map(|end| ("the callout's certificate", end)));
     let mut more = String::new();
     if args.mode == Mode::Operator {
-        ends.push(("the credentials of the callout's logins", init::ends(&wanted, now)));
+        ends.push(("the JWTs of the callout's logins", init::ends(&wanted, now)));
         more.push_str("\ntake offline/ away from this machine; `portcullis callout renew` needs it before that end");
     }
     let mut said = String::from("\nends:");
