@@ -7,6 +7,7 @@ use async_nats::{Client, ConnectOptions, Subscriber};
 use portcullis_tests::host::Host;
 use portcullis_tests::nats::NatsServer;
 use portcullis_tests::nats::pki::replace;
+use portcullis_tests::patience::LONG;
 use portcullis_tests::site::Site;
 use serde_json::Value;
 
@@ -40,7 +41,7 @@ pub async fn outsider(server: &NatsServer) -> Client {
 
 /// Waits until somebody serves a subject: asks until an answer comes.
 pub async fn served(client: &Client, subject: &str) {
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + LONG;
     loop {
         let asked = client.request(subject.to_owned(), "are you there".into());
         match tokio::time::timeout(Duration::from_secs(2), asked).await {
@@ -58,7 +59,7 @@ pub async fn unserved(client: &Client, subject: &str) -> Duration {
         let asked = client.request(subject.to_owned(), "are you there".into());
         match tokio::time::timeout(Duration::from_millis(200), asked).await {
             Ok(Err(error)) if error.kind() == async_nats::RequestErrorKind::NoResponders => return begin.elapsed(),
-            _ => assert!(begin.elapsed() < Duration::from_secs(30), "{subject} is still served"),
+            _ => assert!(begin.elapsed() < LONG, "{subject} is still served"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -66,14 +67,18 @@ pub async fn unserved(client: &Client, subject: &str) -> Duration {
 
 /// The next message as JSON; `None` where none comes for a while.
 pub async fn next_json(messages: &mut Subscriber) -> Option<Value> {
+    next_within(messages, Duration::from_secs(5)).await
+}
+
+async fn next_within(messages: &mut Subscriber, most: Duration) -> Option<Value> {
     use futures::StreamExt as _;
-    let message = tokio::time::timeout(Duration::from_secs(5), messages.next()).await.ok()??;
+    let message = tokio::time::timeout(most, messages.next()).await.ok()??;
     Some(serde_json::from_slice(&message.payload).expect("a report is JSON"))
 }
 
 /// The next report about a message with this body.
 pub async fn report_of(messages: &mut Subscriber, body: &str) -> Value {
-    while let Some(report) = next_json(messages).await {
+    while let Some(report) = next_within(messages, LONG).await {
         if report["body"] == body {
             return report;
         }

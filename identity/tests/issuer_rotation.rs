@@ -17,6 +17,11 @@ use portcullis_identity::{
 };
 use time::OffsetDateTime;
 
+#[path = "issuer_rotation/before_the_journal.rs"]
+mod before_the_journal;
+#[path = "issuer_rotation/uses.rs"]
+mod uses;
+
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -360,177 +365,10 @@ fn an_rsa_key_that_was_made_ahead_is_used_so_that_nobody_waits_for_one() {
     assert!(!site.issuer.wants_spare_key());
     let began = std::time::Instant::now();
     site.issuer.rotate(Jwt, start() + MINUTE).unwrap();
-    assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
+    assert!(began.elapsed() < std::time::Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(site.issuer.wants_spare_key(), "it is in use now");
     let token = site.token(start() + MINUTE);
     assert_eq!(site.valid(&token, start() + MINUTE), Ok(()));
-}
-
-#[test]
-fn the_key_of_an_svid_is_exported_only_for_workloads_that_were_admitted_so() {
-    let mut site = Site::new();
-    let exported = site.issuer.export_x509(&one(), HOUR, start()).unwrap();
-    assert!(exported.fresh && !format!("{exported:?}").contains("key:"));
-    let key = rcgen::KeyPair::try_from(exported.svid.pkcs8()).unwrap();
-    let (_, leaf) = x509_parser::parse_x509_certificate(&exported.svid.svid.chain[0]).unwrap();
-    assert_eq!(key.public_key_raw(), &*leaf.public_key().subject_public_key.data);
-    assert!(!site.issuer.export_x509(&one(), HOUR, start()).unwrap().fresh);
-    let two: InstanceId = "two".parse().unwrap();
-    let mut workload = site.issuer.workload(&one()).unwrap().clone();
-    (workload.instance, workload.exportable) = (two.clone(), false);
-    site.issuer.admit(workload).unwrap();
-    assert_eq!(site.issuer.export_x509(&two, HOUR, start()).err(), Some(IssueError::NotExportable(two.clone())));
-    assert!(site.issuer.x509_svid(&two, HOUR, start()).is_ok());
-}
-
-#[test]
-fn data_is_signed_for_a_purpose_with_the_key_of_the_leaf() {
-    let mut site = Site::new();
-    let svid = site.issuer.x509_svid(&one(), HOUR, start()).unwrap().svid;
-    let signature = site.issuer.sign(&one(), &svid.key_id, "receipts", b"data").unwrap();
-    let (_, leaf) = x509_parser::parse_x509_certificate(&svid.chain[0]).unwrap();
-    let key = ring::signature::UnparsedPublicKey::new(
-        &ring::signature::ECDSA_P256_SHA256_ASN1,
-        leaf.public_key().subject_public_key.data.to_vec(),
-    );
-    let message = portcullis_identity::signed_message("receipts", b"data").unwrap();
-    assert!(key.verify(&message, &signature).is_ok());
-    assert!(key.verify(b"data", &signature).is_err());
-    assert_eq!(site.issuer.sign(&one(), &svid.key_id, "Receipts", b""), Err(SignError::Purpose));
-    assert_eq!(site.issuer.sign(&one(), "", "receipts", b""), Err(SignError::UnknownKey));
-    let unknown = site.issuer.sign(&"two".parse().unwrap(), &svid.key_id, "receipts", b"");
-    assert!(matches!(unknown, Err(SignError::UnknownInstance(_))));
-}
-
-#[test]
-fn a_configured_issuer_is_in_every_token_and_none_otherwise() {
-    let mut options = IssuerOptions::new(Lifetimes::default());
-    options.jwt_issuer = Some("https://id.example.org".parse().unwrap());
-    let mut site = Site::with(options);
-    let token = site.token(start());
-    let claims = site.issuer.validate_jwt(&token, "vault", start()).unwrap();
-    assert_eq!(claims.issuer(), Some("https://id.example.org"));
-    let mut plain = Site::new();
-    let token = plain.token(start());
-    assert_eq!(plain.issuer.validate_jwt(&token, "vault", start()).unwrap().issuer(), None);
-}
-
-#[test]
-fn wit_svids_have_an_authority_of_their_own_when_they_are_wanted() {
-    let mut options = IssuerOptions::new(Lifetimes::default());
-    options.wit_svid = true;
-    let mut site = Site::with(options.clone());
-    let minted = site.issuer.wit_svid(&one(), HOUR, start()).unwrap();
-    assert!(minted.fresh && !site.issuer.wit_svid(&one(), HOUR, start()).unwrap().fresh);
-    let claims = site.issuer.validate_wit(minted.svid.token(), start()).unwrap();
-    assert_eq!(claims.spiffe_id().to_string(), "spiffe://example.org/a");
-    assert!(site.issuer.validate_jwt(minted.svid.token(), "vault", start()).is_err());
-    let jwt = site.token(start());
-    assert!(site.issuer.validate_wit(&jwt, start()).is_err());
-
-    // WI-05: the kid is unique among all keys of the bundle.
-    let document: serde_json::Value = serde_json::from_str(&site.issuer.bundle().to_json()).unwrap();
-    let keys = document["keys"].as_array().unwrap();
-    let kid = |usage: &str| keys.iter().find(|key| key["use"] == usage).unwrap()["kid"].as_str().unwrap().to_owned();
-    assert_ne!(kid("wit-svid"), kid("jwt-svid"));
-
-    let active = site.in_state(Wit, Active).id;
-    assert_eq!(active.as_str(), kid("wit-svid"));
-    site.issuer.taint(&active, start()).unwrap();
-    assert!(matches!(site.issuer.validate_wit(minted.svid.token(), start()), Err(TokenError::UnknownKey(_))));
-    assert!(site.issuer.wit_svid(&one(), HOUR, start()).unwrap().fresh);
-
-    let mut site = site.reopen(IssuerOptions::new(Lifetimes::default()), start() + MINUTE);
-    assert_eq!(site.issuer.wit_svid(&one(), HOUR, start() + MINUTE).err(), Some(IssueError::NoWit));
-    assert!(site.states(Wit).iter().all(|(_, state)| *state != Active), "turned off: it signs no more");
-    assert_eq!(site.issuer.bundle().wit_authorities().len(), 1, "but what it signed is valid until it ends");
-    site.issuer.tick(start() + HOUR * 2);
-    assert!(site.issuer.bundle().wit_authorities().is_empty());
-}
-
-/// Writes a key as versions without a journal did.
-fn write_before_the_journal(dir: &Path, name: &str, kind: &str, key: &rcgen::KeyPair, certificate: &[u8]) {
-    use std::os::unix::fs::OpenOptionsExt;
-    let pkcs8 = key.serialize_der();
-    let line = format!(
-        r#"{{"version":1,"kind":"{kind}","trust_domain":"example.org","created_at":{},"not_after":{},"private_key":"{}","public_key":"{}","certificate":"{}"}}"#,
-        start().unix_timestamp(),
-        (start() + HOUR * 24).unix_timestamp(),
-        STANDARD.encode(&pkcs8[36..68]),
-        STANDARD.encode(key.public_key_raw()),
-        STANDARD.encode(certificate),
-    );
-    let sum: String = ring::digest::digest(&ring::digest::SHA256, line.as_bytes())
-        .as_ref()
-        .iter()
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    let mut file =
-        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(dir.join(name)).unwrap();
-    std::io::Write::write_all(&mut file, format!("{line}\n{sum}\n").as_bytes()).unwrap();
-}
-
-/// The state of a version without a journal; the DER of its CA.
-fn state_before_the_journal(dir: &Path) -> Vec<u8> {
-    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    fs::DirBuilder::new().mode(0o700).create(dir).unwrap();
-    let (ca_key, jwt_key) = (rcgen::KeyPair::generate().unwrap(), rcgen::KeyPair::generate().unwrap());
-    let mut params = rcgen::CertificateParams::default();
-    params.not_before = start() - Duration::from_secs(30);
-    params.not_after = start() + HOUR * 24;
-    params.subject_alt_names = vec![rcgen::SanType::URI("spiffe://example.org".try_into().unwrap())];
-    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
-    params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
-    let id = ring::digest::digest(&ring::digest::SHA256, ca_key.public_key_raw());
-    let id: String = id.as_ref()[..16].iter().map(|b| format!("{b:02x}")).collect();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(rcgen::DnType::CommonName, format!("Portcullis X.509 authority {id}"));
-    let ca = params.self_signed(&ca_key).unwrap().der().to_vec();
-    write_before_the_journal(dir, "x509-authority.key", "x509-authority", &ca_key, &ca);
-    write_before_the_journal(dir, "jwt-authority.key", "jwt-authority", &jwt_key, b"");
-    fs::write(dir.join("bundle.json"), r#"{"sequence":1800000777,"content":"x"}"#).unwrap();
-    fs::set_permissions(dir.join("bundle.json"), fs::Permissions::from_mode(0o600)).unwrap();
-    ca
-}
-
-#[test]
-fn a_directory_of_before_there_was_a_journal_is_taken_over_with_its_keys_and_its_sequence() {
-    let temporary = tempfile::tempdir().unwrap();
-    let dir = temporary.path().join("identity");
-    let ca = state_before_the_journal(&dir);
-    let mut issuer = Issuer::open(&dir, &domain(), Lifetimes::default(), start() + MINUTE).unwrap();
-    assert_eq!(issuer.bundle().x509_authorities(), [ca.as_slice()]);
-    assert_eq!(issuer.bundle().sequence(), 1_800_000_778);
-    assert!(dir.join("journal.json").exists() && !dir.join("bundle.json").exists());
-    admit(&mut issuer);
-    let svid = issuer.x509_svid(&one(), HOUR, start() + MINUTE).unwrap().svid;
-    let (_, leaf) = x509_parser::parse_x509_certificate(&svid.chain[0]).unwrap();
-    let (_, authority) = x509_parser::parse_x509_certificate(&ca).unwrap();
-    assert!(leaf.verify_signature(Some(authority.public_key())).is_ok());
-    issuer.tick(start() + HOUR * 12);
-    issuer.tick(start() + HOUR * 20);
-    assert!(!dir.join("x509-authority.key").exists(), "its private key goes when it is old");
-    drop(issuer);
-    assert!(Issuer::open(&dir, &domain(), Lifetimes::default(), start() + HOUR * 20).is_ok());
-}
-
-#[test]
-fn what_is_damaged_in_a_directory_of_before_is_refused_and_left() {
-    for (name, bad) in [("x509-authority.key", "x"), ("jwt-authority.key", ""), ("bundle.json", "{")] {
-        let temporary = tempfile::tempdir().unwrap();
-        let dir = temporary.path().join("identity");
-        state_before_the_journal(&dir);
-        fs::write(dir.join(name), bad).unwrap();
-        let refused = Issuer::open(&dir, &domain(), Lifetimes::default(), start() + MINUTE);
-        assert!(matches!(refused, Err(IssuerError::Damaged { .. })), "{name}: {refused:?}");
-        assert!(!dir.join("journal.json").exists());
-        assert_eq!(fs::read_to_string(dir.join(name)).unwrap(), bad);
-    }
-    let temporary = tempfile::tempdir().unwrap();
-    let dir = temporary.path().join("identity");
-    state_before_the_journal(&dir);
-    let early = Issuer::open(&dir, &domain(), Lifetimes::default(), start() - MINUTE);
-    assert!(matches!(early, Err(IssuerError::Clock { .. })));
 }
 
 const STANDARD_NO_PAD_URL: base64::engine::GeneralPurpose = base64::engine::general_purpose::URL_SAFE_NO_PAD;

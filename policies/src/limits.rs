@@ -127,3 +127,5 @@ pub const SERVER_DEPTH: usize = 16;
 pub const SERVER_VARIABLES: usize = 1_000;
 /// Values of such a configuration.
 pub const SERVER_VALUES: usize = 100_000;
+/// Longest queue group of a role.
+pub const QUEUE_BYTES: usize = 128;

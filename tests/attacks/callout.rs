@@ -5,6 +5,8 @@ use std::time::Duration;
 use async_nats::ConnectOptions;
 use futures::StreamExt;
 use portcullis_tests::nats::operator::token;
+use portcullis_tests::patience::{LONG, ROUNDS};
+use portcullis_tests::processes::holds_within;
 use serde_json::json;
 
 use crate::rig::{Rig, Shape, bundle};
@@ -80,7 +82,7 @@ async fn tokens_without_the_right_proof_are_refused() {
     let records = callout.audit();
     assert!(!records.iter().any(|record| record["kind"] == "callout-allow"), "{records:?}");
     let good = issuer.token(sub, &both, 300);
-    assert!(tokens::connect(&rig, tokens::options(&good, &key, Signs::Nonce), "_INBOX_b1").await.is_ok());
+    rig.let_in(async || tokens::connect(&rig, tokens::options(&good, &key, Signs::Nonce), "_INBOX_b1").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,20 +115,32 @@ async fn forged_and_repeated_requests_of_a_second_user_get_no_answer() {
     let callout = rig.callout();
     let seed = spy.seed().unwrap();
     let leaf = rig.a.spiffe("spiffe://td-a.test/spy");
-    let options = ConnectOptions::with_nkey(seed);
-    let client = rig.connect_with(&leaf, "_INBOX_spy", options).await.expect("the spy is a user of the file");
+    let spies = async || rig.connect_with(&leaf, "_INBOX_spy", ConnectOptions::with_nkey(seed.clone())).await;
+    let client = rig.let_in(spies).await;
     // Listens in on a real request.
     let mut requests = client.subscribe("$SYS.REQ.USER.AUTH").await.unwrap();
     client.flush().await.unwrap();
-    let (_host, _) = rig.host("h1").await;
-    let real = tokio::time::timeout(Duration::from_secs(5), requests.next()).await.unwrap().unwrap();
-    assert!(real.payload.starts_with(b"xkv1"), "requests are sealed");
-    // Says it again.
-    let headers = real.headers.clone().unwrap();
-    let ask = async_nats::Request::new().headers(headers).payload(real.payload.clone());
-    let answer = client.send_request("$SYS.REQ.USER.AUTH", ask).await.unwrap();
-    assert!(answer.payload.is_empty(), "a repeated request was answered");
-    callout.wait_for_audit("came before");
+    for round in 0..ROUNDS {
+        let (_host, _) = rig.host("h1").await;
+        // Of several the last one: the one before may be over.
+        let mut real = tokio::time::timeout(LONG, requests.next()).await.unwrap().unwrap();
+        while let Ok(Some(later)) = tokio::time::timeout(Duration::from_millis(50), requests.next()).await {
+            real = later;
+        }
+        assert!(real.payload.starts_with(b"xkv1"), "requests are sealed");
+        // Says it again, which may be too late where this machine is busy.
+        let headers = real.headers.clone().unwrap();
+        let ask = async_nats::Request::new().headers(headers).payload(real.payload.clone()).timeout(Some(LONG));
+        let answer = client.send_request("$SYS.REQ.USER.AUTH", ask).await.unwrap();
+        assert!(answer.payload.is_empty(), "a repeated request was answered");
+        // What is said again is heard here, too.
+        while tokio::time::timeout(Duration::from_millis(50), requests.next()).await.is_ok() {}
+        let said = || callout.audit().iter().any(|record| record.to_string().contains("came before"));
+        if holds_within(Duration::from_secs(5), said) {
+            break;
+        }
+        assert!(round + 1 < ROUNDS, "a repeated request was not known: {:#?}", callout.audit());
+    }
     // Forges one, as a server of its own making would send it.
     let (server, user) = (nkeys::KeyPair::new_server(), nkeys::KeyPair::new_user());
     let own = portcullis_identity::XKey::generate().unwrap();
@@ -141,17 +155,19 @@ async fn forged_and_repeated_requests_of_a_second_user_get_no_answer() {
     let sealed = own.seal(&rig.keys.xkey.public(), token(&server, claims).as_bytes()).unwrap();
     let mut headers = async_nats::HeaderMap::new();
     headers.insert("Nats-Server-Xkey", own.public().to_string().as_str());
-    let ask = async_nats::Request::new().headers(headers).payload(sealed.into());
+    let ask = async_nats::Request::new().headers(headers).payload(sealed.into()).timeout(Some(LONG));
     let answer = client.send_request("$SYS.REQ.USER.AUTH", ask).await.unwrap();
     assert!(answer.payload.is_empty(), "a forged request was answered");
     callout.wait_for_audit("no server's that the system account knows");
     // Noise of all sorts.
     for noise in [&b""[..], b"{}", b"eyJ0.e30.x", b"xkv1", &[0xff; 4096], &[b'e'; 300_000]] {
-        let ask = async_nats::Request::new().payload(noise.to_vec().into());
+        let ask = async_nats::Request::new().payload(noise.to_vec().into()).timeout(Some(LONG));
         let answer = client.send_request("$SYS.REQ.USER.AUTH", ask).await.unwrap();
         assert!(answer.payload.is_empty());
     }
-    assert_eq!(callout.count("callout-allow"), 1, "only the host");
+    let allowed: Vec<_> = callout.audit().into_iter().filter(|record| record["kind"] == "callout-allow").collect();
+    let only_the_host = |record: &serde_json::Value| record["placement"]["workload"] == "spiffe://td-a.test/host/h1";
+    assert!(!allowed.is_empty() && allowed.iter().all(only_the_host), "{allowed:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_tests::host::Host;
 use portcullis_tests::http::{self, get};
+use portcullis_tests::patience::{LONG, promised};
 use portcullis_tests::site::Site;
 
 /// A host with small limits for what clients send.
@@ -53,7 +54,7 @@ fn greeted(address: SocketAddr) {
     let asked = Instant::now();
     let answer = get(address, "/hello", &[]);
     assert_eq!((answer.status, answer.text().as_str(), answer.complete), (200, "Hello, world!\n", true), "{answer:?}");
-    assert!(asked.elapsed() < Duration::from_secs(10), "hello took {:?}", asked.elapsed());
+    assert!(asked.elapsed() < promised(Duration::from_secs(10)), "hello took {:?}", asked.elapsed());
 }
 
 #[test]
@@ -137,7 +138,7 @@ fn an_oversized_body_is_refused_before_the_guest_or_breaks_off_within() {
     let answer = http::raw(OPEN.http(), &chunked);
     assert!(!answer.complete || answer.status >= 400, "status {}, {} bytes", answer.status, answer.body.len());
     assert!(answer.body.len() <= fits.len(), "the guest got {} bytes", answer.body.len());
-    assert!(asked.elapsed() < Duration::from_secs(20));
+    assert!(asked.elapsed() < promised(Duration::from_secs(20)));
     greeted(OPEN.http());
 }
 
@@ -264,7 +265,7 @@ const HPACK_400: u8 = 0x8c;
 
 /// A request that takes a place and keeps it; its answer, if one comes, is not read.
 fn hold(host: &Host, path: &str) -> TcpStream {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + LONG;
     while Instant::now() < end {
         let mut stream = http::connect(host.http());
         stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).unwrap();
@@ -276,7 +277,7 @@ fn hold(host: &Host, path: &str) -> TcpStream {
             return stream;
         }
     }
-    panic!("no place for {path} within 30 s");
+    panic!("no place for {path} within {LONG:?}");
 }
 
 #[test]
@@ -286,7 +287,7 @@ fn with_no_place_left_a_request_is_told_so_at_once_and_a_client_that_leaves_give
     until("both places are taken", || get(host.http(), "/hello", &[]).status == 503);
     let asked = Instant::now();
     let answer = get(host.http(), "/hello", &[]);
-    assert!(asked.elapsed() < Duration::from_secs(2), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < promised(Duration::from_secs(2)), "{:?}", asked.elapsed());
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")), "{answer:?}");
     drop(held);
     until("the places are given back", || get(host.http(), "/hello", &[]).status == 200);
@@ -310,7 +311,11 @@ fn a_client_that_stalls_within_the_head_or_between_requests_is_cut_off() {
             let began = Instant::now();
             let mut received = Vec::new();
             let _ = stream.read_to_end(&mut received);
-            assert!(began.elapsed() < Duration::from_secs(20), "{start:?} was left open for {:?}", began.elapsed());
+            assert!(
+                began.elapsed() < promised(Duration::from_secs(20)),
+                "{start:?} was left open for {:?}",
+                began.elapsed()
+            );
             let answer = http::parse(&received);
             match start.ends_with("\r\n\r\n") {
                 true => assert_eq!(answer.status, 200, "{start:?}: {answer:?}"),
@@ -325,7 +330,7 @@ fn an_answer_does_not_wait_for_the_next_request_on_its_connection() {
     let (host, _turn) = narrow();
     let mut stream = http::connect(host.http());
     stream.write_all(b"GET /hello HTTP/1.1\r\nhost: a\r\n\r\nGET /hang HTTP/1.1\r\nhost: a\r\n\r\n").unwrap();
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    stream.set_read_timeout(Some(LONG)).unwrap();
     let mut received = Vec::new();
     let mut piece = [0; 1024];
     while !String::from_utf8_lossy(&received).contains("Hello, world!") {
@@ -348,7 +353,7 @@ fn a_client_that_stalls_within_the_body_is_cut_off() {
         let began = Instant::now();
         let mut received = Vec::new();
         let _ = stream.read_to_end(&mut received);
-        assert!(began.elapsed() < Duration::from_secs(20), "it was left open for {:?}", began.elapsed());
+        assert!(began.elapsed() < promised(Duration::from_secs(20)), "it was left open for {:?}", began.elapsed());
         let answer = http::parse(&received);
         assert!(!answer.complete || answer.status >= 400, "{answer:?}");
     }
@@ -403,7 +408,7 @@ fn on_sigterm_what_is_in_flight_ends_well_and_nothing_new_begins() {
         assert_eq!((answer.status, answer.complete, answer.body.len()), (200, true, length));
     }
     sent.join().unwrap();
-    assert_eq!(host.wait(Duration::from_secs(30)), Some(0), "{}", host.log());
+    assert_eq!(host.wait(LONG), Some(0), "{}", host.log());
     let _ = idle.read_to_end(&mut Vec::new());
     assert!(!host.site().file("state/run/control.sock").exists());
 }
@@ -411,9 +416,9 @@ fn on_sigterm_what_is_in_flight_ends_well_and_nothing_new_begins() {
 const LARGE: usize = 12 << 20;
 
 fn until(what: &str, holds: impl Fn() -> bool) {
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + LONG;
     while !holds() {
-        assert!(Instant::now() < end, "{what}: not within 30 s");
+        assert!(Instant::now() < end, "{what}: not within {LONG:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

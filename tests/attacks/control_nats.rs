@@ -17,6 +17,7 @@ use portcullis_identity::statement::{Draft, HEADER, Jti, SvidKey, UserSeed};
 use portcullis_tests::host::Host;
 use portcullis_tests::nats::pki::{Authority, replace};
 use portcullis_tests::nats::{NatsServer, folder};
+use portcullis_tests::patience::{LONG, ROUNDS};
 use portcullis_tests::site::{Site, portcullis};
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -134,6 +135,9 @@ async fn an_answer_of_somebody_else_is_not_believed() {
             let claims = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(claims).unwrap();
             let claims: Value = serde_json::from_slice(&claims).unwrap();
             let asked: Jti = claims["jti"].as_str().unwrap().parse().unwrap();
+            // CONTROL_REQUEST_LIFE: whoever keeps it back has it for nothing soon.
+            let life = claims["exp"].as_i64().unwrap() - claims["iat"].as_i64().unwrap();
+            assert_eq!(life, 30, "{claims}");
             let payload = Answer { reply: Some(Vec::new()), refused: None }.encode_to_vec();
             let mut headers = async_nats::HeaderMap::new();
             if let Some(key) = key {
@@ -176,7 +180,7 @@ async fn over_nats_a_subject_proves_nothing_and_a_message_is_for_one_host() {
         let more = ["--operator", &file, "--host", "h1", "--json"];
         portcullis(command.iter().copied().chain(more))
     };
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + LONG;
     let mut listed = ask(&["list"]);
     while listed.exit != 0 && Instant::now() < until {
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -205,7 +209,7 @@ async fn over_nats_a_subject_proves_nothing_and_a_message_is_for_one_host() {
             headers
         });
         async move {
-            let request = async_nats::Request::new().payload(payload.into()).timeout(Some(Duration::from_secs(5)));
+            let request = async_nats::Request::new().payload(payload.into()).timeout(Some(LONG));
             let request = match headers {
                 Some(headers) => request.headers(headers),
                 None => request,
@@ -242,7 +246,7 @@ async fn over_nats_what_is_larger_than_the_server_takes_is_said() {
         let more = ["--operator", &file, "--host", "h1", "--json"];
         portcullis(command.iter().copied().chain(more))
     };
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + LONG;
     while ask(&["list"]).exit != 0 {
         assert!(Instant::now() < until, "{}", host.log());
         tokio::time::sleep(Duration::from_millis(200)).await;
@@ -295,19 +299,28 @@ async fn requests_beyond_those_that_may_be_at_work_are_refused_at_once_and_the_o
         let client = client.clone();
         async move {
             let request = async_nats::Request::new().payload(payload.into()).headers(headers);
-            let request = request.timeout(Some(Duration::from_secs(30)));
+            let request = request.timeout(Some(LONG));
             let answered = client.send_request("portcullis.test.ctl.h1.status", request).await;
             answered.ok().map(|message| Answer::decode(message.payload).unwrap())
         }
     };
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + LONG;
     while ask(0).await.is_none_or(|answer| answer.reply.is_none()) {
         assert!(Instant::now() < until, "{}", host.log());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-    let answers = futures::future::join_all((0..80).map(|_| ask(5_000))).await;
-    let busy = answers.iter().flatten().filter(|answer| code(answer) == "control.busy").count();
-    let served = answers.iter().flatten().filter(|answer| answer.reply.is_some()).count();
-    assert_eq!((busy, served), (16, 64), "64 at once; {}", host.log());
+    let mut counted = (0, 0);
+    for _ in 0..ROUNDS {
+        let answers = futures::future::join_all((0..80).map(|_| ask(5_000))).await;
+        let busy = answers.iter().flatten().filter(|answer| code(answer) == "control.busy").count();
+        let served = answers.iter().flatten().filter(|answer| answer.reply.is_some()).count();
+        counted = (busy, served);
+        assert!(served >= 64, "64 at once; {counted:?} {}", host.log());
+        // Where this machine is busy, the first may be done before the last has come.
+        if busy == 16 {
+            break;
+        }
+    }
+    assert_eq!(counted, (16, 64), "64 at once; {}", host.log());
     assert!(ask(0).await.unwrap().reply.is_some(), "and then it is served again");
 }

@@ -95,13 +95,17 @@ async fn an_operator_controls_a_host_over_https_as_granted_and_nobody_else_does(
 #[tokio::test(flavor = "multi_thread")]
 async fn over_https_every_wrong_message_is_refused_and_changes_nothing() {
     let host = https_host(|_| {});
+    let up = OffsetDateTime::now_utc();
     let address = operator_files(&host).await;
     let (ann, eve) = (key(&host, "ann"), key(&host, "eve"));
     let payload = Target { target: "test:hello".to_owned() }.encode_to_vec();
     let stop = |jti| signed(&ann, LOCAL, "control/stop", jti, &payload);
 
     // From before this host remembers: it could have been used already.
-    let (_, answer) = post(&host, &address, "ann", "stop", &[&stop(jti())], &payload).await;
+    let before = at(up - Duration::from_secs(25));
+    let before = Draft::by_svid(ann.signer(), LOCAL, "control/stop", before, LIFE * 2, &payload).unwrap();
+    let before = ann.sign_statement(&before).unwrap();
+    let (_, answer) = post(&host, &address, "ann", "stop", &[&before], &payload).await;
     assert_eq!(code(&answer), "statement.before-window", "{answer:?}");
     settled().await;
     let now = OffsetDateTime::now_utc();

@@ -8,7 +8,6 @@
 )]
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, TcpListener};
 use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use std::time::{Duration, Instant};
 use portcullis_tests::guests;
 use portcullis_tests::host::Host;
 use portcullis_tests::http::{self, Answer};
+use portcullis_tests::patience::LONG;
 use portcullis_tests::server::Server;
 use portcullis_tests::site::{Site, ended};
 use serde_json::{Value, json};
@@ -87,7 +87,7 @@ fn denied(url: &str, wasi: &str, code: &str) -> Value {
         let resource_fits = record["denial"]["resource"].as_str().is_some_and(|resource| resource.ends_with(&port));
         record["kind"] == "denial" && record["by"] == "runtime" && code_fits && resource_fits
     };
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + LONG;
     loop {
         if let Some(record) = BENCH.host.audit().iter().skip(seen).find(fits) {
             return record.clone();
@@ -124,7 +124,7 @@ fn a_destination_that_nobody_granted_is_denied() {
 #[test]
 fn another_port_or_scheme_or_name_than_the_granted_one_is_denied() {
     let port = BENCH.open.port();
-    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
+    let free = portcullis_tests::port::reserved();
     for url in [
         format!("http://127.0.0.1:{free}/"),
         "http://127.0.0.1/".to_owned(),
@@ -323,7 +323,7 @@ fn the_fix_of_a_refusal_run_as_printed_opens_that_call_and_no_other() {
 
 /// The fix in the text of the first denial after `seen` records, as the operator sees it.
 fn printed_fix(host: &Host, seen: usize) -> String {
-    for _ in 0..500 {
+    for _ in 0..4_500 {
         let records = host.audit();
         let denial = records.iter().skip(seen).find(|record| record["kind"] == "denial" && record["by"] == "runtime");
         if let Some(reference) = denial.and_then(|record| record["ref"].as_str()) {

@@ -15,12 +15,13 @@ use base64::Engine;
 use portcullis_tests::guests;
 use portcullis_tests::host::Host;
 use portcullis_tests::http::{self, Answer};
+use portcullis_tests::patience::{LONG, promised};
 use portcullis_tests::site::Site;
 use serde_json::Value;
 
 /// Greeter, which the vault welcomes, and a second caller with an SVID of its own; both may send to the vault.
 fn site() -> Site {
-    let port = free_port();
+    let port = portcullis_tests::port::reserved();
     let mut site = Site::new();
     let may = "link = [\"portcullis:identity/*\", \"wasmcloud:identity/*\"]\nidentity = [\"read\", \"x509\"]\naudiences = [\"vault\"]";
     for name in ["greeter", "other"] {
@@ -41,10 +42,6 @@ fn site() -> Site {
 }
 
 const VAULT: &str = "vault.test.internal";
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
 
 fn greet(host: &Host, at: &str) -> Answer {
     let request = format!(
@@ -179,7 +176,7 @@ fn the_mtls_port_answers_nobody_without_a_certificate(host: &Host) {
     let began = Instant::now();
     let _ = silent.read_to_end(&mut Vec::new());
     assert!(
-        began.elapsed() < Duration::from_secs(20),
+        began.elapsed() < promised(Duration::from_secs(20)),
         "a handshake that never begins was waited for {:?}",
         began.elapsed()
     );
@@ -245,7 +242,7 @@ fn the_identity_process_comes_back_with_the_same_authority() {
     let (before, runtime, identity) = (bundle(), host.pid("runtime"), host.pid("identity").unwrap());
     let old = http::get(host.http(), "/greeter/mint?aud=vault", &[]).json()["token"].as_str().unwrap().to_owned();
     Host::signal(identity, "KILL");
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + LONG;
     loop {
         let answer = greet(&host, "test.example");
         if answer.status == 200 && answer.json()["vault_status"] == 200 {
@@ -254,7 +251,7 @@ fn the_identity_process_comes_back_with_the_same_authority() {
         assert!(Instant::now() < end, "it did not recover: {}\n{}", answer.text(), host.log());
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert_eq!(host.ask_status(20)["ready"], true);
+    assert_eq!(host.ask_status(LONG.as_secs())["ready"], true);
     assert_ne!(host.pid("identity"), Some(identity));
     assert_eq!(host.pid("runtime"), runtime, "the runtime was touched");
     assert_eq!(bundle()["keys"], before["keys"], "another authority");

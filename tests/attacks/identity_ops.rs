@@ -23,11 +23,11 @@ use serde_json::Value;
 const VAULT: &str = "vault.test.internal";
 const GREETER: &str = "spiffe://test.example/ns/demo/sa/greeter";
 /// What is promised within a second is waited for this long: tests share a machine.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = portcullis_tests::patience::LONG;
 
 /// Greeter, which calls the vault by mTLS as itself, and the vault, which welcomes nobody else.
 fn site(more: &str) -> Site {
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let port = portcullis_tests::port::reserved();
     let mut site = Site::new();
     let may = "link = [\"portcullis:identity/*\", \"wasmcloud:identity/*\"]\nidentity = [\"read\", \"x509\"]\naudiences = [\"vault\"]";
     site.component("greeter", &guests::ours("greeter"), may);
@@ -236,7 +236,7 @@ fn bad_input_is_refused_with_a_hint(host: &Host) {
 }
 
 fn metrics_are_served_and_tell_no_names(host: &Host) {
-    let status = host.ask_status(5);
+    let status = host.ask_status(SOON.as_secs());
     let address: SocketAddr =
         status["listening"]["metrics"].as_str().expect("metrics are listened for").parse().unwrap();
     let answer = http::get(address, "/metrics", &[]);
@@ -279,12 +279,13 @@ fn metrics_are_served_and_tell_no_names(host: &Host) {
 
 /// Connections that say nothing take up the places for ten seconds and no longer.
 fn idle_connections_do_not_keep_metrics_from_others_for_long(host: &Host) {
-    let address: SocketAddr = host.ask_status(5)["listening"]["metrics"].as_str().unwrap().parse().unwrap();
+    let address: SocketAddr =
+        host.ask_status(SOON.as_secs())["listening"]["metrics"].as_str().unwrap().parse().unwrap();
     let idle: Vec<_> = (0..16).map(|_| http::connect(address)).collect();
     until("all places are taken", host, || http::get(address, "/metrics", &[]).status == 0);
     let began = Instant::now();
     while http::get(address, "/metrics", &[]).status != 200 {
-        assert!(began.elapsed() < Duration::from_secs(30), "idle connections are kept");
+        assert!(began.elapsed() < SOON, "idle connections are kept");
         std::thread::sleep(Duration::from_millis(100));
     }
     drop(idle);
@@ -335,7 +336,7 @@ fn it_stays_so_when_the_identity_process_is_started_again(host: &Host) {
     let identity_process = host.pid("identity").unwrap();
     Host::signal(identity_process, "KILL");
     until("another identity process", host, || host.pid("identity").is_some_and(|pid| pid != identity_process));
-    assert_eq!(host.ask_status(20)["ready"], true);
+    assert_eq!(host.ask_status(SOON.as_secs())["ready"], true);
     let end = Instant::now() + Duration::from_secs(2);
     while Instant::now() < end {
         assert!(mint(host).status >= 400 && !greeted(host), "a restart gave the identity back");
@@ -405,7 +406,7 @@ fn a_revocation_does_not_wait_for_a_component_that_is_being_started() {
         });
         Host::signal(compiling.unwrap(), "STOP");
         let revoked =
-            host.site().run_within(5, ["identity", "revoke", GREETER, "--config", "portcullis.toml", "--json"]);
+            host.site().run_within(60, ["identity", "revoke", GREETER, "--config", "portcullis.toml", "--json"]);
         let waited = start.is_finished();
         Host::signal(compiling.unwrap(), "CONT");
         let report = revoked.ok().json();
@@ -434,7 +435,7 @@ fn a_stop_takes_hold_while_a_component_is_being_started() {
         Host::signal(compiling.unwrap(), "STOP");
         // The command itself waits for the start, to stop that one, too; what runs does not.
         let stop = scope.spawn(|| host.run(["stop", "test:greeter"]));
-        let ended = portcullis_tests::processes::holds_within(Duration::from_secs(5), || mint(&host).status >= 400);
+        let ended = portcullis_tests::processes::holds_within(SOON, || mint(&host).status >= 400);
         let waited = start.is_finished();
         Host::signal(compiling.unwrap(), "CONT");
         assert!(ended && !waited, "the stop waited for a compilation\n{}", log(&host));
@@ -467,7 +468,7 @@ fn a_rotation_by_the_schedule_drops_no_call() {
     });
     let before = show(&host);
     let old: Vec<_> = ["x509", "jwt"].map(|kind| active(&before, kind)).to_vec();
-    let end = Instant::now() + Duration::from_secs(90);
+    let end = Instant::now() + Duration::from_secs(240);
     loop {
         let shown = show(&host);
         let new: Vec<_> = ["x509", "jwt"].map(|kind| active(&shown, kind)).to_vec();

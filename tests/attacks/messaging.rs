@@ -10,6 +10,7 @@ use crate::messages::{ask, connect, encoded, outsider, report_of, served, server
 use async_nats::HeaderMap;
 use futures::StreamExt as _;
 use portcullis_tests::host::Host;
+use portcullis_tests::patience::LONG;
 use portcullis_tests::site::Site;
 use serde_json::{Value, json};
 
@@ -73,7 +74,7 @@ async fn nothing_is_sent_outside_of_what_is_granted() {
     assert_eq!(ask(&host, &format!("{}&reply=answers.here", publish("orders.eu.new")), "granted").0, 200);
     // What the host itself asks the server is there, too; of what the component wanted to send, the one that was granted.
     let message = loop {
-        let message = tokio::time::timeout(Duration::from_secs(10), all.next()).await.unwrap().unwrap();
+        let message = tokio::time::timeout(LONG, all.next()).await.unwrap().unwrap();
         assert_ne!(message.payload.as_ref(), b"x", "{message:?}");
         if message.payload.as_ref() == b"granted" {
             break message;
@@ -134,7 +135,7 @@ async fn reserved_subjects_are_reached_under_no_wildcard() {
             return Some(report);
         }
     };
-    let report = next(Duration::from_secs(10)).await.expect("a report");
+    let report = next(LONG).await.expect("a report");
     assert_eq!((&report["body"], &report["subject"]), (&json!("for you"), &json!("any.thing.y")));
     let more = next(Duration::from_millis(500)).await;
     assert!(more.is_none(), "{more:?}");

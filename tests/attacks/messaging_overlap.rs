@@ -12,6 +12,7 @@ use futures::StreamExt as _;
 use portcullis_tests::host::Host;
 use portcullis_tests::nats::pki::{Authority, replace};
 use portcullis_tests::nats::{NatsServer, folder};
+use portcullis_tests::patience::LONG;
 use portcullis_tests::site::Site;
 
 use crate::messages::{ask, connect, outsider, report_of, served, server};
@@ -20,7 +21,7 @@ use crate::messages::{ask, connect, outsider, report_of, served, server};
 async fn bodies_until(reports: &mut async_nats::Subscriber, last: &str) -> Vec<String> {
     let mut bodies = Vec::new();
     loop {
-        let message = tokio::time::timeout(Duration::from_secs(20), reports.next()).await;
+        let message = tokio::time::timeout(LONG, reports.next()).await;
         let message = message.unwrap_or_else(|_| panic!("no report about {last:?}, but {bodies:?}")).unwrap();
         let report: serde_json::Value = serde_json::from_slice(&message.payload).unwrap();
         let body = report["body"].as_str().unwrap_or_default().to_owned();
@@ -100,7 +101,7 @@ async fn a_queue_group_opens_nothing_that_the_plain_subscription_does_not() {
         client.publish("orders.shared", "shared".into()).await.unwrap();
     }
     let _ = report_of(&mut reports, "shared").await;
-    assert!(tokio::time::timeout(Duration::from_secs(5), thief.next()).await.is_ok(), "one group shares");
+    assert!(tokio::time::timeout(LONG, thief.next()).await.is_ok(), "one group shares");
 }
 
 /// A nats-server for components with connections of their own, each by its SVID. `listener` is what the server lets it hear.
@@ -170,7 +171,7 @@ async fn with_a_connection_of_its_own_the_server_keeps_a_component_from_subjects
         "{violation}"
     );
     // What both allow goes on beside it.
-    let end = std::time::Instant::now() + Duration::from_secs(60);
+    let end = std::time::Instant::now() + LONG;
     while ask(&host, "/messenger/request?subject=orders.new", "x").0 != 200 {
         assert!(std::time::Instant::now() < end, "{}\n{}", nats.log(), host.log());
         tokio::time::sleep(Duration::from_millis(200)).await;

@@ -110,7 +110,7 @@ fn each_fix_works_as_printed_and_allows_nothing_else() {
 }
 
 fn wait_for_more(host: &Host, seen: usize) -> bool {
-    portcullis_tests::processes::holds_within(std::time::Duration::from_secs(2), || refusals(host).len() > seen)
+    portcullis_tests::processes::holds_within(std::time::Duration::from_secs(10), || refusals(host).len() > seen)
 }
 
 #[test]

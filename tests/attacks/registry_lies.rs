@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use portcullis_signing::oci::{
     ComponentArtifact, ComponentManifest, Descriptor, IMAGE_INDEX, IMAGE_MANIFEST, evidence_manifest,
@@ -14,6 +13,9 @@ use portcullis_signing::{ComponentBytes, Digest, read_interfaces};
 use portcullis_tests::guests;
 use portcullis_tests::site::{CLUSTER, Ended, Site};
 use serde_json::{Value, json};
+
+#[path = "registry_silence.rs"]
+mod registry_silence;
 
 const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
@@ -313,37 +315,6 @@ fn evidence_that_a_registry_never_lists_is_not_taken_for_pushed() {
 }
 
 #[test]
-fn a_credential_helper_that_never_answers_is_left_after_a_while() {
-    use std::os::unix::fs::PermissionsExt;
-    let world = World::new();
-    let registry = Liar::new(world.answers());
-    let path = world.site.file("docker-credential-slow");
-    std::fs::write(&path, "#!/bin/sh\nexec sleep 44\n").unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
-    let config = json!({ "credHelpers": { &registry.address: "slow" } });
-    std::fs::write(world.site.file("config.json"), config.to_string()).unwrap();
-    let folder = world.site.path().display().to_string();
-    let search = format!("{folder}:{}", std::env::var("PATH").unwrap());
-    let began = Instant::now();
-    let reference = format!("oci://{}/hello:1", registry.address);
-    let variables = [("DOCKER_CONFIG", folder.as_str()), ("PATH", search.as_str())];
-    let refused = world.site.run_with(&variables, ["pull", &reference, "--out", "pulled.wasm", "--json"]);
-    assert_eq!((refused.exit, refused.code().as_str()), (2, "registry.credentials"), "{refused:?}");
-    assert!(began.elapsed() < Duration::from_secs(42), "{:?}", began.elapsed());
-}
-
-#[test]
-fn a_registry_that_says_nothing_is_left_after_a_while() {
-    let world = World::new();
-    let silent = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let reference = format!("oci://{}/hello:1", silent.local_addr().unwrap());
-    let began = Instant::now();
-    let refused = world.site.run_within(60, ["pull", &reference, "--out", "pulled.wasm", "--json"]);
-    assert_eq!((refused.exit, refused.code().as_str()), (18, "registry.unreachable"), "{refused:?}");
-    assert!(began.elapsed() < Duration::from_secs(45), "{:?}", began.elapsed());
-}
-
-#[test]
 fn text_of_a_registry_cannot_steer_a_terminal() {
     let world = World::new();
     let mut answers = world.answers();
@@ -488,7 +459,7 @@ impl Liar {
 }
 
 fn answer(mut stream: &TcpStream, answers: &BTreeMap<String, Answer>, asked: &Mutex<Vec<String>>) -> Option<()> {
-    stream.set_read_timeout(Some(Duration::from_secs(10))).ok()?;
+    stream.set_read_timeout(Some(portcullis_tests::patience::LONG)).ok()?;
     let (mut path, mut from, mut length) = (String::new(), 0, 0);
     let mut reader = BufReader::new(stream);
     for line in reader.by_ref().lines().map_while(Result::ok).take_while(|line| !line.is_empty()) {

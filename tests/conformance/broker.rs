@@ -10,7 +10,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use portcullis_identity::broker::component_reference::ComponentReference;
 use portcullis_identity::broker::{COMPONENT_REFERENCE, pb as ours};
@@ -35,6 +34,9 @@ use tokio::net::UnixStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
+
+#[path = "broker_limits.rs"]
+mod broker_limits;
 
 type Client<I> = ApiClient<InterceptedService<Channel, I>>;
 
@@ -261,7 +263,9 @@ async fn be_02_only_listed_brokers_with_an_svid_are_served(host: &Host) {
     let mut plain = UnixStream::connect(socket(host)).await.unwrap();
     let _ = plain.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await;
     let mut answer = Vec::new();
-    let _ = tokio::time::timeout(Duration::from_secs(15), plain.read_to_end(&mut answer)).await.expect("it hangs up");
+    let _ = tokio::time::timeout(portcullis_tests::patience::LONG, plain.read_to_end(&mut answer))
+        .await
+        .expect("it hangs up");
     // A TLS alert at most: no HTTP/2 SETTINGS frame.
     assert!(answer.first().is_none_or(|byte| *byte == 0x15), "{answer:?}");
     // A client that pins another server finds nobody.
@@ -281,8 +285,14 @@ async fn br_05_streams_end_when_the_workload_ends(host: &Host, mesh: &Broker) {
     assert!(http::get(host.http(), "/greeter", &[]).status > 0);
     host.run(["stop", "test:greeter"]).ok();
     for ended in [
-        tokio::time::timeout(Duration::from_secs(5), svids.message()).await.expect("within seconds").unwrap_err(),
-        tokio::time::timeout(Duration::from_secs(5), bundles.message()).await.expect("within seconds").unwrap_err(),
+        tokio::time::timeout(portcullis_tests::patience::LONG, svids.message())
+            .await
+            .expect("within seconds")
+            .unwrap_err(),
+        tokio::time::timeout(portcullis_tests::patience::LONG, bundles.message())
+            .await
+            .expect("within seconds")
+            .unwrap_err(),
     ] {
         assert_eq!((ended.code(), error_info(&ended).as_str()), (Code::NotFound, "WORKLOAD_NOT_FOUND"), "{ended}");
     }

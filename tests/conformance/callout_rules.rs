@@ -64,7 +64,7 @@ impl Rig {
     }
 
     async fn connect_with(&self, options: ConnectOptions) -> Result<Client, async_nats::ConnectError> {
-        options.connection_timeout(Duration::from_secs(3)).connect(self.server.url()).await
+        options.connection_timeout(Duration::from_secs(30)).connect(self.server.url()).await
     }
 }
 
@@ -107,7 +107,7 @@ fn now() -> i64 {
 
 /// What the server says that this client is.
 async fn info(client: &Client) -> Value {
-    let answer = tokio::time::timeout(Duration::from_secs(5), client.request("$SYS.REQ.USER.INFO", "".into())).await;
+    let answer = tokio::time::timeout(Duration::from_secs(60), client.request("$SYS.REQ.USER.INFO", "".into())).await;
     serde_json::from_slice(&answer.unwrap().unwrap().payload).unwrap()
 }
 
@@ -119,7 +119,7 @@ async fn reaches(from: &Client, to: &Client, subject: &'static str) -> bool {
     for _ in 0..10 {
         from.publish(subject, "x".into()).await.unwrap();
         from.flush().await.unwrap();
-        if let Ok(message) = tokio::time::timeout(Duration::from_millis(100), heard.next()).await {
+        if let Ok(message) = tokio::time::timeout(Duration::from_millis(200), heard.next()).await {
             return message.is_some();
         }
     }
@@ -333,7 +333,7 @@ async fn operated(test: &str) -> Option<Operated> {
 impl Operated {
     async fn connect(&self) -> Result<Client, async_nats::ConnectError> {
         let options = ConnectOptions::with_credentials(&self.sentinel).unwrap().token("a token".to_owned());
-        options.connection_timeout(Duration::from_secs(3)).connect(self.server.url()).await
+        options.connection_timeout(Duration::from_secs(30)).connect(self.server.url()).await
     }
 }
 

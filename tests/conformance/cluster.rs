@@ -8,9 +8,11 @@
     reason = "a broken test must stop"
 )]
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use portcullis_tests::cluster::listener::Listener;
 use portcullis_tests::cluster::{Lattice, Plan};
+use portcullis_tests::patience::LONG;
 use serde_json::Value;
 
 #[path = "cluster_members.rs"]
@@ -52,35 +54,24 @@ fn a_component_runs_on_one_host_then_on_two(lattice: &Lattice) {
     host.record(&[("kind", "cluster"), ("place", "desired/app.test.hello")]);
     // Every start went the whole way.
     host.record(&[("kind", "admission"), ("component", "test:hello")]);
-    assert_eq!(
-        lattice.cli(["cluster", "status", "--operator", "operator.toml"]).ok().json()["components"][0]["running"],
-        2
-    );
+    // Whoever listens for a moment alone may miss a heartbeat.
+    lattice.wait("it is said so", |lattice| {
+        let status = lattice.cli(["cluster", "status", "--operator", "operator.toml"]);
+        status.exit == 0 && status.json()["components"][0]["running"] == 2
+    });
 }
 
 fn events_are_signed_cloudevents(lattice: &Lattice) {
-    let folder = lattice.folder().to_path_buf();
-    let listening = std::thread::spawn(move || {
-        std::process::Command::new(portcullis_tests::binary())
-            .current_dir(folder)
-            .args(["cluster", "events", "--operator", "operator.toml", "--json", "--seconds", "10", "--count", "2"])
-            .output()
-            .unwrap()
+    let listener = Listener::listening(lattice, "events", 2);
+    let version = lattice.deploy(1, "").ok().json()["version"].clone();
+    let started = |event: &Value| event["type"] == "dev.portcullis.component.started.v1";
+    lattice.wait("the one that stays tells of the new version, the other of its end", |_| {
+        let events = listener.events();
+        events.iter().any(|event| started(event) && event["data"]["version"] == version)
+            && events.iter().any(|event| event["type"] == "dev.portcullis.component.stopped.v1")
     });
-    // The listener needs a moment to be there.
-    std::thread::sleep(Duration::from_secs(2));
-    lattice.deploy(1, "").ok();
-    let output = listening.join().unwrap();
-    let events: Vec<Value> =
-        serde_json::Deserializer::from_slice(&output.stdout).into_iter().map_while(Result::ok).collect();
-    let kinds: Vec<&str> = events.iter().filter_map(|event| event["type"].as_str()).collect();
-    assert_eq!(events.len(), 2, "{output:?}\n{}", lattice.logs());
-    assert!(
-        kinds.contains(&"dev.portcullis.component.started.v1"),
-        "the one that stays runs by the new version: {kinds:?}"
-    );
-    assert!(kinds.contains(&"dev.portcullis.component.stopped.v1"), "{kinds:?}");
-    for event in &events {
+    assert!(!listener.errors().contains("not believed"), "{}", listener.errors());
+    for event in &listener.events() {
         assert_eq!((&event["specversion"], &event["subject"]), (&"1.0".into(), &"test:hello".into()));
         assert!(event["source"].as_str().unwrap().starts_with("spiffe://test.example/portcullis/host/h"));
     }
@@ -197,19 +188,24 @@ fn an_operator_with_an_old_bundle_is_told_so(lattice: &Lattice) {
     let bundle = lattice.folder().join("hosts.json");
     let good = std::fs::read(&bundle).unwrap();
     std::fs::write(&bundle, r#"{"keys":[]}"#).unwrap();
-    let status = lattice.status();
-    assert_eq!(status["hosts"].as_array().map(Vec::len), Some(0), "{status:#}");
-    let unbelieved = status["unbelieved"].as_array().unwrap();
-    let hosts: Vec<_> = unbelieved.iter().map(|one| one["host"].as_str().unwrap()).collect();
-    assert_eq!(hosts, ["h1", "h2"], "{status:#}");
-    for one in unbelieved {
+    // Whoever listens for a moment may miss a heartbeat.
+    let mut status = Value::Null;
+    lattice.wait("both are heard, and not believed", |lattice| {
+        status = lattice.status();
+        assert_eq!(status["hosts"].as_array().map(Vec::len), Some(0), "{status:#}");
+        status["unbelieved"].as_array().is_some_and(|unbelieved| {
+            let hosts: Vec<_> = unbelieved.iter().filter_map(|one| one["host"].as_str()).collect();
+            hosts == ["h1", "h2"]
+        })
+    });
+    for one in status["unbelieved"].as_array().unwrap() {
         assert_eq!(one["code"], "statement.chain", "{one:#}");
         assert!(one["heartbeats"].as_u64().unwrap() >= 1, "{one:#}");
     }
     lattice.cli(["cluster", "deploy", "hello.toml", "--operator", "operator.toml"]).ok();
     let output = std::process::Command::new(portcullis_tests::binary())
         .current_dir(lattice.folder())
-        .args(["cluster", "status", "--operator", "operator.toml", "--listen", "0.8"])
+        .args(["cluster", "status", "--operator", "operator.toml", "--listen", "5"])
         .output()
         .unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
@@ -217,9 +213,11 @@ fn an_operator_with_an_old_bundle_is_told_so(lattice: &Lattice) {
     assert!(out.contains("of h1 not believed: the statement's signer is not proven"), "{out}");
     assert!(err.contains("h1, h2 not") && err.contains("hosts.json"), "{err}");
     std::fs::write(&bundle, good).unwrap();
-    let status = lattice.status();
-    assert_eq!(status["hosts"].as_array().map(Vec::len), Some(2), "{status:#}");
-    assert_eq!(status["unbelieved"], serde_json::json!([]));
+    lattice.wait("both are believed", |lattice| {
+        let status = lattice.status();
+        assert_eq!(status["unbelieved"], serde_json::json!([]));
+        status["hosts"].as_array().map(Vec::len) == Some(2)
+    });
 }
 
 #[test]
@@ -231,21 +229,17 @@ fn a_bad_set_of_policies_keeps_the_old_one_and_the_host_says_so() {
     std::fs::write(lattice.folder().join("more.toml"), "version = 1\n\n[[grant]]\nid = \"more\"\nreason = \"a test\"\nowner = \"tests\"\ncomponent = \"test:more\"\nload = true\n").unwrap();
     lattice.cli(["cluster", "policies", "--grants", "more.toml", "--operator", "operator.toml"]).ok();
     lattice.wait("the set is in force", |lattice| lattice.status()["hosts"][0]["policy"] == 1);
-    assert!(host.ask_status(5)["ready"] == true, "{}", host.ask_status(0));
+    assert!(host.ask_status(LONG.as_secs())["ready"] == true, "{}", host.ask_status(0));
     // Two grants with one id: each set is good by itself, both together are not.
     std::fs::write(lattice.folder().join("bad.toml"), "version = 1\n\n[[grant]]\nid = \"hello\"\nreason = \"a test\"\nowner = \"tests\"\ncomponent = \"test:more\"\nload = true\n").unwrap();
     lattice.cli(["cluster", "policies", "--grants", "bad.toml", "--operator", "operator.toml"]).ok();
-    let began = Instant::now();
-    while !host.ask_status(0)["problems"].to_string().contains("cannot be used") {
-        assert!(began.elapsed() < Duration::from_secs(20), "{:#}\n{}", host.ask_status(0), host.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    lattice.wait("it says so", |_| host.ask_status(0)["problems"].to_string().contains("cannot be used"));
     assert_eq!(lattice.status()["hosts"][0]["policy"], 1, "the one before stays in force");
     lattice.deploy(1, "").ok();
     lattice.wait("what was granted before still runs", |lattice| lattice.answering() == ["h1"]);
     lattice.cli(["cluster", "policies", "--grants", "more.toml", "--operator", "operator.toml"]).ok();
     lattice.wait("a good one mends it", |lattice| lattice.status()["hosts"][0]["policy"] == 3);
-    assert!(host.ask_status(5)["ready"] == true, "{}", host.ask_status(0));
+    assert!(host.ask_status(LONG.as_secs())["ready"] == true, "{}", host.ask_status(0));
 }
 
 /// More than a page, and more than the server gives at once: both ways of a look at a bucket.

@@ -17,6 +17,9 @@ use portcullis_tests::registry::{Kind, Registry};
 use portcullis_tests::site::ended;
 use portcullis_tests::{guests, root, skip};
 
+/// The ports of the document.
+const NAMED: [&str; 3] = ["4222", "7443", "8080"];
+
 #[test]
 fn an_operators_way_from_an_empty_folder_goes_as_it_is_printed() {
     const TEST: &str = "an_operators_way_from_an_empty_folder_goes_as_it_is_printed";
@@ -36,7 +39,11 @@ fn an_operators_way_from_an_empty_folder_goes_as_it_is_printed() {
     std::fs::create_dir(&bin).unwrap();
     std::os::unix::fs::symlink(portcullis_tests::binary(), bin.join("portcullis")).unwrap();
     std::os::unix::fs::symlink(nats, bin.join("nats-server")).unwrap();
-    let ports = ["4222", "7443", "8080"].map(|port| (port, free_port().to_string()));
+    // None of them has a part that stands in for another.
+    let free = || {
+        std::iter::repeat_with(|| free_port().to_string()).find(|free| NAMED.iter().all(|port| !free.contains(port)))
+    };
+    let ports = NAMED.map(|port| (port, free().unwrap()));
 
     let mut script = "set -euo pipefail\ntrap 'kill $(jobs -p); wait' EXIT\n".to_owned();
     for (number, block) in blocks.iter().enumerate() {

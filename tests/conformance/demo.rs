@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use portcullis_tests::binary;
 use portcullis_tests::processes::{holds_within, in_group};
@@ -41,5 +40,9 @@ fn the_demo_holds_and_leaves_nothing_behind() {
 
     let left: Vec<_> = std::fs::read_dir(temporary.path()).unwrap().flatten().map(|entry| entry.path()).collect();
     assert!(left.is_empty(), "left in the temporary folder: {left:?}");
-    assert!(holds_within(Duration::from_secs(5), || in_group(group).is_empty()), "left running: {:?}", in_group(group));
+    assert!(
+        holds_within(portcullis_tests::patience::LONG, || in_group(group).is_empty()),
+        "left running: {:?}",
+        in_group(group)
+    );
 }

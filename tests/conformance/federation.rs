@@ -8,7 +8,6 @@
 )]
 
 use std::fmt::Write;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +15,7 @@ use std::time::{Duration, Instant};
 use portcullis_tests::guests;
 use portcullis_tests::host::Host;
 use portcullis_tests::http;
+use portcullis_tests::port::reserved as free_port;
 use portcullis_tests::site::Site;
 use portcullis_tests::spire::{Settings, Spire};
 use portcullis_tests::web_pki::WebPki;
@@ -25,13 +25,9 @@ const A: &str = "a.example";
 const B: &str = "b.example";
 const VAULT: &str = "vault.b.internal";
 
-fn free_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-}
-
-/// Waits for up to 30 s for what comes of polls each second.
+/// Waits for what comes of polls each second.
 fn wait_for<T>(what: &str, host: &Host, mut look: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + portcullis_tests::patience::LONG;
     while Instant::now() < until {
         if let Some(found) = look() {
             return found;

@@ -11,6 +11,7 @@ use futures::StreamExt as _;
 use portcullis_tests::host::Host;
 use portcullis_tests::nats::pki::{Authority, replace};
 use portcullis_tests::nats::{NatsServer, folder};
+use portcullis_tests::patience::{LONG, promised};
 use portcullis_tests::site::Site;
 use serde_json::json;
 
@@ -55,7 +56,7 @@ async fn components_publish_ask_and_answer() {
     let begin = Instant::now();
     let (status, answer) = ask(&host, "/messenger/request?subject=orders.ask&ms=300", "silent");
     assert_eq!((status, &answer["error"]), (422, &json!("no answer came in time")));
-    assert!(begin.elapsed() < Duration::from_secs(5), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < promised(Duration::from_secs(5)), "{:?}", begin.elapsed());
 
     // What has no HTTP is not called by HTTP.
     assert_eq!(ask(&host, "/listener", "").0, 404);
@@ -81,7 +82,7 @@ async fn a_message_that_is_handled_badly_costs_itself_alone() {
         client.publish("orders.bad", body.into()).await.unwrap();
     }
     // Places are taken by two that spin, the third waits for its turn and gets it.
-    let answer = tokio::time::timeout(Duration::from_secs(20), client.request("orders.good", "after all".into())).await;
+    let answer = tokio::time::timeout(LONG, client.request("orders.good", "after all".into())).await;
     assert_eq!(answer.unwrap().unwrap().payload.as_ref(), b"after all");
     let _ = report_of(&mut reports, "after all").await;
     for n in 0..6 {
@@ -145,7 +146,7 @@ async fn subscriptions_live_through_a_restart_of_the_server() {
     let client = outsider(&nats).await;
     served(&client, "orders.new").await;
     nats.kill();
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + LONG;
     loop {
         let (status, answer) = ask(&host, "/messenger/publish?subject=orders.x", "into the void");
         if status == 422 {
@@ -158,7 +159,7 @@ async fn subscriptions_live_through_a_restart_of_the_server() {
     nats.restart();
     let client = outsider(&nats).await;
     served(&client, "orders.new").await;
-    let end = Instant::now() + Duration::from_secs(30);
+    let end = Instant::now() + LONG;
     while ask(&host, "/messenger/request?subject=orders.ask", "again").0 != 200 {
         assert!(Instant::now() < end, "it does not come back");
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -179,7 +180,7 @@ async fn a_subscription_ends_with_its_grant_and_with_its_instance_within_a_secon
     std::fs::write(host.site().file("grants.toml"), without).unwrap();
     host.run(["reload"]).ok();
     let took = unserved(&client, "orders.new").await;
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < promised(Duration::from_secs(1)), "{took:?}");
     served(&client, "orders.other").await;
     let _ = host.record(&[("kind", "denial"), ("code", "M0203")]);
     std::fs::write(host.site().file("grants.toml"), grants).unwrap();
@@ -187,7 +188,7 @@ async fn a_subscription_ends_with_its_grant_and_with_its_instance_within_a_secon
     served(&client, "orders.new").await;
     host.run(["stop", "test:listener"]).ok();
     let took = unserved(&client, "orders.new").await;
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < promised(Duration::from_secs(1)), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,17 +203,18 @@ async fn a_subscription_ends_with_the_revocation_of_its_component_within_a_secon
     served(&client, "orders.new").await;
     host.run(["identity", "revoke", "spiffe://test.example/ns/test/sa/listener"]).ok();
     let took = unserved(&client, "orders.new").await;
-    assert!(took < Duration::from_secs(1), "{took:?}");
+    assert!(took < promised(Duration::from_secs(1)), "{took:?}");
     assert_eq!(ask(&host, "/messenger/publish?subject=orders.x", "others go on").0, 200);
     host.run(["identity", "revoke", "spiffe://test.example/ns/test/sa/messenger"]).ok();
-    let end = Instant::now() + Duration::from_secs(1);
+    let begin = Instant::now();
     loop {
         let (status, answer) = ask(&host, "/messenger/publish?subject=orders.x", "x");
         if status != 200 {
             assert_eq!(answer["error"], "this instance was stopped or revoked");
+            assert!(begin.elapsed() < promised(Duration::from_secs(1)), "{:?}", begin.elapsed());
             break;
         }
-        assert!(Instant::now() < end, "it still publishes");
+        assert!(begin.elapsed() < LONG, "it still publishes");
     }
 }
 
@@ -261,7 +263,7 @@ async fn with_a_connection_of_its_own_the_server_holds_a_component_to_its_permis
         nats.tls_url()
     ));
     let host = Host::ready(site);
-    let end = Instant::now() + Duration::from_secs(60);
+    let end = Instant::now() + LONG;
     loop {
         let (status, answer) = ask(&host, "/messenger/request?subject=orders.open", "through the server");
         if status == 200 {

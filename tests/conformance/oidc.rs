@@ -8,7 +8,6 @@
     reason = "a broken test must stop"
 )]
 
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -81,7 +80,7 @@ fn pyjwt_accepts_rs256_tokens_by_the_discovery_document() {
 
 fn checked_with(algorithm: &str) {
     let Some(python) = python() else { return };
-    let (pki, port) = (WebPki::new(), TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port());
+    let (pki, port) = (WebPki::new(), portcullis_tests::port::reserved());
     let issuer = format!("https://localhost:{port}/spiffe");
     let far = Server::saying("{}");
     let mut site = Site::new();

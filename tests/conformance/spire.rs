@@ -265,7 +265,7 @@ async fn a_broker_endpoint_that_is_somebody_else_gets_no_reference() {
     spire.register("/ns/shop/sa/cart", &["portcullis:component:shop:cart"]);
     let source = brokered(&spire, &id("/spire/agent/another"));
     source.admit(cart("one")).unwrap();
-    assert!(source.ready(Duration::from_secs(20)).await);
+    assert!(source.ready(Duration::from_secs(120)).await);
     let refused = x509(&source, "one").await.unwrap_err();
     assert_eq!(refused.kind(), "source-unavailable", "{refused}");
     // Until the agent knows who this process is, that is the problem.
@@ -290,7 +290,7 @@ fn upstream(spire: &Spire) -> Arc<Upstream> {
 async fn delegate(spire: &Spire) -> Arc<Upstream> {
     spire.register_this_user(DELEGATE);
     let source = upstream(spire);
-    assert!(source.ready(Duration::from_secs(30)).await, "no bundle: {:?}\n{}", source.status(), spire.log());
+    assert!(source.ready(Duration::from_secs(120)).await, "no bundle: {:?}\n{}", source.status(), spire.log());
     source
 }
 
@@ -491,7 +491,7 @@ async fn a_host_that_is_a_broker_of_spire_serves_through_an_outage_of_the_agent(
 
 /// The greeter and the vault of the demo on a host with this `[identity]`, and the port of its mTLS.
 fn demo_host(identity: &str) -> (Host, u16) {
-    let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let port = portcullis_tests::port::reserved();
     let mut site = Site::new();
     site.trust_domain(TRUST_DOMAIN);
     let link = "link = [\"portcullis:identity/*\", \"wasmcloud:identity/*\"]";
@@ -512,7 +512,7 @@ fn demo_host(identity: &str) -> (Host, u16) {
     ));
     let host = Host::start(site);
     // Ready is who has heard of the site.
-    let status = host.ask_status(60);
+    let status = host.ask_status(120);
     assert_eq!(status["ready"], true, "{status:#}\n{}", host.log());
     (host, port)
 }

@@ -18,9 +18,13 @@ use portcullis_tests::guests;
 use portcullis_tests::host::Host;
 use portcullis_tests::nats::hosted::{wait_problem, wait_ready};
 use portcullis_tests::nats::{NatsServer, folder, pki};
+use portcullis_tests::patience::LONG;
 use portcullis_tests::site::{CLUSTER, Ended, Site};
 use portcullis_tests::spire::{DELEGATE, Settings, Spire, TRUST_DOMAIN};
 use serde_json::Value;
+
+#[path = "spire_cluster.rs"]
+mod spire_cluster;
 
 const HOST: &str = "/portcullis/host/h1";
 const ANN: &str = "/ops/ann";
@@ -125,7 +129,7 @@ fn asks(place: &Path, arguments: &[&str]) -> Ended {
 }
 
 fn eventually(what: &str, host: &Host, mut so: impl FnMut() -> bool) {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + LONG;
     while !so() {
         assert!(Instant::now() < until, "{what}\n{}", host.log());
         std::thread::sleep(Duration::from_millis(200));
@@ -177,7 +181,7 @@ fn a_host_of_a_site_with_spire_is_whom_spire_says_at_nats_for_operators_and_in_i
     let bundle = spire.server_says(["bundle", "show", "-format", "spiffe"]);
     let Some(nats) = server(TEST, &bundle) else { return };
     let place = tempfile::tempdir().unwrap();
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + LONG;
     // The agent hears of entries every few seconds.
     while asks(place.path(), &["identity", "fetch", "--workload-api", &spire.workload_api(), "--id", &id(ANN)]).exit
         != 0

@@ -18,6 +18,7 @@ use portcullis_identity::workload_api::pb::{
     X509svidRequest,
 };
 use portcullis_tests::host::Host;
+use portcullis_tests::patience::LONG;
 use portcullis_tests::{python, workload};
 use serde_json::Value;
 use spiffe::{JwtSource, WorkloadApiClient, X509Source};
@@ -273,9 +274,9 @@ async fn the_rust_client_keeps_its_svids_through_rotations_of_every_kind() {
         let arguments = ["identity", "rotate"].iter().chain(rotate).copied();
         host.run(arguments).ok();
         if rotate != ["--jwt"] {
-            tokio::time::timeout(Duration::from_secs(10), updates.changed()).await.expect("an update").unwrap();
+            tokio::time::timeout(LONG, updates.changed()).await.expect("an update").unwrap();
         }
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + LONG;
         while rotate != ["--jwt"] && rotate != ["--x509"] && serial() == *seen.last().unwrap() && Instant::now() < until
         {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -344,7 +345,7 @@ async fn streams_end_with_unavailable_when_the_host_stops_and_the_socket_is_take
     bundles.next().await.unwrap().unwrap();
     let stopped = tokio::task::spawn_blocking(move || host.stop());
     let ends = async { (svids.next().await, bundles.next().await) };
-    let (svids, bundles) = tokio::time::timeout(Duration::from_secs(5), ends).await.expect("the streams end");
+    let (svids, bundles) = tokio::time::timeout(LONG, ends).await.expect("the streams end");
     for end in [svids.map(|end| end.map(|_| ())), bundles.map(|end| end.map(|_| ()))] {
         let status = end.expect("never an end with OK").unwrap_err();
         assert_eq!(status.code(), Code::Unavailable, "{status}");

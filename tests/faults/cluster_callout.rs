@@ -1,59 +1,14 @@
 //! Three hosts behind a callout that `callout init` set up: the nats-server, a host and both callouts die in turn, and nothing is
 //! lost. Whoever has to log in meanwhile is refused and says so, serves what it runs, and is let in when a callout is there again.
 
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use portcullis_tests::cluster::listener::Listener;
 use portcullis_tests::cluster::{Lattice, Plan, guarded};
 use portcullis_tests::host::Host;
-use serde_json::Value;
+use portcullis_tests::patience::LONG;
 
 use crate::Clients;
-
-/// `cluster events` beside everything else: what it believes on standard output, what it does not on standard error.
-struct Listener {
-    child: Child,
-    out: std::path::PathBuf,
-}
-
-impl Listener {
-    fn start(lattice: &Lattice, name: &str) -> Self {
-        let out = lattice.folder().join(name);
-        let file = |name: &str| std::fs::File::create(lattice.folder().join(name)).unwrap();
-        let child = Command::new(portcullis_tests::binary())
-            .current_dir(lattice.folder())
-            .args(["cluster", "events", "--operator", "operator.toml", "--json", "--seconds", "3600"])
-            .stdin(Stdio::null())
-            .stdout(file(name))
-            .stderr(file(&format!("{name}.err")))
-            .spawn()
-            .unwrap();
-        Self { child, out }
-    }
-
-    fn events(&self) -> Vec<Value> {
-        let text = std::fs::read(&self.out).unwrap();
-        serde_json::Deserializer::from_slice(&text).into_iter().map_while(Result::ok).collect()
-    }
-
-    fn errors(&self) -> String {
-        std::fs::read_to_string(self.out.with_extension("err")).unwrap()
-    }
-
-    fn heard(&self, host: &str, kind: &str) -> bool {
-        self.events().iter().any(|event| {
-            event["source"] == format!("spiffe://test.example/portcullis/host/{host}")
-                && event["type"] == format!("dev.portcullis.{kind}.v1")
-        })
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 fn all_in(lattice: &Lattice) -> bool {
     let status = lattice.status();
@@ -131,15 +86,13 @@ fn nothing_is_lost_when_the_server_a_host_and_the_callouts_die_in_turn() {
 
     // What is said now is done everywhere.
     lattice.guard.as_mut().unwrap().start(0);
-    let late = Listener::start(&lattice, "late");
-    // The listener needs a moment to be there.
-    std::thread::sleep(Duration::from_secs(3));
+    let late = Listener::listening(&lattice, "late", 2);
     lattice.deploy(3, "").ok();
     lattice
         .wait("three replicas", |lattice| lattice.answering().len() == 3 && lattice.running("test:hello").len() == 3);
     let digest = lattice.digest("hello.wasm");
     lattice.cli(["cluster", "revoke", "--digest", &digest, "--operator", "operator.toml"]).ok();
-    lattice.wait_within(Duration::from_secs(10), "it is revoked everywhere", |lattice| lattice.answering().is_empty());
+    lattice.wait("it is revoked everywhere", |lattice| lattice.answering().is_empty());
     for host in lattice.hosts.keys() {
         lattice.hosts[host].record(&[("kind", "stop"), ("why", "cluster.revoked")]);
         lattice.wait("each host's last word is heard", |_| late.heard(host, "component.revoked"));
@@ -167,7 +120,7 @@ fn they_were_let_in_by_what_they_showed(lattice: &Lattice) {
 
 /// Waits until a host says that it is not let in; gives its words.
 fn refused(host: &Host) -> String {
-    let end = std::time::Instant::now() + Duration::from_secs(30);
+    let end = std::time::Instant::now() + LONG;
     loop {
         let status = host.ask_status(0);
         let said =

@@ -6,6 +6,7 @@ use portcullis_tests::cluster::{Lattice, Plan};
 use portcullis_tests::host::Host;
 use portcullis_tests::http;
 use portcullis_tests::nats::pki;
+use portcullis_tests::patience::LONG;
 use serde_json::{Value, json};
 
 const HELLO: &str = "values/desired.app.test.hello.json";
@@ -59,12 +60,10 @@ fn a_host_that_restarts_without_nats_serves_what_it_ran_and_says_so() {
     // It crashes, and starts without NATS. Until what it ran is started it is not ready.
     let site = lattice.hosts.remove("h1").unwrap().killed();
     let host = Host::start(site);
-    let status = host.ask_status(0);
-    assert_eq!(status["ready"], false, "nobody has verified it yet: {status:#}");
     lattice.hosts.insert("h1".to_owned(), host);
     let took = lattice.wait("what it ran is served", serves_once_ready);
     eprintln!("served {took:?} after the start without NATS");
-    let status = lattice.hosts["h1"].ask_status(10);
+    let status = lattice.hosts["h1"].ask_status(LONG.as_secs());
     assert_eq!(status["ready"], true, "{status:#}");
     assert!(status["warnings"].to_string().contains("nats: "), "{status:#}");
     let before = admissions(&lattice.hosts["h1"]);
@@ -151,7 +150,7 @@ fn a_revoked_component_is_not_started_without_nats() {
         let status = lattice.hosts["h1"].ask_status(0);
         status["components"].to_string().contains("cluster.revoked")
     });
-    assert!(alone.denials("cluster.revoked") > before);
+    alone.lattice.wait("that is on record", |_| alone.denials("cluster.revoked") > before);
     assert!(alone.lattice.answering().is_empty());
 }
 
@@ -172,11 +171,14 @@ fn a_host_that_restarts_where_nats_answers_and_its_buckets_do_not_serves_what_it
     lattice.server.restart();
     // Its last look was a moment ago: by that it may start things, and knows nothing of what is wanted.
     lattice.hosts.insert("h1".to_owned(), Host::start(site));
-    lattice.wait("it is connected", |lattice| lattice.hosts["h1"].ask_status(0)["nats"] != "");
-    let problems = lattice.hosts["h1"].ask_status(0)["problems"].to_string();
-    assert!(problems.contains("cluster.unseen"), "{problems}");
-    lattice.wait_within(std::time::Duration::from_secs(60), "what it ran is served", serves_once_ready);
-    let status = lattice.hosts["h1"].ask_status(10);
+    lattice.wait("it is connected, and has not seen what is wanted", |lattice| {
+        let status = lattice.hosts["h1"].ask_status(0);
+        // On a busy machine it may be further already.
+        let unseen = status["problems"].to_string().contains("cluster.unseen") || serves_once_ready(lattice);
+        status["nats"] != "" && unseen
+    });
+    lattice.wait("what it ran is served", serves_once_ready);
+    let status = lattice.hosts["h1"].ask_status(LONG.as_secs());
     assert_eq!(status["ready"], true, "{status:#}");
     assert!(status["warnings"].to_string().contains("does not answer"), "{status:#}");
     assert!(ran(&lattice).unwrap().contains("test:hello"), "nothing was forgotten");
@@ -210,7 +212,7 @@ fn a_component_of_the_configuration_that_waited_for_the_cluster_starts_when_nats
     alone.lattice.server.restart();
     alone.lattice.exchange_bundles();
     alone.lattice.wait("it starts", answers);
-    let status = alone.host().ask_status(20);
+    let status = alone.host().ask_status(LONG.as_secs());
     assert_eq!(status["ready"], true, "{status:#}");
     assert!(!status["components"].to_string().contains("refused"), "{status:#}");
     assert_eq!(alone.denials("cluster.stale"), denials, "it was not tried in vain meanwhile");

@@ -3,9 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use portcullis_tests::host::Host;
+use portcullis_tests::patience::LONG;
 use portcullis_tests::processes::holds_within;
 use portcullis_tests::site::Site;
 use portcullis_tests::{guests, http, skip};
@@ -212,7 +212,7 @@ fn a_bad_reload_keeps_the_policy_in_force_and_says_line_and_column() {
     std::fs::write(&grants, format!("{good}[[grant]\n")).unwrap();
     Host::signal(host.supervisor(), "HUP");
     let place = format!("grants.toml:{line}:");
-    let said = holds_within(Duration::from_secs(10), || problems(&host.ask_status(0)).contains(&place));
+    let said = holds_within(LONG, || problems(&host.ask_status(0)).contains(&place));
     let status = host.ask_status(0);
     assert!(said, "no `{place}`: {status:#}");
     assert_eq!(status.get("ready"), Some(&Value::Bool(false)));
@@ -222,7 +222,7 @@ fn a_bad_reload_keeps_the_policy_in_force_and_says_line_and_column() {
     std::fs::write(&grants, &good).unwrap();
     Host::signal(host.supervisor(), "HUP");
     assert!(
-        holds_within(Duration::from_secs(10), || host.ask_status(0).get("ready") == Some(&Value::Bool(true))),
+        holds_within(LONG, || host.ask_status(0).get("ready") == Some(&Value::Bool(true))),
         "{:#}",
         host.ask_status(0)
     );
@@ -231,7 +231,7 @@ fn a_bad_reload_keeps_the_policy_in_force_and_says_line_and_column() {
     std::fs::write(&grants, good.replace("callers = [\"anonymous\"]\n", "")).unwrap();
     Host::signal(host.supervisor(), "HUP");
     assert!(
-        holds_within(Duration::from_secs(10), || http::get(host.http(), "/hello", &[]).status == 403),
+        holds_within(LONG, || http::get(host.http(), "/hello", &[]).status == 403),
         "a grant that was taken back still holds"
     );
 }
@@ -278,7 +278,7 @@ fn a_component_that_was_refused_at_the_start_runs_once_it_is_granted_and_the_hos
     assert_eq!(host.ask_status(0).get("ready"), Some(&Value::Bool(false)));
     host.run(["start", "hello.wasm"]).ok();
     assert_eq!(http::get(host.http(), "/hello", &[]).status, 200);
-    let status = host.ask_status(10);
+    let status = host.ask_status(LONG.as_secs());
     assert_eq!(status.get("ready"), Some(&Value::Bool(true)), "it runs, and is held against the host: {status:#}");
     let components = host.run(["list"]).ok().json();
     assert_eq!(components.as_array().map(Vec::len), Some(1), "{components:#}");

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use portcullis_tests::host::Host;
+use portcullis_tests::patience::LONG;
 use portcullis_tests::processes::holds_within;
 use portcullis_tests::site::Site;
 use portcullis_tests::{http, skip};
@@ -83,10 +83,10 @@ fn while_the_token_is_away_no_identity_is_minted_and_when_it_comes_back_it_is() 
     }
     host.run(["identity", "rotate", "--svids"]);
     let denied = || http::get(host.http(), "/greeter/mint?aud=vault", &[]).status != 200;
-    assert!(holds_within(Duration::from_secs(20), denied), "minted without the key: {}", host.log());
+    assert!(holds_within(LONG, denied), "minted without the key: {}", host.log());
     for name in &inside {
         std::fs::rename(away.join(name), tokens.join(name)).unwrap();
     }
     let minted = || http::get(host.http(), "/greeter/mint?aud=vault", &[]).status == 200;
-    assert!(holds_within(Duration::from_secs(30), minted), "not recovered: {}", host.log());
+    assert!(holds_within(LONG, minted), "not recovered: {}", host.log());
 }

@@ -4,6 +4,7 @@
 
 pub mod alone;
 pub mod guarded;
+pub mod listener;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 use self::guarded::Guard;
 use crate::host::Host;
 use crate::nats::{self, NatsServer, pki};
+use crate::patience::LONG;
 use crate::site::{CLUSTER, Ended, Site, TRUST_DOMAIN};
 use crate::{guests, http};
 
@@ -67,11 +69,12 @@ struct Ground<'a> {
 }
 
 impl Plan {
-    /// So many hosts, `h1` to `hN`, with quick heartbeats.
+    /// So many hosts, `h1` to `hN`, with heartbeats quick enough not to be waited for, and slow enough that nobody is
+    /// taken for dead on a busy machine.
     pub fn of(hosts: usize) -> Self {
         Self {
             hosts: (1..=hosts).map(|n| format!("h{n}")).collect(),
-            section: "heartbeat_ms = 300\nread_ms = 1000\n".to_owned(),
+            section: "heartbeat_ms = 800\nread_ms = 1000\n".to_owned(),
             grants: String::new(),
             users: String::new(),
             danger_consumers: false,
@@ -154,7 +157,7 @@ impl Lattice {
 
     /// What `cluster status` says, whether all is well or not.
     pub fn status(&self) -> Value {
-        let ended = self.cli(["cluster", "status", "--operator", "operator.toml", "--listen", "0.8"]);
+        let ended = self.cli(["cluster", "status", "--operator", "operator.toml", "--listen", "1.2"]);
         let mut documents = serde_json::Deserializer::from_str(&ended.out).into_iter::<Value>();
         documents.next().and_then(Result::ok).unwrap_or_default()
     }
@@ -191,7 +194,7 @@ impl Lattice {
 
     /// Waits until something is so.
     pub fn wait(&self, what: &str, so: impl FnMut(&Self) -> bool) -> Duration {
-        self.wait_within(Duration::from_secs(90), what, so)
+        self.wait_within(LONG, what, so)
     }
 
     /// The same for so long.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use crate::janitor::Janitor;
+use crate::patience::LONG;
 use crate::site::{Ended, Site};
 
 /// A running host. Dropping it kills it; one that lives to the end of the test process, in a static, ends with that.
@@ -25,7 +26,7 @@ impl Host {
         let mut host = Self::start(site);
         // What it is connected to may take a moment longer than what it starts.
         if host.status.get("ready") != Some(&Value::Bool(true)) {
-            host.status = host.ask_status(20);
+            host.status = host.ask_status(LONG.as_secs());
         }
         let ready = host.status.get("ready") == Some(&Value::Bool(true));
         assert!(ready, "the host is not ready: {:#}\n{}", host.status, host.log());
@@ -139,7 +140,7 @@ impl Host {
                 record.get(name).and_then(Value::as_str).is_some_and(|value| value.starts_with(text))
             })
         };
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + LONG;
         while Instant::now() < until {
             if let Some(record) = self.audit().into_iter().find(|record| fits(record)) {
                 return record;
@@ -152,14 +153,14 @@ impl Host {
     /// Ends the host and gives the site back, with its state, to start another one on it.
     pub fn stop(mut self) -> Site {
         Self::signal(self.child.id(), "TERM");
-        assert!(self.wait(Duration::from_secs(30)).is_some(), "the host did not stop on SIGTERM:\n{}", self.log());
+        assert!(self.wait(LONG).is_some(), "the host did not stop on SIGTERM:\n{}", self.log());
         std::mem::replace(&mut self.site, Site::hollow())
     }
 
     /// Kills the supervisor as a crash would and gives the site back, with its state, to start another one on it.
     pub fn killed(mut self) -> Site {
         Self::signal(self.child.id(), "KILL");
-        assert!(self.wait(Duration::from_secs(10)).is_some(), "the supervisor outlived SIGKILL");
+        assert!(self.wait(LONG).is_some(), "the supervisor outlived SIGKILL");
         std::mem::replace(&mut self.site, Site::hollow())
     }
 

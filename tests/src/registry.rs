@@ -74,7 +74,7 @@ impl Registry {
                 }
             });
         }
-        let address = heard.recv_timeout(std::time::Duration::from_secs(20));
+        let address = heard.recv_timeout(crate::patience::LONG);
         let registry = Self { child, _janitor: janitor, folder, address: address.unwrap_or_default() };
         if registry.address.is_empty() { Err("it does not say where it listens".to_owned()) } else { Ok(registry) }
     }

@@ -3,7 +3,8 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+
+use crate::patience::LONG;
 
 /// Answers every request with the same bytes, until the test process ends.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ impl Server {
 }
 
 fn head_of(mut stream: &TcpStream) -> String {
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+    let _ = stream.set_read_timeout(Some(LONG));
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") && head.len() < 1 << 16 && matches!(stream.read(&mut byte), Ok(1)) {

@@ -7,7 +7,6 @@
 mod build;
 mod settings;
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -85,7 +84,7 @@ impl Spire {
             bin,
             settings,
             attestor,
-            port: free_port(),
+            port: crate::port::reserved(),
             agent_id: String::new(),
             agent: None,
             server: None,
@@ -251,7 +250,7 @@ impl Spire {
     }
 
     fn wait(&mut self, mut until: impl FnMut(&Self) -> bool) {
-        let end = Instant::now() + Duration::from_secs(60);
+        let end = Instant::now() + Duration::from_secs(180);
         while Instant::now() < end {
             if until(self) {
                 return;
@@ -284,12 +283,6 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// A port that was free just now.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    listener.local_addr().expect("a listener has an address").port()
 }
 
 /// Where what takes long to make is kept.

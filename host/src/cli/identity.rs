@@ -57,6 +57,8 @@ pub struct RotateArgs {
 #[derive(Debug, clap::Args)]
 pub struct TaintArgs {
     /// The authority's key id, as `identity show` lists it.
+    // One in 64 begins with a hyphen.
+    #[arg(allow_hyphen_values = true)]
     authority: String,
     #[command(flatten)]
     target: TargetArgs,
@@ -332,5 +334,19 @@ mod tests {
         assert_eq!(rotated_text(&rotated), "999 X.509-SVIDs issued anew\nbundle sequence 7, SVID epoch 3, in 412 ms");
         rotated.x509_failed = 1;
         assert!(rotated_text(&rotated).contains("1 could not be"));
+    }
+
+    #[test]
+    fn an_authority_whose_key_id_begins_with_a_hyphen_is_named_as_it_is_shown() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: TaintArgs,
+        }
+        for id in ["-q3JXk9vT0m_hW2aYc8eRzLbNf5sUo7iPgD1tKxEwHM", "--0a", "-hq1", "q-3"] {
+            let line = <Line as clap::Parser>::try_parse_from(["taint", id]).unwrap();
+            assert_eq!(line.args.authority, id);
+        }
+        assert!(<Line as clap::Parser>::try_parse_from(["taint"]).is_err());
     }
 }

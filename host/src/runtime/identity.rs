@@ -13,9 +13,9 @@ use arc_swap::ArcSwapOption;
 use portcullis_identity::mtls::{Peer, Svid};
 use portcullis_identity::rpc::workloads_client::WorkloadsClient;
 use portcullis_identity::rpc::{
-    BundleUpdate, Denied, ExportX509Request, ExportedX509, Failed, FetchX509SvidRequest, MintJwtSvidRequest,
-    SignDataRequest, SignedData, ValidJwtSvid, ValidateJwtSvidRequest, WatchBundleRequest, export_x509_reply,
-    fetch_x509_svid_reply, mint_jwt_svid_reply, sign_data_reply, validate_jwt_svid_reply,
+    BundleUpdate, ExportX509Request, ExportedX509, FetchX509SvidRequest, MintJwtSvidRequest, SignDataRequest,
+    SignedData, ValidJwtSvid, ValidateJwtSvidRequest, WatchBundleRequest, export_x509_reply, fetch_x509_svid_reply,
+    mint_jwt_svid_reply, sign_data_reply, validate_jwt_svid_reply,
 };
 use portcullis_identity::{BundleSet, SpiffeId, TrustDomain};
 use time::OffsetDateTime;
@@ -24,11 +24,13 @@ use tonic::transport::Channel;
 
 use crate::limits::{BUNDLE_UPDATE_BYTES, RPC_TIMEOUT};
 
+mod error;
 pub mod following;
 pub mod interfaces;
 pub mod tokens;
 pub mod trust;
 
+pub use self::error::IdentityError;
 use self::tokens::{Token, Tokens};
 use self::trust::{Trust, Unfit};
 
@@ -51,28 +53,15 @@ struct Held {
     epoch: u64,
 }
 
-/// Why the identity process gave nothing.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum IdentityError {
-    /// Policy said no; it is in the audit log under the reference.
-    #[error("denied {code}, reference {reference}")]
-    Denied {
-        /// Stable code.
-        code: String,
-        /// Reference of the audit record.
-        reference: String,
-    },
-    /// The call could not be served.
-    #[error("{message}")]
-    Failed {
-        /// Stable word.
-        kind: String,
-        /// For the operator.
-        message: String,
-    },
-    /// The process did not answer.
-    #[error("{0}")]
-    Unavailable(String),
+/// What became of an SVID whose epoch was over.
+#[derive(Debug)]
+enum Renewed {
+    /// It is there, the same or another one.
+    Held,
+    /// It is not given any more.
+    Refused(IdentityError),
+    /// Nobody said.
+    Unknown,
 }
 
 impl IdentityClient {
@@ -204,6 +193,31 @@ impl IdentityClient {
         let trust = self.trust.load();
         let revoked = trust.as_ref().is_none_or(|trust| trust.is_revoked(instance, &svid.spiffe_id));
         (!revoked).then_some(svid)
+    }
+
+    /// The instances whose X.509-SVID is of an epoch that is over.
+    fn overdue(&self) -> Vec<String> {
+        let epoch = self.epoch();
+        let of = |svids: std::sync::MutexGuard<'_, HashMap<String, Held>>| {
+            svids.iter().filter(|(_, held)| held.epoch < epoch).map(|(instance, _)| instance.clone()).collect()
+        };
+        self.svids.lock().map(of).unwrap_or_default()
+    }
+
+    /// Asks anew for an SVID whose epoch is over. One that is refused now is not held any more.
+    async fn renewed(&self, instance: &str) -> Renewed {
+        let before = self.held(instance);
+        let refused = match self.svid(instance).await {
+            Ok(_) => return Renewed::Held,
+            Err(error) if error.is_refusal() => error,
+            Err(_) => return Renewed::Unknown,
+        };
+        if let Ok(mut svids) = self.svids.lock()
+            && svids.get(instance).zip(before).is_some_and(|(now, before)| Arc::ptr_eq(&now.svid, &before.svid))
+        {
+            svids.remove(instance);
+        }
+        Renewed::Refused(refused)
     }
 
     /// Forgets what is held for an instance that stopped.
@@ -339,18 +353,6 @@ fn unavailable(status: tonic::Status) -> IdentityError {
 
 fn empty() -> IdentityError {
     IdentityError::Unavailable("an empty reply".to_owned())
-}
-
-impl From<Denied> for IdentityError {
-    fn from(denied: Denied) -> Self {
-        IdentityError::Denied { code: denied.code, reference: denied.reference }
-    }
-}
-
-impl From<Failed> for IdentityError {
-    fn from(failed: Failed) -> Self {
-        IdentityError::Failed { kind: failed.kind, message: failed.message }
-    }
 }
 
 #[cfg(test)]

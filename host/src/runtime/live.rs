@@ -103,13 +103,18 @@ impl Live {
 
     /// Cuts every connection of an instance that was stopped.
     pub fn stop(&self, instance: &str) -> usize {
+        self.end_of(instance, &Unfit::Stopped).len()
+    }
+
+    /// Cuts every connection of an instance.
+    pub fn end_of(&self, instance: &str, why: &Unfit) -> Vec<Cut> {
         let numbers: Vec<u64> = match self.entries.lock() {
             Ok(entries) => {
                 entries.iter().filter(|(_, entry)| entry.instance == instance).map(|(number, _)| *number).collect()
             }
-            Err(_) => return 0,
+            Err(_) => return Vec::new(),
         };
-        numbers.into_iter().filter_map(|number| self.end(number, Unfit::Stopped)).count()
+        numbers.into_iter().filter_map(|number| self.end(number, why.clone())).collect()
     }
 
     /// Cuts every connection.

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use super::who::{Captures, is_name};
+use crate::limits::QUEUE_BYTES;
 use crate::subject::{SubjectError, SubjectPattern};
 
 /// A subject such as `portcullis.prod.ctl.{host}.>`.
@@ -22,7 +23,7 @@ struct Token {
     place: Option<(String, String)>,
 }
 
-/// A queue group: a plain word.
+/// A queue group: plain words, dots between them, as the group of a component's replicas has it (`component.shop.cart`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct QueueName(String);
@@ -40,7 +41,7 @@ pub enum TemplateError {
     #[error("two places in one token could be filled by different SPIFFE IDs to the same subject")]
     TwoPlaces,
     /// A queue group that is no plain word.
-    #[error("not a queue group: 1 to 64 letters, digits, dashes, underscores")]
+    #[error("not a queue group: letters, digits, dashes, underscores, and dots between them; 128 bytes at most")]
     Queue,
 }
 
@@ -135,7 +136,8 @@ impl FromStr for QueueName {
 
     fn from_str(text: &str) -> Result<Self, TemplateError> {
         let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
-        match (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        let token = |token: &str| !token.is_empty() && token.bytes().all(plain);
+        match text.len() <= QUEUE_BYTES && text.split('.').all(token) {
             true => Ok(Self(text.to_owned())),
             false => Err(TemplateError::Queue),
         }
@@ -195,9 +197,12 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_group_is_a_plain_word() {
-        assert!("workers-1".parse::<QueueName>().is_ok());
-        for text in ["", "a b", "a.b", "*", ">"] {
+    fn a_queue_group_is_plain_words_and_no_pattern() {
+        for text in ["workers-1", "component.shop.cart", &"q".repeat(QUEUE_BYTES)] {
+            assert!(text.parse::<QueueName>().is_ok(), "{text}");
+        }
+        let long = "q".repeat(QUEUE_BYTES + 1);
+        for text in ["", "a b", "*", ">", "a.*", "a.>", "a..b", ".a", "a.", "{host}", &long] {
             assert_eq!(text.parse::<QueueName>(), Err(TemplateError::Queue), "{text}");
         }
     }

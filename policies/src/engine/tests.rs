@@ -354,10 +354,12 @@ fn each_decision_is_of_exactly_one_generation_while_policies_change() {
         PolicySet::compile(&sources, generation).unwrap().slice(&facts("a"))
     };
     let in_force = std::sync::Mutex::new(of(1));
+    // What each reader has seen last, and how much it has decided: on a busy machine the next one comes when both have.
+    let progress = [(); 2].map(|()| (std::sync::atomic::AtomicU64::new(0), std::sync::atomic::AtomicUsize::new(0)));
     let done = std::sync::atomic::AtomicBool::new(false);
     let current = || std::sync::Arc::clone(&in_force.lock().unwrap());
     let by = |policies: Vec<&str>, generation: u64| assert_eq!(policies, [format!("of-{generation}")]);
-    let decide = || {
+    let decide = |(saw, decided): &(std::sync::atomic::AtomicU64, std::sync::atomic::AtomicUsize)| {
         let mut seen = std::collections::BTreeSet::new();
         let (mut decisions, mut newest, mut overtaken) = (0, 0, 0);
         while !done.load(std::sync::atomic::Ordering::Acquire) {
@@ -383,16 +385,27 @@ fn each_decision_is_of_exactly_one_generation_while_policies_change() {
             overtaken += usize::from(later.generation() != generation);
             seen.insert(generation);
             decisions += 4;
+            saw.store(generation, std::sync::atomic::Ordering::Release);
+            decided.store(decisions, std::sync::atomic::Ordering::Release);
         }
         (decisions, seen.len(), overtaken)
     };
     std::thread::scope(|scope| {
-        let readers: Vec<_> = (0..2).map(|_| scope.spawn(decide)).collect();
+        let decide = &decide;
+        let readers: Vec<_> = progress.iter().map(|mine| scope.spawn(move || decide(mine))).collect();
         let began = Instant::now();
         for generation in 2..=51 {
             *in_force.lock().unwrap() = of(generation);
             let next = began + Duration::from_millis(20) * u32::try_from(generation - 1).unwrap();
             std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            let enough = 22 * usize::try_from(generation).unwrap();
+            let keeps_up = |(saw, decided): &(std::sync::atomic::AtomicU64, std::sync::atomic::AtomicUsize)| {
+                saw.load(std::sync::atomic::Ordering::Acquire) == generation
+                    && decided.load(std::sync::atomic::Ordering::Acquire) >= enough
+            };
+            while !progress.iter().all(keeps_up) && began.elapsed() < Duration::from_secs(90) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
         }
         done.store(true, std::sync::atomic::Ordering::Release);
         for reader in readers {

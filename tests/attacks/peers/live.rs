@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use portcullis_tests::http;
+use portcullis_tests::patience::{LONG, promised};
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, ParsedExtension, X509Certificate};
 
@@ -11,13 +12,13 @@ use crate::partner::Partner;
 use crate::tls::{self, Client};
 use crate::{Federated, INNER, LEDGER, federated};
 
-/// What is promised is a second; the machine that tests may be busy.
+/// What is promised is a second. The command itself is a process, and a debug build.
 const CUT: Duration = Duration::from_secs(3);
 
 /// A connection of the ledger that is in the middle of an answer.
 fn held(site: &Federated) -> Client {
     let mut client = Client::connect(site.host.mtls(), INNER, Some(site.partner.leaf(LEDGER, |_| ()))).unwrap();
-    client.send(&format!("GET /inner/hold?ms=60000 HTTP/1.1\r\nhost: {INNER}"), b"").unwrap();
+    client.send(&format!("GET /inner/hold?ms=300000 HTTP/1.1\r\nhost: {INNER}"), b"").unwrap();
     client.read_until("first").unwrap();
     client
 }
@@ -26,8 +27,9 @@ fn held(site: &Federated) -> Client {
 fn cut(client: &mut Client, what: &str, site: &Federated, operation: &[&str]) {
     let began = Instant::now();
     site.host.run(operation).ok();
-    let (told, ended) = (began.elapsed(), client.ended_within(CUT));
-    assert!(ended.is_some(), "{what}: not cut within {CUT:?}\n{}", site.host.log());
+    let (told, ended) = (began.elapsed(), client.ended_within(LONG));
+    let soon = ended.is_some_and(|took| took < promised(CUT));
+    assert!(soon, "{what}: not cut within {CUT:?}, {ended:?}\n{}", site.host.log());
     eprintln!("{what}: cut {:?} after the command began, which took {told:?}", began.elapsed());
 }
 
@@ -95,14 +97,22 @@ fn rotation_leaves_live_connections_alone_and_loses_no_request(site: &Federated)
 }
 
 fn an_expired_caller_loses_its_connection(site: &Federated) {
-    let until = OffsetDateTime::now_utc() + Duration::from_secs(6);
-    let brief = site.partner.leaf(LEDGER, |p| p.not_after = until);
-    let mut client = Client::connect(site.host.mtls(), INNER, Some(brief)).unwrap();
     let ask = format!("GET /inner/caller HTTP/1.1\r\nhost: {INNER}");
-    assert_eq!(client.ask(&ask, b"").unwrap().status, 200);
-    let took = client.ended_within(Duration::from_secs(15)).expect("an idle connection ends with its certificate");
-    assert!(OffsetDateTime::now_utc() >= until - Duration::from_secs(1), "it ended early, after {took:?}");
-    assert!(client.ask(&ask, b"").is_err());
+    // Where this machine is busy, a short one is over before it is used.
+    for life in [6, 20, 60].map(Duration::from_secs) {
+        let until = OffsetDateTime::now_utc() + life;
+        let brief = site.partner.leaf(LEDGER, |p| p.not_after = until);
+        let client = Client::connect(site.host.mtls(), INNER, Some(brief));
+        let Ok(mut client) = client else { continue };
+        let Ok(answer) = client.ask(&ask, b"") else { continue };
+        assert_eq!(answer.status, 200);
+        let took = client.ended_within(life + LONG).expect("an idle connection ends with its certificate");
+        let late = OffsetDateTime::now_utc() - until;
+        assert!(late >= -time::Duration::SECOND, "it ended early, after {took:?}");
+        assert!(late < promised(Duration::from_secs(9)), "it ended {late} late");
+        return assert!(client.ask(&ask, b"").is_err());
+    }
+    panic!("each certificate was over before it was used");
 }
 
 fn a_revoked_peer_is_cut_and_refused_until_that_is_lifted(site: &Federated) {
@@ -116,7 +126,7 @@ fn a_revoked_peer_is_cut_and_refused_until_that_is_lifted(site: &Federated) {
     let refused = http::post(site.host.http(), "/inner/validate?aud=orders", token.as_bytes());
     assert_eq!((refused.status, &refused.json()["error"]), (422, &"invalid-token".into()), "{}", refused.text());
     site.host.run(["identity", "revoke", "--lift", &id]).ok();
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + LONG;
     while site.caller(site.partner.leaf(LEDGER, |_| ())).is_err() {
         assert!(Instant::now() < end, "the revocation was lifted");
         std::thread::sleep(Duration::from_millis(20));
@@ -128,11 +138,12 @@ fn an_outgoing_connection_ends_with_the_peers_identity(site: &Federated, serving
     let id = site.partner.id(LEDGER);
     std::thread::scope(|threads| {
         let asked = threads.spawn(|| http::get(site.host.http(), &format!("/greeter/fetch?url={url}"), &[]));
-        let event = serving.events.recv_timeout(Duration::from_secs(20));
+        let event = serving.events.recv_timeout(LONG);
         assert_eq!(event, Ok("asked"), "the ledger of the partner is reached with mTLS\n{}", site.host.log());
         site.host.run(["identity", "revoke", &id]).ok();
         let began = Instant::now();
-        assert_eq!(serving.events.recv_timeout(CUT), Ok("ended"), "not cut\n{}", site.host.log());
+        assert_eq!(serving.events.recv_timeout(LONG), Ok("ended"), "not cut\n{}", site.host.log());
+        assert!(began.elapsed() < promised(CUT), "cut after {:?}", began.elapsed());
         eprintln!("an outgoing connection: cut after {:?}", began.elapsed());
         let answer = asked.join().unwrap();
         assert_ne!(answer.status, 200, "half an answer is none: {}", answer.text());
@@ -166,14 +177,14 @@ fn a_tainted_authority_takes_its_connections_with_it(site: &Federated) {
     // What is shown is of that authority only from the next SVID on.
     let active = active["id"].as_str().unwrap();
     site.host.run(["identity", "rotate", "--svids"]).ok();
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + LONG;
     while signed_by(site) != active {
         assert!(Instant::now() < end, "no SVID of the active authority {active}: {}", signed_by(site));
         std::thread::sleep(Duration::from_millis(20));
     }
     let mut client = held(site);
     cut(&mut client, "a tainted authority", site, &["identity", "taint", active]);
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + LONG;
     loop {
         let answer = greeter_calls(site);
         if answer.status == 200 && answer.json()["status"] == 200 {
@@ -197,9 +208,9 @@ fn a_revoked_instance_loses_its_connections_and_its_tokens(site: &Federated) {
     cut(&mut client, "a revoked instance", site, &["identity", "revoke", &instance(site, "test:inner")]);
     assert!(site.caller(site.partner.leaf(LEDGER, |_| ())).is_err());
     site.host.run(["identity", "revoke", &instance(site, "test:greeter")]).ok();
-    let end = Instant::now() + CUT;
+    let began = Instant::now();
     while mint().status == 200 {
-        assert!(Instant::now() < end, "a revoked instance still gets a token that was kept");
+        assert!(began.elapsed() < promised(CUT), "a revoked instance still gets a token that was kept");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -207,7 +218,7 @@ fn a_revoked_instance_loses_its_connections_and_its_tokens(site: &Federated) {
 fn a_stopped_component_loses_its_connections(site: &Federated) {
     let leaf = || Some(site.partner.leaf(LEDGER, |_| ()));
     let mut client = Client::connect(site.host.mtls(), "other.example", leaf()).unwrap();
-    client.send("GET /other/hold?ms=60000 HTTP/1.1\r\nhost: other.example", b"").unwrap();
+    client.send("GET /other/hold?ms=300000 HTTP/1.1\r\nhost: other.example", b"").unwrap();
     client.read_until("first").unwrap();
     cut(&mut client, "a stopped component", site, &["stop", "test:other"]);
     assert!(tls::get(site.host.mtls(), "other.example", "/other/id", leaf()).is_err());

@@ -14,8 +14,6 @@ mod policy;
 mod tls;
 mod tokens;
 
-use std::net::TcpListener;
-
 use portcullis_tests::guests;
 use portcullis_tests::host::Host;
 use portcullis_tests::http;
@@ -40,7 +38,7 @@ const LEDGER: &str = "ns/pay/sa/ledger";
 
 fn federated(also: &[&Partner], ledger_port: Option<u16>, partner: Partner) -> Federated {
     let mut site = Site::new();
-    let mtls = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let mtls = portcullis_tests::port::reserved();
     let rights = "identity = [\"read\", \"bundles\", \"peer\", \"x509\", \"validate\"]\n";
     let ledger = partner.id(LEDGER);
     let callers = format!("callers = [\"anonymous\", \"{ledger}\", \"spiffe://test.example/ns/test/sa/greeter\"]\n");
@@ -95,7 +93,7 @@ impl Federated {
 
     /// Waits for the record of a failed handshake with this in its text.
     fn refused_for(&self, why: &str) {
-        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let end = std::time::Instant::now() + portcullis_tests::patience::LONG;
         let is = |record: &Value| {
             record["kind"] == "failure" && record["detail"].as_str().is_some_and(|detail| detail.contains(why))
         };

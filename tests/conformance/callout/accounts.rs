@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use async_nats::ConnectOptions;
 
+use portcullis_tests::patience::LONG;
+
 use crate::rig::{ROLES, Rig, Shape, allowed, bundle, user_info};
 use crate::tokens::{self, Issuer, Signs};
 
@@ -20,7 +22,7 @@ async fn a_workload_with_an_x509_svid_gets_its_account_and_exactly_its_subjects(
     // It was on the disk before it left.
     let record = callout.wait_for_audit("callout-allow");
     assert_eq!(record["placement"]["workload"], "spiffe://td-a.test/host/h1");
-    assert_eq!(callout.metric("portcullis_callout_requests_total{result=\"allowed\"}"), 1);
+    assert!(callout.metric("portcullis_callout_requests_total{result=\"allowed\"}") >= 1);
     drop(client);
 }
 
@@ -30,16 +32,19 @@ async fn a_role_without_subjects_may_do_nothing_rather_than_everything() {
     let _callout = rig.callout();
     let leaf = rig.a.spiffe("spiffe://td-a.test/silent");
     let (sender, mut denied) = tokio::sync::mpsc::unbounded_channel();
-    let options = ConnectOptions::new().event_callback(move |event| {
-        let _ = sender.send(event.to_string());
-        async {}
-    });
-    let client = rig.connect_with(&leaf, "_INBOX", options).await.unwrap();
+    let options = || {
+        let sender = sender.clone();
+        ConnectOptions::new().event_callback(move |event| {
+            let _ = sender.send(event.to_string());
+            async {}
+        })
+    };
+    let client = rig.let_in(async || rig.connect_with(&leaf, "_INBOX", options()).await).await;
     client.publish("anything", "x".into()).await.unwrap();
     let _subscription = client.subscribe("anything").await.unwrap();
     client.flush().await.unwrap();
     let (mut publish, mut subscribe) = (false, false);
-    let end = Instant::now() + Duration::from_secs(10);
+    let end = Instant::now() + LONG;
     while !(publish && subscribe) {
         let left = end.saturating_duration_since(Instant::now());
         let event = tokio::time::timeout(left, denied.recv()).await.expect("two violations").unwrap().to_lowercase();
@@ -58,7 +63,8 @@ async fn a_jwt_svid_that_names_the_clients_nkey_is_let_in() {
     let key = nkeys::KeyPair::new_user();
     let audience = format!("nkey:{}", key.public_key());
     let token = issuer.token("spiffe://td-a.test/bot/b1", &["spiffe://td-a.test/callout", &audience], 300);
-    let client = tokens::connect(&rig, tokens::options(&token, &key, Signs::Nonce), "_INBOX_b1").await.unwrap();
+    let shows = async || tokens::connect(&rig, tokens::options(&token, &key, Signs::Nonce), "_INBOX_b1").await;
+    let client = rig.let_in(shows).await;
     let info = user_info(&client).await;
     assert_eq!((&info["account"], &info["user"]), (&"APP".into(), &"spiffe://td-a.test/bot/b1".into()), "{info}");
     assert_eq!(allowed(&info, "publish"), ["$SYS.REQ.USER.INFO", "bot.b1"]);
@@ -80,11 +86,13 @@ async fn token_and_certificate_together_must_be_of_one_workload() {
     let callout = rig.callout();
     let leaf = rig.a.spiffe("spiffe://td-a.test/bot/b1");
     let key = nkeys::KeyPair::new_user();
-    for (sub, is_let_in) in [("spiffe://td-a.test/bot/b1", true), ("spiffe://td-a.test/bot/b2", false)] {
+    let shows = async |sub: &str| {
         let token = issuer.token(sub, &["spiffe://td-a.test/callout"], 300);
-        let connected = rig.connect_with(&leaf, "_INBOX_b1", tokens::options(&token, &key, Signs::Nothing)).await;
-        assert_eq!(connected.is_ok(), is_let_in, "{sub}: {connected:?}");
-    }
+        rig.connect_with(&leaf, "_INBOX_b1", tokens::options(&token, &key, Signs::Nothing)).await
+    };
+    rig.let_in(async || shows("spiffe://td-a.test/bot/b1").await).await;
+    let another = shows("spiffe://td-a.test/bot/b2").await;
+    assert!(another.is_err(), "{another:?}");
     callout.wait_for_audit("disagree");
 }
 
@@ -94,17 +102,17 @@ async fn a_connection_never_outlives_its_role_or_its_svid() {
     let _callout = rig.callout();
     // The role gives 30 s, the certificate an hour.
     let leaf = rig.a.spiffe("spiffe://td-a.test/short");
-    let client = rig.connect_with(&leaf, "_INBOX_short", ConnectOptions::new()).await.unwrap();
+    let client = rig.let_in(async || rig.connect_with(&leaf, "_INBOX_short", ConnectOptions::new()).await).await;
     let left = seconds_left(&user_info(&client).await);
     assert!((1..=30).contains(&left), "{left}");
-    // The role gives an hour, the certificate 20 s.
+    // The role gives an hour, the certificate two minutes.
     let leaf = rig.a.leaf(|params| {
         params.subject_alt_names = vec![rcgen::SanType::URI("spiffe://td-a.test/host/h1".try_into().unwrap())];
-        params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(20);
+        params.not_after = time::OffsetDateTime::now_utc() + Duration::from_secs(120);
     });
-    let client = rig.connect_with(&leaf, "_INBOX_h1", ConnectOptions::new()).await.unwrap();
+    let client = rig.let_in(async || rig.connect_with(&leaf, "_INBOX_h1", ConnectOptions::new()).await).await;
     let left = seconds_left(&user_info(&client).await);
-    assert!((1..=20).contains(&left), "{left}");
+    assert!((1..=120).contains(&left), "{left}");
 }
 
 /// The server says nanoseconds.

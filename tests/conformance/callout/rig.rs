@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectOptions};
 use base64::Engine as _;
@@ -302,23 +302,41 @@ metrics = "127.0.0.1:0"
             .tls_first()
             .custom_inbox_prefix(inbox)
             .max_reconnects(1);
-        let client = tokio::time::timeout(Duration::from_secs(8), options.connect(self.server.tls_url())).await;
+        let client = tokio::time::timeout(Duration::from_secs(30), options.connect(self.server.tls_url())).await;
         client.map_err(|_| "no answer".to_owned())?.map_err(|error| format!("{error}: {error:?}"))
     }
 
     /// A host of the first trust domain, let in, with what the server says of it.
     pub async fn host(&self, name: &str) -> (Client, serde_json::Value) {
         let leaf = self.a.spiffe(&format!("spiffe://td-a.test/host/{name}"));
-        let options = ConnectOptions::new();
-        let client = self.connect_with(&leaf, &format!("_INBOX_{name}"), options).await.expect("a host is let in");
+        let client = self
+            .let_in(async || self.connect_with(&leaf, &format!("_INBOX_{name}"), ConnectOptions::new()).await)
+            .await;
         let info = user_info(&client).await;
         (client, info)
     }
 
+    /// Connects until it is let in: where the machine is busy, a server may not wait long enough for the callout.
+    pub async fn let_in(&self, mut connect: impl AsyncFnMut() -> Result<Client, String>) -> Client {
+        let end = Instant::now() + TIMEOUT;
+        loop {
+            match connect().await {
+                Ok(client) => return client,
+                Err(why) => assert!(Instant::now() < end, "not let in: {why}\n{}", self.server.log()),
+            }
+        }
+    }
+
     /// Asserts that a client with this certificate is not let in, and how it was recorded.
     pub async fn refused(&self, leaf: &Leaf, callout: &Callout, says: &str) {
-        let error = self.connect(leaf).await.expect_err("it was let in").to_lowercase();
-        assert!(error.contains("authorization"), "{error}");
+        let end = Instant::now() + TIMEOUT;
+        loop {
+            let error = self.connect(leaf).await.expect_err("it was let in").to_lowercase();
+            if error.contains("authorization") {
+                break;
+            }
+            assert!(Instant::now() < end, "{error}");
+        }
         callout.wait_for_audit(says);
     }
 }

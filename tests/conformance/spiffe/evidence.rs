@@ -235,7 +235,7 @@ async fn stays_open(client: &Client) -> bool {
     else {
         return false;
     };
-    let first = tokio::time::timeout(Duration::from_secs(5), stream.message()).await;
+    let first = tokio::time::timeout(Duration::from_secs(60), stream.message()).await;
     matches!(first, Ok(Ok(Some(_)))) && tokio::time::timeout(Duration::from_secs(2), stream.message()).await.is_err()
 }
 

@@ -124,7 +124,7 @@ pub fn known(subject: &str, id: &str) -> Option<&'static str> {
 
 /// Waits until the server has the suite's entry, and the bundle of the federated domain with it.
 fn wait_for(socket: &Path, log: impl Fn() -> String) {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_secs(180);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     while Instant::now() < until {
         let there = runtime.block_on(async {

@@ -148,7 +148,7 @@ impl Client {
             let socket = socket.clone();
             async move { tokio::net::UnixStream::connect(socket).await.map(hyper_util::rt::TokioIo::new) }
         });
-        let endpoint = Endpoint::from_static("http://localhost").connect_timeout(Duration::from_secs(5));
+        let endpoint = Endpoint::from_static("http://localhost").connect_timeout(Duration::from_secs(60));
         Ok(Self { channel: endpoint.connect_with_connector(connector).await? })
     }
 
@@ -216,7 +216,7 @@ fn path(method: &str) -> Result<PathAndQuery, Status> {
 }
 
 async fn within<T>(call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    tokio::time::timeout(Duration::from_secs(10), call)
+    tokio::time::timeout(Duration::from_secs(60), call)
         .await
         .unwrap_or_else(|_| Err(Status::deadline_exceeded("no answer within 10 s")))
 }

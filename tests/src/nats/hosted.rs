@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::NatsServer;
 use crate::host::Host;
+use crate::patience::LONG;
 use crate::site::Site;
 
 /// The SPIFFE ID of the host under test, where it has no name in a cluster.
@@ -21,9 +22,9 @@ pub fn site(nats: &str) -> Site {
 
 /// Waits until the host is ready and has no warning: connected, that is.
 pub fn wait_ready(host: &Host) {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + LONG;
     loop {
-        let status = host.ask_status(30);
+        let status = host.ask_status(LONG.as_secs());
         assert_eq!(status.get("ready"), Some(&Value::Bool(true)), "{status:#}\n{}", host.log());
         if status.get("warnings").and_then(Value::as_array).is_some_and(Vec::is_empty) {
             return;
@@ -35,7 +36,7 @@ pub fn wait_ready(host: &Host) {
 
 /// Waits until a host that was connected warns of this, and serves on.
 pub fn wait_warning(host: &Host, text: &str) -> String {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + LONG;
     loop {
         let status = host.ask_status(0);
         let warnings = status.get("warnings").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -50,7 +51,7 @@ pub fn wait_warning(host: &Host, text: &str) -> String {
 
 /// Waits until a problem with this text keeps the host from being ready, and gives it.
 pub fn wait_problem(host: &Host, text: &str) -> String {
-    let until = Instant::now() + Duration::from_secs(30);
+    let until = Instant::now() + LONG;
     loop {
         let status = host.ask_status(0);
         let problems = status.get("problems").and_then(Value::as_array).cloned().unwrap_or_default();
@@ -95,7 +96,7 @@ pub fn wait_connection(server: &NatsServer, monitoring: u16, fits: impl Fn(&Valu
         {
             return (one.clone(), began.elapsed());
         }
-        assert!(began.elapsed() < Duration::from_secs(20), "{listed:#?}\n{}", server.log());
+        assert!(began.elapsed() < LONG, "{listed:#?}\n{}", server.log());
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 /// How long a test waits for something of a callout.
-pub const TIMEOUT: Duration = Duration::from_secs(30);
+pub const TIMEOUT: Duration = crate::patience::LONG;
 
 /// A running callout. Dropping it kills it.
 #[derive(Debug)]
@@ -41,11 +41,14 @@ impl Callout {
         let mut child = command.spawn().expect("the binary under test starts");
         let mut out = BufReader::new(child.stdout.take().expect("piped"));
         let mut text = String::new();
-        while !text.trim_end().ends_with('}') {
+        // One JSON value, of which nothing says how many lines it has.
+        let said = loop {
             let count = out.read_line(&mut text).expect("what it says");
-            assert!(count > 0, "it ended: {}", std::fs::read_to_string(&log).unwrap_or_default());
-        }
-        let said: Value = serde_json::from_str(&text).expect("what it says is JSON");
+            assert!(count > 0, "it ended: {text}{}", std::fs::read_to_string(&log).unwrap_or_default());
+            if let Ok(said) = serde_json::from_str::<Value>(&text) {
+                break said;
+            }
+        };
         let metrics =
             said.get("metrics").and_then(Value::as_str).unwrap_or_else(|| panic!("no metrics: {text}")).to_owned();
         Self { child, state: state.to_path_buf(), metrics, log }
@@ -99,7 +102,7 @@ impl Callout {
 
     /// Waits for a record with this text in it.
     pub fn wait_for_audit(&self, text: &str) -> Value {
-        let end = Instant::now() + Duration::from_secs(10);
+        let end = Instant::now() + TIMEOUT;
         loop {
             if let Some(record) = self.audit().into_iter().rev().find(|record| record.to_string().contains(text)) {
                 return record;

@@ -84,6 +84,9 @@ pub enum Unfit {
     /// Our side of it was revoked.
     #[error("the own identity was revoked")]
     OwnRevoked,
+    /// Our side of it is not given any more: the source of identities took it away, or policy does.
+    #[error("the own identity is not given any more: {0}")]
+    OwnWithdrawn(String),
     /// Our side's chain does not verify any more.
     #[error("the own X.509-SVID does not hold any more: {0}")]
     Own(String),

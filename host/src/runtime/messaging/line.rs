@@ -198,7 +198,7 @@ impl ComponentSvid {
             let mut last: Option<String> = None;
             while let Some(who) = weak.upgrade().filter(|who| !who.is_stopped()) {
                 let held = who.shared().identity.held_svid(who.instance()).map(|svid| svid.key_id.clone());
-                // Revoked or gone: the connection is opened anew, which fails.
+                // Revoked, taken away by its source, or gone: the connection is opened anew, which fails.
                 if last != held {
                     if last.is_some() {
                         changes.send_modify(|count| *count = count.wrapping_add(1));

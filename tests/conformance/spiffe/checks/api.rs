@@ -24,7 +24,7 @@ pub fn wa_01(evidence: &Evidence) -> Outcome {
 
 pub fn wa_02(evidence: &Evidence) -> Outcome {
     let mut against = Vec::new();
-    if evidence.x509_after > Duration::from_secs(5) {
+    if evidence.x509_after > portcullis_tests::patience::promised(Duration::from_secs(5)) {
         against.push(format!("the first message came after {:?}", evidence.x509_after));
     }
     if !evidence.still_open {
