@@ -44,6 +44,9 @@ impl Refusal<'_> {
         let Self { host, failed } = self;
         let name = &failed.component;
         let hint = match failed.code.as_str() {
+            "cluster.denied" if failed.message.ends_with("is revoked") => {
+                "whoever signed it is revoked: have somebody else deploy it".to_owned()
+            }
             "statement.unknown-key" | "cluster.denied" => format!(
                 "on {host} whoever signed it may not deploy {name}: name the signer in an [[operator]] of its grants, with action `deploy`"
             ),
@@ -90,7 +93,7 @@ const LINES: usize = 24;
 mod tests {
     use super::*;
 
-    fn heard(failed: Vec<Failed>) -> BTreeMap<HostId, Heartbeat> {
+    fn heard_of(failed: Vec<Failed>) -> BTreeMap<HostId, Heartbeat> {
         let json = json!({
             "host": "h1", "boot": "b", "sequence": 1, "interval_ms": 1000, "ready": true, "accepting": true,
             "revocations": 0, "policy": 0, "failed": failed,
@@ -106,7 +109,7 @@ mod tests {
     #[test]
     fn a_host_that_does_not_believe_a_manifest_is_shown_with_what_to_do_there() {
         let name: ComponentName = "shop:cart".parse().unwrap();
-        let heard = heard(vec![failed(0, "statement.unknown-key"), failed(6, "evidence.none"), failed(7, "other")]);
+        let heard = heard_of(vec![failed(0, "statement.unknown-key"), failed(6, "evidence.none"), failed(7, "other")]);
         let shown: Vec<_> = of(&heard, &name, 7).iter().map(Refusal::line).collect();
         assert_eq!(
             shown,
@@ -116,13 +119,16 @@ mod tests {
             ]
         );
         assert!(of(&heard, &"shop:other".parse().unwrap(), 7).is_empty());
-        let hint = hint(&all(&heard)).unwrap();
+        let hint = self::hint(&all(&heard)).unwrap();
         assert!(hint.contains("[[operator]]") && hint.contains("on h1"), "{hint}");
+        let revoked = Failed::new(name, 7, "cluster.denied", "spiffe://a/b is revoked");
+        let hint = self::hint(&all(&heard_of(vec![revoked]))).unwrap();
+        assert!(hint.contains("is revoked") && !hint.contains("[[operator]]"), "{hint}");
     }
 
     #[test]
     fn many_are_counted() {
-        let heard = heard((0..LINES as u64 + 5).map(|n| failed(n, "x")).collect());
+        let heard = heard_of((0..LINES as u64 + 5).map(|n| failed(n, "x")).collect());
         let lines = lines(&all(&heard));
         assert_eq!(lines.len(), LINES + 1);
         assert!(lines.last().unwrap().starts_with("5 more"), "{lines:?}");
