@@ -348,8 +348,8 @@ fn duplicates(grants: &[GrantEntry], raw: &[Rule], operators: &[OperatorEntry]) 
     let mut errors = Vec::new();
     for (id, source, line) in ids {
         if let Some((first, first_line)) = seen.insert(id, (source, line)) {
-            let message = format!("line {line}: the id `{id}` is used already, at {first}:{first_line}");
-            errors.push(LoadError::whole(source, message, "ids are unique over all files"));
+            let message = format!("the id `{id}` is used already, at {first}:{first_line}");
+            errors.push(LoadError::at_line(source, line, message, "ids are unique over all files"));
         }
     }
     errors
@@ -365,11 +365,12 @@ fn contradictions(grants: &[GrantEntry]) -> Vec<LoadError> {
             let first: &GrantEntry = seen.entry((&grant.component, destination)).or_insert(grant);
             if first.peer.as_ref() != Some(peer) {
                 let message = format!(
-                    "line {}: grant `{}` pins {destination} to another peer than grant `{}` ({}:{})",
-                    grant.line, grant.id, first.id, first.source, first.line
+                    "grant `{}` pins {destination} to another peer than grant `{}` ({}:{})",
+                    grant.id, first.id, first.source, first.line
                 );
-                errors.push(LoadError::whole(
+                errors.push(LoadError::at_line(
                     &grant.source,
+                    grant.line,
                     message,
                     "one destination has one peer for each component",
                 ));
@@ -387,7 +388,7 @@ fn validate_templates(engine: &Engine, permits: &Permits) -> Result<(), Vec<Load
     for number in permits.one_of_each() {
         permits.link(&mut set, number).map_err(internal)?;
     }
-    let errors = lint::validate_set(engine, &set, |id, why| {
+    let errors = lint::validate_set(engine, &set, |id, _, why| {
         let meta = permits.allowed(id).and_then(|allowed| allowed.metas().first());
         match meta {
             Some(meta) => LoadError::whole(&meta.source, format!("grant {}: {why}", meta.id), ""),

@@ -131,7 +131,7 @@ impl Host {
     /// Asked directly before a component is admitted that is tried again: it may have been stopped or started meanwhile.
     fn still_wanted(&self, path: &PathBuf) -> Result<(), Refused> {
         let list = self.refused.lock().map_err(|_| Refused::internal("poisoned"))?;
-        match list.iter().any(|(of, refused)| of == path && (refused.mended_by.is_some() || refused.code == STALE)) {
+        match list.iter().any(|(of, refused)| of == path && (refused.mended_by.is_some() || refused.is_unseen())) {
             true => Ok(()),
             false => Err(yielded("an operator started or stopped it meanwhile".to_owned())),
         }
@@ -142,6 +142,13 @@ impl Host {
         let Ok(refused) = self.refused.lock() else { return Vec::new() };
         let waits = |path: &Path| refused.iter().any(|(refused, why)| refused == path && may(why));
         self.config.components.iter().filter(|component| waits(&component.path)).cloned().collect()
+    }
+}
+
+impl Refused {
+    /// Whether nothing but a cluster that could not be looked at refused it.
+    fn is_unseen(&self) -> bool {
+        UNSEEN.contains(&self.code.as_str())
     }
 }
 
@@ -163,7 +170,7 @@ async fn try_again(host: Arc<Host>, mut seen: Seen) {
         let looked = host.cluster.as_ref().is_some_and(|cluster| cluster.stops_starts().is_none());
         let may = |refused: &Refused| {
             let mended = refused.mended_by.as_ref().is_some_and(|by| seen.is_mended(now, by));
-            mended || (looked && refused.code == STALE)
+            mended || (looked && refused.is_unseen())
         };
         let waiting = host.waiting(may);
         seen = now;
@@ -185,8 +192,8 @@ async fn try_again(host: Arc<Host>, mut seen: Seen) {
     }
 }
 
-/// The last look at the cluster's revocations was too long ago, or there was none.
-const STALE: &str = "cluster.stale";
+/// The last look at the cluster's revocations was too long ago, or there was none; or what is on disk of them is not proven.
+const UNSEEN: [&str; 2] = ["cluster.stale", "cluster.unproven"];
 /// One that is tried again gave way to an operator.
 const YIELDED: &str = "component.yields";
 

@@ -73,6 +73,10 @@ pub struct Expect {
 impl Host {
     /// The whole way of one component, from files to requests.
     pub async fn start_component(self: &Arc<Self>, spec: StartSpec) -> Result<Arc<Component>, Refused> {
+        // Which policies and revocations are in force is known only then.
+        if let Some(cluster) = &self.cluster {
+            cluster.decided().await;
+        }
         let _one_at_a_time = self.starting.lock().await;
         self.read_trust();
         let bytes =
