@@ -5,7 +5,7 @@
 //! bytes are read and verified anew, and whatever was found before counts for nothing. One that an operator stopped meanwhile, or
 //! whose name runs from elsewhere, is left alone.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -129,7 +129,7 @@ impl Host {
     }
 
     /// Asked directly before a component is admitted that is tried again: it may have been stopped or started meanwhile.
-    fn still_wanted(&self, path: &PathBuf) -> Result<(), Refused> {
+    fn still_wanted(&self, path: &Path) -> Result<(), Refused> {
         let list = self.refused.lock().map_err(|_| Refused::internal("poisoned"))?;
         match list.iter().any(|(of, refused)| of == path && (refused.mended_by.is_some() || refused.is_unseen())) {
             true => Ok(()),
