@@ -73,10 +73,8 @@ impl Host {
 
     /// `status --json` now, waiting up to so many seconds for readiness. Null where the host does not answer.
     pub fn ask_status(&self, wait: u64) -> Value {
-        let ended = self.run(["status", "--wait", &wait.to_string()]);
-        // A host that is not ready prints its status, then the error: the first document counts.
-        let mut documents = serde_json::Deserializer::from_str(&ended.out).into_iter::<Value>();
-        documents.next().and_then(Result::ok).filter(|value| value.get("ready").is_some()).unwrap_or_default()
+        let status = self.run(["status", "--wait", &wait.to_string()]).json();
+        if status.get("ready").is_some() { status } else { Value::Null }
     }
 
     /// Runs a command against this host, with `--config` and `--json`.

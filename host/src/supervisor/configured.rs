@@ -5,7 +5,7 @@
 //! bytes are read and verified anew, and whatever was found before counts for nothing. One that an operator stopped meanwhile, or
 //! whose name runs from elsewhere, is left alone.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -129,9 +129,9 @@ impl Host {
     }
 
     /// Asked directly before a component is admitted that is tried again: it may have been stopped or started meanwhile.
-    fn still_wanted(&self, path: &PathBuf) -> Result<(), Refused> {
+    fn still_wanted(&self, path: &Path) -> Result<(), Refused> {
         let list = self.refused.lock().map_err(|_| Refused::internal("poisoned"))?;
-        match list.iter().any(|(of, refused)| of == path && (refused.mended_by.is_some() || is_unseen(refused))) {
+        match list.iter().any(|(of, refused)| of == path && (refused.mended_by.is_some() || refused.is_unseen())) {
             true => Ok(()),
             false => Err(yielded("an operator started or stopped it meanwhile".to_owned())),
         }
@@ -145,9 +145,11 @@ impl Host {
     }
 }
 
-/// Whether nothing but the cluster, which could not be looked at, refused it.
-fn is_unseen(refused: &Refused) -> bool {
-    UNSEEN.contains(&refused.code.as_str())
+impl Refused {
+    /// Whether nothing but a cluster that could not be looked at refused it.
+    fn is_unseen(&self) -> bool {
+        UNSEEN.contains(&self.code.as_str())
+    }
 }
 
 fn yielded(message: String) -> Refused {
@@ -168,7 +170,7 @@ async fn try_again(host: Arc<Host>, mut seen: Seen) {
         let looked = host.cluster.as_ref().is_some_and(|cluster| cluster.stops_starts().is_none());
         let may = |refused: &Refused| {
             let mended = refused.mended_by.as_ref().is_some_and(|by| seen.is_mended(now, by));
-            mended || (looked && is_unseen(refused))
+            mended || (looked && refused.is_unseen())
         };
         let waiting = host.waiting(may);
         seen = now;

@@ -9,7 +9,6 @@ use crate::cli::block_on;
 use crate::cli::error::{CliError, exit};
 use crate::cli::output::Output;
 use crate::cli::remote::{self, TargetArgs};
-use crate::limits::AUDIT_MODE_MOST;
 use crate::rpc::control::{AuditModeRequest, audit_mode_reply};
 
 /// Arguments of `portcullis policy audit`.
@@ -27,12 +26,9 @@ pub struct AuditModeArgs {
     target: TargetArgs,
 }
 
-/// A time that audit mode may last; the host decides again.
+/// A time; whether it is too long the host decides.
 fn time(text: &str) -> Result<Lifetime, String> {
-    let most = i64::try_from(AUDIT_MODE_MOST.as_secs()).unwrap_or(i64::MAX);
-    let time: Option<Lifetime> = text.parse().ok();
-    let within = |time: &Lifetime| (1..=most).contains(&time.duration().whole_seconds());
-    time.filter(within).ok_or_else(|| "a time such as 4h or 30m, at most 24h".to_owned())
+    text.parse().map_err(|_| "a time such as 4h or 30m, at most 24h".to_owned())
 }
 
 pub(super) fn run(args: AuditModeArgs, out: &mut Output) -> Result<(), CliError> {
@@ -75,8 +71,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_time_that_is_none_or_too_long_is_refused_with_what_would_do() {
-        for text in ["foo", "", "25h", "30d", "-1h", "0s"] {
+    fn what_is_no_time_is_refused_with_what_would_do() {
+        for text in ["foo", "", "-1h", "0s"] {
             assert!(time(text).unwrap_err().contains("24h"), "{text}");
         }
         assert!(time("24h").is_ok() && time("30m").is_ok());
