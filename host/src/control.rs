@@ -7,6 +7,7 @@
 pub mod client;
 pub mod inbox;
 pub mod key;
+pub mod unreached;
 
 use portcullis_identity::limits::MAX_STATEMENT_BYTES;
 use portcullis_policies::ControlAction;

@@ -186,6 +186,8 @@ pub const NATS_SERVERS: usize = 16;
 pub const NATS_FILE_BYTES: usize = 64 << 10;
 /// How often the files of a NATS connection are looked at.
 pub const NATS_POLL: Duration = Duration::from_secs(1);
+/// How long after its start the identity process may have no X.509-SVID of the host without complaining of it.
+pub const NATS_FIRST_SVID: Duration = Duration::from_secs(5);
 /// How long a subject that the server denied this host is shown after it was denied last.
 pub const NATS_DENIED_SHOWN: Duration = Duration::from_secs(30);
 /// Subjects that are shown so.
@@ -262,6 +264,8 @@ pub const CALLOUT_WAITING_MOST: usize = 16_384;
 pub const CALLOUT_DEADLINE_MOST: Duration = Duration::from_millis(1_500);
 /// How long a callout that ends waits for the requests at work.
 pub const CALLOUT_DRAIN: Duration = Duration::from_secs(3);
+/// How long a record of a callout waits for those of requests that are being decided at the same time, to go to the disk together.
+pub const CALLOUT_GATHER: Duration = Duration::from_millis(1);
 /// Records that wait for the audit log of a callout.
 pub const CALLOUT_JOURNAL: usize = 8_192;
 /// SPIFFE IDs in the list of the revoked.

@@ -95,6 +95,8 @@ pub struct Host {
     components: RwLock<Vec<Arc<Component>>>,
     extra_routes: Mutex<Vec<Route>>,
     refused: Mutex<Vec<(PathBuf, Refused)>>,
+    /// What components of the configuration that were refused are tried again after.
+    changed: configured::Changed,
     notices: Arc<control::notices::Notices>,
     starting: tokio::sync::Mutex<()>,
     settled: AtomicBool,
@@ -198,8 +200,8 @@ impl Host {
         let control_address = https.as_ref().and_then(|listener| listener.local_addr().ok());
         let metrics = config.listen.metrics.map(listen).transpose()?.map(metrics::bind).transpose()?;
         let cluster = cluster::Cluster::open(&config)?;
-        let more = cluster.as_ref().map(|cluster| cluster.policy_sources()).unwrap_or_default();
-        let policy = match Policy::read_with(&config.policy, more, FIRST_GENERATION) {
+        // The cluster's set is put in force before anything starts, where what is on disk proves it.
+        let policy = match Policy::read(&config.policy, FIRST_GENERATION) {
             Ok(policy) => policy,
             Err(problems) => Policy::deny_all(FIRST_GENERATION, problems),
         };
@@ -221,6 +223,7 @@ impl Host {
             components: RwLock::new(Vec::new()),
             extra_routes: Mutex::new(Vec::new()),
             refused: Mutex::new(Vec::new()),
+            changed: configured::Changed::default(),
             notices: Arc::default(),
             starting: tokio::sync::Mutex::new(()),
             settled: AtomicBool::new(false),

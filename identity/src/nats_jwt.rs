@@ -21,7 +21,9 @@ mod signer;
 mod strict_json;
 mod subject;
 mod token;
+mod unsigned;
 mod user;
+mod verified;
 
 pub use account::{AccountToken, CalloutBlock, JetStreamLimits, SigningKey};
 pub use creds::{Creds, CredsError};
@@ -32,5 +34,6 @@ pub use request::{Client, ConnectOptions, Request, Server, Tls};
 pub use response::{Denial, Outcome, Response};
 pub use signer::{AccountSigner, SignerError};
 pub use subject::{Queue, Subject, SubjectError, SubjectTemplate};
-pub use token::{NatsJwtError, TokenType, Verified};
+pub use token::{NatsJwtError, TokenType};
 pub use user::{Rights, UserToken};
+pub use verified::Verified;

@@ -5,6 +5,7 @@
 //! ID and by nothing else. Roots and the client's certificate are asked for anew in each handshake, so both can be replaced
 //! while a client lives.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -103,6 +104,14 @@ pub fn validity(pem: &[u8]) -> Option<(OffsetDateTime, OffsetDateTime)> {
     let der = CertificateDer::pem_slice_iter(pem).next()?.ok()?;
     let (_, parsed) = X509Certificate::from_der(&der).ok()?;
     Some((parsed.validity().not_before.to_datetime(), parsed.validity().not_after.to_datetime()))
+}
+
+/// The names (DNS, addresses, URIs) of the first certificate of a PEM file.
+pub fn names(pem: &[u8]) -> Option<BTreeSet<String>> {
+    let der = CertificateDer::pem_slice_iter(pem).next()?.ok()?;
+    let (_, parsed) = X509Certificate::from_der(&der).ok()?;
+    let names = parsed.subject_alternative_name().ok()?;
+    Some(names.into_iter().flat_map(|names| &names.value.general_names).map(ToString::to_string).collect())
 }
 
 /// The public part of a client's certificate, and who signs for it.

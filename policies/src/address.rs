@@ -79,7 +79,7 @@ pub fn classify(address: IpAddr) -> AddressClass {
 
 impl AddressClass {
     /// Its name, as policies and refusals have it.
-    pub fn name(self) -> &'static str {
+    pub const fn name(self) -> &'static str {
         match self {
             Self::Public => "public",
             Self::Private => "private",

@@ -112,7 +112,7 @@ impl Control {
         for operator in &operators {
             rules.extend(entry_rules(operator).map_err(|why| internal(format!("operator {}: {why}", operator.id)))?);
         }
-        let problem = |meta: &Meta, why: String| LoadError::whole(&meta.source, format!("{}: {why}", meta.id), "");
+        let problem = |meta: &Meta, _, why: String| LoadError::whole(&meta.source, format!("{}: {why}", meta.id), "");
         let errors = lint::validate(engine, &rules, problem);
         if !errors.is_empty() {
             return Err(errors);

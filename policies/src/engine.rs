@@ -29,6 +29,8 @@ use crate::subject::SubjectPattern;
 pub struct PolicySet {
     generation: u64,
     compiled: Result<Arc<Compiled>, Arc<str>>,
+    /// Why components are answered nothing but this: there are policies, and they cannot be used.
+    unusable: Option<Arc<str>>,
 }
 
 /// What a set holds, in numbers.
@@ -73,13 +75,20 @@ impl PolicySet {
     /// Compiles sources. No source, or empty ones, make a set that denies everything.
     pub fn compile(sources: &[Source], generation: u64) -> Result<Self, LoadErrors> {
         let compiled = Compiled::new(sources).map_err(LoadErrors::new)?;
-        Ok(Self { generation, compiled: Ok(Arc::new(compiled)) })
+        Ok(Self { generation, compiled: Ok(Arc::new(compiled)), unusable: None })
     }
 
     /// The set that denies everything.
     pub fn deny_all(generation: u64) -> Self {
         let compiled = Compiled::new(&[]).map(Arc::new);
-        Self { generation, compiled: compiled.map_err(|errors| Arc::from(LoadErrors::new(errors).to_string())) }
+        let compiled = compiled.map_err(|errors| Arc::from(LoadErrors::new(errors).to_string()));
+        Self { generation, compiled, unusable: None }
+    }
+
+    /// The set that stands in for policies that cannot be used: denies everything, and each refusal of a component says why that is so,
+    /// rather than that nobody granted it.
+    pub fn unusable(generation: u64, why: &str) -> Self {
+        Self { unusable: Some(Arc::from(why)), ..Self::deny_all(generation) }
     }
 
     /// The generation.
@@ -89,7 +98,7 @@ impl PolicySet {
 
     /// One component's part: every policy whose scope can match it, and all guards.
     pub fn slice(&self, facts: &ComponentFacts) -> Arc<Slice> {
-        Arc::new(match &self.compiled {
+        Arc::new(match self.usable() {
             Ok(compiled) => Slice::new(facts, self.generation, Arc::clone(compiled)),
             Err(why) => Slice::broken(facts, self.generation, why),
         })
@@ -98,10 +107,24 @@ impl PolicySet {
     /// The same in audit mode: what no grant allows is allowed, each grant saying what refusal it stands for. Guards, failing
     /// policies, admission and key export are as ever. Whoever takes this sees to it that it ends.
     pub fn audited_slice(&self, facts: &ComponentFacts) -> Arc<Slice> {
-        Arc::new(match &self.compiled {
+        Arc::new(match self.usable() {
             Ok(compiled) => Slice::audited(facts, self.generation, Arc::clone(compiled)),
             Err(why) => Slice::broken(facts, self.generation, why),
         })
+    }
+
+    fn usable(&self) -> Result<&Arc<Compiled>, &str> {
+        match &self.unusable {
+            Some(why) => Err(why),
+            None => self.compiled.as_ref().map_err(AsRef::as_ref),
+        }
+    }
+
+    /// Whether a policy has this id already, whoever wrote it: ids are unique over all of them.
+    pub(crate) fn has_id(&self, id: &str) -> bool {
+        let grant = self.grants().iter().any(|grant| grant.id == id);
+        let operator = self.operators().iter().any(|operator| operator.id == id);
+        grant || operator || self.compiled.as_ref().is_ok_and(|compiled| compiled.meta(id).is_some())
     }
 
     /// What the set holds.
@@ -336,8 +359,8 @@ fn duplicates(grants: &[GrantEntry], raw: &[Rule], operators: &[OperatorEntry]) 
     let mut errors = Vec::new();
     for (id, source, line) in ids {
         if let Some((first, first_line)) = seen.insert(id, (source, line)) {
-            let message = format!("line {line}: the id `{id}` is used already, at {first}:{first_line}");
-            errors.push(LoadError::whole(source, message, "ids are unique over all files"));
+            let message = format!("the id `{id}` is used already, at {first}:{first_line}");
+            errors.push(LoadError::at_line(source, line, message, "ids are unique over all files"));
         }
     }
     errors
@@ -353,11 +376,12 @@ fn contradictions(grants: &[GrantEntry]) -> Vec<LoadError> {
             let first: &GrantEntry = seen.entry((&grant.component, destination)).or_insert(grant);
             if first.peer.as_ref() != Some(peer) {
                 let message = format!(
-                    "line {}: grant `{}` pins {destination} to another peer than grant `{}` ({}:{})",
-                    grant.line, grant.id, first.id, first.source, first.line
+                    "grant `{}` pins {destination} to another peer than grant `{}` ({}:{})",
+                    grant.id, first.id, first.source, first.line
                 );
-                errors.push(LoadError::whole(
+                errors.push(LoadError::at_line(
                     &grant.source,
+                    grant.line,
                     message,
                     "one destination has one peer for each component",
                 ));
@@ -375,7 +399,7 @@ fn validate_templates(engine: &Engine, permits: &Permits) -> Result<(), Vec<Load
     for number in permits.one_of_each() {
         permits.link(&mut set, number).map_err(internal)?;
     }
-    let errors = lint::validate_set(engine, &set, |id, why| {
+    let errors = lint::validate_set(engine, &set, |id, _, why| {
         let meta = permits.allowed(id).and_then(|allowed| allowed.metas().first());
         match meta {
             Some(meta) => LoadError::whole(&meta.source, format!("grant {}: {why}", meta.id), ""),

@@ -299,8 +299,10 @@ fn complete(reader: &mut Reader<'_>, value: &Spanned<DeValue<'_>>, table: &DeTab
     // Where a value was refused, the list is short for that reason.
     let lists =
         ["load", "link", "http", "identity", "audiences", "purposes", "callers", "publish", "request", "subscribe"];
+    // And a key that is mistyped is the one thing that is wrong.
+    let mistyped = table.iter().any(|(own, _)| !KEYS.split(", ").any(|key| own.get_ref() == key));
     demand(
-        grant.grants_something() || lists.iter().any(|key| has(key) && *key != "load"),
+        mistyped || grant.grants_something() || lists.iter().any(|key| has(key) && *key != "load"),
         "this grant grants nothing",
         "add one of load, link, http, identity, audiences, purposes, callers, publish, request, subscribe",
     );

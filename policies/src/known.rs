@@ -259,7 +259,7 @@ mod tests {
     use crate::testing::set;
 
     const GROUP: &str = "@id(\"p\") @reason(\"r\") @owner(\"o\") permit (principal in Host::SignerGroup::\"ci\", action in Host::Action::\"network\", resource in Host::DnsZone::\"zone\");\n";
-    const FORBID: &str = "@id(\"f\") @reason(\"r\") @owner(\"o\") forbid (principal, action == Host::Action::\"svid.jwt\", resource) when { principal.digest == \"sha256:bad\" || principal.signer == \"mallory\" };\n";
+    const FORBID: &str = "@id(\"f\") @reason(\"r\") @owner(\"o\") forbid (principal, action == Host::Action::\"svid.jwt\", resource) when { principal.digest == \"sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb\" || principal.signer == \"mallory\" };\n";
 
     fn known() -> Known {
         Known::named("demo:a", "spiffe://demo.example/ns/demo/sa/a")
@@ -282,9 +282,23 @@ mod tests {
         assert_eq!(ask(&known().with(Fact::SignerGroup, "ci"), send), "allow");
         assert_eq!(ask(&known().with(Fact::SignerGroup, "other"), send), "no-grant");
         assert_eq!(ask(&known(), jwt), "not known: digest, signer");
-        assert_eq!(ask(&known().with(Fact::Digest, "sha256:good"), jwt), "not known: signer");
-        assert_eq!(ask(&known().with(Fact::Digest, "sha256:bad"), jwt), "forbidden");
-        let whole = known().with(Fact::Digest, "sha256:good").with(Fact::Signer, "ann");
+        assert_eq!(
+            ask(
+                &known().with(Fact::Digest, "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc"),
+                jwt
+            ),
+            "not known: signer"
+        );
+        assert_eq!(
+            ask(
+                &known().with(Fact::Digest, "sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb"),
+                jwt
+            ),
+            "forbidden"
+        );
+        let whole = known()
+            .with(Fact::Digest, "sha256:cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc")
+            .with(Fact::Signer, "ann");
         assert_eq!(ask(&whole, jwt), "allow");
     }
 
@@ -298,7 +312,7 @@ mod tests {
 
     #[test]
     fn more_combinations_than_are_tried_are_no_answer() {
-        let texts = |n: usize| (0..n).map(|n| format!("\"{n}\"")).collect::<Vec<_>>().join(", ");
+        let texts = |n: usize| (0..n).map(|n| format!("\"sha256:{n:064x}\"")).collect::<Vec<_>>().join(", ");
         let asked = |n: usize| {
             let raw = format!(
                 "@id(\"p\") @reason(\"r\") @owner(\"o\") permit (principal is Host::Component, action == Host::Action::\"load\", resource is Host::Image) when {{ resource.expired && [{}].contains(principal.digest) }};",

@@ -84,19 +84,39 @@ impl LearnError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Existing(_) => "correct it first; `portcullis policy check` shows the same",
-            Self::Conflict(_) => "learn from fewer components at a time",
+            Self::Conflict(_) => {
+                "the lines say which grants do not go together; `--component` learns for one component alone"
+            }
             Self::TooMany => "learn from a shorter part of the log, or from one component (--component)",
         }
     }
 }
 
-/// The smallest additions to `sources` under which every observed question that lacks a grant is allowed.
+/// The smallest additions to `sources` under which every observed question that lacks a grant is allowed: one for each thing that
+/// was asked for, so that each can be read and struck out by itself.
 pub fn learn(sources: &[Source], observed: &[Observed]) -> Result<Learned, LearnError> {
+    learn_of(sources, observed, From::Refusals)
+}
+
+/// The same of what a component imports: together one addition, since it is loaded with all of them or not at all.
+pub fn learn_imports(sources: &[Source], observed: &[Observed]) -> Result<Learned, LearnError> {
+    learn_of(sources, observed, From::Imports)
+}
+
+/// What was learnt from: it decides how additions are cut and put into words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum From {
+    Refusals,
+    Imports,
+}
+
+fn learn_of(sources: &[Source], observed: &[Observed], from: From) -> Result<Learned, LearnError> {
     let mut learned = Learned::default();
-    let set = PolicySet::compile(sources, 1).map_err(LearnError::Existing)?;
+    let base = PolicySet::compile(sources, 1).map_err(LearnError::Existing)?;
+    let with = |additions: &[Addition]| with(sources, &text(&base, additions, from));
     let mut additions: Vec<Addition> = Vec::new();
     // What is refused next may show only when the first refusal is gone: sending, then dialling.
-    let mut current = set;
+    let mut current = base.clone();
     for _ in 0..ROUNDS {
         let before = additions.len();
         for one in observed {
@@ -119,10 +139,13 @@ pub fn learn(sources: &[Source], observed: &[Observed]) -> Result<Learned, Learn
         if additions.len() == before {
             break;
         }
-        current = with(sources, &additions)?;
+        current = with(&additions)?;
     }
-    drop_needless(sources, &mut additions, observed)?;
-    let current = with(sources, &additions)?;
+    drop_needless(&with, &mut additions, observed)?;
+    if from == From::Imports {
+        additions = together(additions);
+    }
+    let current = with(&additions)?;
     for one in observed {
         if let Ok(answer @ Answer::Denied(_)) = one.question.ask(&current.slice(&one.facts)) {
             let left = Left {
@@ -136,7 +159,7 @@ pub fn learn(sources: &[Source], observed: &[Observed]) -> Result<Learned, Learn
             }
         }
     }
-    learned.toml = text(&additions);
+    learned.toml = text(&base, &additions, from);
     learned.additions = additions;
     Ok(learned)
 }
@@ -150,9 +173,13 @@ fn missing(set: &PolicySet, one: &Observed) -> Option<GrantEdit> {
 }
 
 /// Leaves out, the broadest first, each addition without which nothing more is refused.
-fn drop_needless(sources: &[Source], additions: &mut Vec<Addition>, observed: &[Observed]) -> Result<(), LearnError> {
+fn drop_needless(
+    with: &impl Fn(&[Addition]) -> Result<PolicySet, LearnError>,
+    additions: &mut Vec<Addition>,
+    observed: &[Observed],
+) -> Result<(), LearnError> {
     let allowed = |additions: &[Addition]| -> Result<usize, LearnError> {
-        let set = with(sources, additions)?;
+        let set = with(additions)?;
         let of = |one: &&Observed| matches!(one.question.ask(&set.slice(&one.facts)), Ok(Answer::Allowed(_)));
         Ok(observed.iter().filter(of).count())
     };
@@ -168,24 +195,46 @@ fn drop_needless(sources: &[Source], additions: &mut Vec<Addition>, observed: &[
     Ok(())
 }
 
-fn with(sources: &[Source], additions: &[Addition]) -> Result<PolicySet, LearnError> {
+/// One addition for each component. What imports need is the right to be loaded and links.
+fn together(additions: Vec<Addition>) -> Vec<Addition> {
+    let mut all: Vec<Addition> = Vec::new();
+    for one in additions {
+        match all.iter_mut().find(|addition| addition.component == one.component) {
+            Some(addition) => {
+                addition.edit.load |= one.edit.load;
+                addition.edit.link.extend(one.edit.link);
+                addition.count += one.count;
+                addition.arguments = addition.edit.arguments();
+            }
+            None => all.push(one),
+        }
+    }
+    all
+}
+
+fn with(sources: &[Source], text: &str) -> Result<PolicySet, LearnError> {
     let mut sources = sources.to_vec();
-    sources.push(Source { name: "learnt".to_owned(), text: text(additions), kind: SourceKind::Grants });
+    sources.push(Source { name: "learnt".to_owned(), text: text.to_owned(), kind: SourceKind::Grants });
     PolicySet::compile(&sources, 1).map_err(LearnError::Conflict)
 }
 
-/// The additions as a grants file. Values are quoted by the TOML library, never by hand.
-fn text(additions: &[Addition]) -> String {
+/// The additions as a grants file, under ids that no policy has yet. Values are quoted by the TOML library, never by hand.
+fn text(base: &PolicySet, additions: &[Addition], from: From) -> String {
     let mut text = String::from("version = 1\n");
-    for (n, addition) in additions.iter().enumerate() {
+    let free = (0_u64..).map(|n| format!("learnt-{n}")).filter(|id| !base.has_id(id));
+    for (id, addition) in free.zip(additions) {
         let edit = &addition.edit;
         let quoted = |value: &str| toml::Value::String(value.to_owned()).to_string();
         let list = |values: &[String]| values.iter().map(|value| quoted(value)).collect::<Vec<_>>().join(", ");
-        let _ = writeln!(text, "\n# asked for {} times, first as {}", addition.count, addition.first);
-        let _ = writeln!(
-            text,
-            "[[grant]]\nid = \"learnt-{n}\"\nreason = \"learnt from what was refused\"\nowner = \"operator\""
-        );
+        let (comment, reason) = match from {
+            From::Refusals => (
+                format!("asked for {}, first as {}", times(addition.count), addition.first),
+                "learnt from what was refused",
+            ),
+            From::Imports => (format!("what {} imports", addition.first), "learnt from what it imports"),
+        };
+        let _ = writeln!(text, "\n# {comment}\n[[grant]]\nid = \"{id}\"");
+        let _ = writeln!(text, "reason = \"{reason}\"\nowner = \"operator\"");
         let _ = writeln!(text, "component = {}", quoted(&edit.component));
         if edit.load {
             text.push_str("load = true\n");
@@ -211,6 +260,10 @@ fn text(additions: &[Addition]) -> String {
         }
     }
     text
+}
+
+fn times(count: usize) -> String {
+    if count == 1 { "once".to_owned() } else { format!("{count} times") }
 }
 
 /// How often a question may turn out to lack one thing more.
@@ -270,7 +323,8 @@ mod tests {
         for n in 0..learned.additions.len() {
             let mut fewer = learned.additions.clone();
             fewer.remove(n);
-            assert!(denials(&text(&fewer)) > 1, "without {:?}", learned.additions[n]);
+            let base = PolicySet::compile(&existing(), 1).unwrap();
+            assert!(denials(&text(&base, &fewer, From::Refusals)) > 1, "without {:?}", learned.additions[n]);
         }
     }
 
@@ -288,6 +342,33 @@ mod tests {
         let learned = learn(&existing(), &day()[..1]).unwrap();
         assert!(learned.additions.is_empty() && learned.left.is_empty());
         assert_eq!(learned.toml, "version = 1\n");
+    }
+
+    #[test]
+    fn what_was_learnt_is_learnt_on_beside_what_was_learnt_before() {
+        let mut sources = existing();
+        let first = learn(&sources, &day()[..2]).unwrap();
+        assert!(first.toml.contains("id = \"learnt-0\""), "{}", first.toml);
+        sources.push(Source { name: "learnt.toml".to_owned(), text: first.toml, kind: SourceKind::Grants });
+        let second = learn(&sources, &day()).unwrap();
+        assert!(!second.additions.is_empty() && !second.toml.contains("id = \"learnt-0\""), "{}", second.toml);
+        sources.push(Source { name: "more.toml".to_owned(), text: second.toml, kind: SourceKind::Grants });
+        assert!(learn(&sources, &day()).unwrap().additions.is_empty());
+    }
+
+    #[test]
+    fn what_a_component_imports_is_one_grant() {
+        let observed = [
+            observed("b", r#"{"action": "load"}"#, "app.wasm"),
+            observed("b", r#"{"action": "link", "interface": "wasi:keyvalue/store@0.2.0"}"#, "app.wasm"),
+            observed("b", r#"{"action": "link", "interface": "wasi:http/outgoing-handler@0.2.0"}"#, "app.wasm"),
+        ];
+        let learned = learn_imports(&existing(), &observed).unwrap();
+        assert_eq!(learned.additions.len(), 1, "{}", learned.toml);
+        assert!(learned.left.is_empty(), "{:?}", learned.left);
+        let links = "link = [\"wasi:keyvalue/store\", \"wasi:http/outgoing-handler\"]";
+        assert!(learned.toml.contains("load = true") && learned.toml.contains(links), "{}", learned.toml);
+        assert!(!learned.toml.contains("asked for") && learned.toml.contains("# what app.wasm imports"));
     }
 
     #[test]

@@ -83,7 +83,7 @@ pub use grant::{
 pub use grants::{ControlAction, OperatorEntry, is_host_name};
 pub use interface::{InterfaceName, is_component_name};
 pub use known::{Asker, Fact, Known, Sure, not_known};
-pub use learn::{Addition, LearnError, Learned, Left, Observed, learn};
+pub use learn::{Addition, LearnError, Learned, Left, Observed, learn, learn_imports};
 pub use matrix::Matrix;
 pub use question::{Answer, Outcome, Question};
 pub use resource::{Bucket, FilePath, NameError, SecretName};

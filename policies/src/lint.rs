@@ -2,8 +2,10 @@
 //!
 //! Refuses: a policy without a unique `@id`, a `@reason` and an `@owner`; other annotations than these and `@peer`; a permit
 //! that leaves principal, action or resource open; `like` (it matches `evilexample.com` for `*example.com`: use
-//! `resource in Host::DnsZone::"example.com"`); templates; whatever Cedar's strict validator warns of.
+//! `resource in Host::DnsZone::"example.com"`); names in a form that the host never writes, which match nothing; templates;
+//! whatever Cedar's strict validator warns of.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -47,33 +49,66 @@ pub(crate) fn rules(engine: &Engine, source: &Source, kind: Kind) -> Result<Vec<
     if parsed.num_of_policies() > RAW_POLICIES {
         return Err(whole(format!("more than {RAW_POLICIES} policies in one file"), "use grants, or split the file"));
     }
-    let (mut rules, mut errors) = (Vec::new(), Vec::new());
-    for policy in parsed.policies() {
-        match rule(engine, &places, policy, kind) {
-            Ok(rule) => rules.push(rule),
+    let starts = nesting::statements(&source.text);
+    let mut all: Vec<(usize, &Policy)> = parsed.policies().map(|policy| (number(policy), policy)).collect();
+    all.sort_by_key(|(number, _)| *number);
+    let (mut rules, mut errors, mut seen) = (Vec::new(), Vec::new(), HashMap::new());
+    for (number, policy) in all {
+        let start = number.checked_sub(1).and_then(|number| starts.get(number)).copied().unwrap_or_default();
+        let place = Place { places: &places, start, end: starts.get(number).copied().unwrap_or(source.text.len()) };
+        match rule(engine, &place, number, policy, kind) {
+            Ok(rule) => {
+                if let Some(first) = seen.insert(rule.meta.id.clone(), rule.meta.line) {
+                    let message = format!("the id `{}` is used already, at {}:{first}", rule.meta.id, source.name);
+                    errors.push(places.problem(&(start..start), message, "ids are unique over all files"));
+                    continue;
+                }
+                rules.push((start, rule));
+            }
             Err(problems) => errors.extend(problems),
         }
     }
-    rules.sort_by_key(|rule| rule.meta.line);
-    if errors.is_empty() {
-        errors = validate(engine, &rules, |meta, message| places.problem(&find_id(source, &meta.id), message, ""));
+    // What is well-formed is validated beside what is not: all problems at once.
+    let starts: HashMap<&str, usize> = rules.iter().map(|(start, rule)| (rule.meta.id.as_str(), *start)).collect();
+    let well: Vec<Rule> = rules.iter().map(|(_, rule)| rule.clone()).collect();
+    errors.extend(validate(engine, &well, |meta, at, message| {
+        let start = starts.get(meta.id.as_str()).copied().unwrap_or_default();
+        let at = at.filter(|at| at.start >= start && at.end <= source.text.len());
+        places.problem(&at.unwrap_or(start..start), format!("policy `{}`: {message}", meta.id), "")
+    }));
+    if errors.is_empty() { Ok(well) } else { Err(errors) }
+}
+
+/// Where a policy stands in its source.
+struct Place<'a> {
+    places: &'a Places<'a>,
+    start: usize,
+    end: usize,
+}
+
+impl Place<'_> {
+    /// A problem of the policy, at a text in it where it is found there.
+    fn problem(&self, quoted: Option<&str>, message: String, hint: &str) -> LoadError {
+        let text = self.places.source().text.get(self.start..self.end).unwrap_or_default();
+        let within = quoted.and_then(|quoted| text.find(&format!("\"{quoted}\""))).unwrap_or_default();
+        let at = self.start.saturating_add(within);
+        self.places.problem(&(at..at), message, hint)
     }
-    if errors.is_empty() { Ok(rules) } else { Err(errors) }
 }
 
 /// Strict validation; warnings count as errors.
 pub(crate) fn validate(
     engine: &Engine,
     rules: &[Rule],
-    problem: impl Fn(&Meta, String) -> LoadError,
+    problem: impl Fn(&Meta, Option<Range<usize>>, String) -> LoadError,
 ) -> Vec<LoadError> {
     let nameless = |why: String| vec![LoadError::whole("policies", why, "")];
     let set = match PolicySet::from_policies(rules.iter().map(|rule| rule.policy.clone())) {
         Ok(set) => set,
         Err(error) => return nameless(error.to_string()),
     };
-    validate_set(engine, &set, |id, text| match rules.iter().find(|rule| rule.policy.id() == id) {
-        Some(rule) => problem(&rule.meta, text),
+    validate_set(engine, &set, |id, at, text| match rules.iter().find(|rule| rule.policy.id() == id) {
+        Some(rule) => problem(&rule.meta, at, text),
         None => LoadError::whole("policies", text, ""),
     })
 }
@@ -82,25 +117,33 @@ pub(crate) fn validate(
 pub(crate) fn validate_set(
     engine: &Engine,
     set: &PolicySet,
-    of: impl Fn(&PolicyId, String) -> LoadError,
+    of: impl Fn(&PolicyId, Option<Range<usize>>, String) -> LoadError,
 ) -> Vec<LoadError> {
     let result = Validator::new(engine.schema().clone()).validate(set, ValidationMode::Strict);
-    let errors = result.validation_errors().map(|error| of(error.policy_id(), error.to_string()));
-    let warnings = result.validation_warnings().map(|warning| of(warning.policy_id(), warning.to_string()));
+    let at = |error: DetailedError| error.source_locations.first().map(|label| label.loc.start..label.loc.end);
+    let errors = result.validation_errors();
+    let errors = errors.map(|error| of(error.policy_id(), at(DetailedError::from(error)), error.to_string()));
+    let warnings = result.validation_warnings();
+    let warnings = warnings.map(|one| of(one.policy_id(), at(DetailedError::from(one)), one.to_string()));
     errors.chain(warnings).collect()
 }
 
-fn rule(engine: &Engine, places: &Places<'_>, policy: &Policy, kind: Kind) -> Result<Rule, Vec<LoadError>> {
+fn rule(
+    engine: &Engine,
+    place: &Place<'_>,
+    number: usize,
+    policy: &Policy,
+    kind: Kind,
+) -> Result<Rule, Vec<LoadError>> {
     let id = policy.annotation("id").unwrap_or_default().to_owned();
-    let at = find_id(places.source(), &id);
+    let which = match id.as_str() {
+        "" => format!("policy number {number}"),
+        id => format!("policy `{id}`"),
+    };
     let mut errors = Vec::new();
     let mut demand = |holds: bool, message: &str, hint: &str| {
         if !holds {
-            let which = match id.as_str() {
-                "" => format!("policy number {}: {message}", ordinal(policy)),
-                id => format!("policy `{id}`: {message}"),
-            };
-            errors.push(places.problem(&at, which, hint));
+            errors.push(place.problem(None, format!("{which}: {message}"), hint));
         }
     };
     let line_of = |key: &str, most: usize| policy.annotation(key).is_some_and(|text| is_line(text, most));
@@ -123,13 +166,18 @@ fn rule(engine: &Engine, places: &Places<'_>, policy: &Policy, kind: Kind) -> Re
         let reserved = id.starts_with(GUARD_PREFIX) || id == BASELINE_ID;
         demand(!reserved, "this id is reserved", "ids that begin with `guard.`, and `baseline`, are the host's own");
     }
-    let open = matches!(policy.principal_constraint(), PrincipalConstraint::Any)
-        || matches!(policy.action_constraint(), ActionConstraint::Any)
-        || matches!(policy.resource_constraint(), ResourceConstraint::Any);
+    let open: Vec<&str> = [
+        ("principal", matches!(policy.principal_constraint(), PrincipalConstraint::Any)),
+        ("action", matches!(policy.action_constraint(), ActionConstraint::Any)),
+        ("resource", matches!(policy.resource_constraint(), ResourceConstraint::Any)),
+    ]
+    .into_iter()
+    .filter_map(|(name, is_open)| is_open.then_some(name))
+    .collect();
     demand(
-        policy.effect() == Effect::Forbid || !open,
-        "a permit leaves principal, action or resource open",
-        "name all three, at least by type: principal is Host::Component",
+        policy.effect() == Effect::Forbid || open.is_empty(),
+        &format!("a permit leaves {} open", open.join(", ")),
+        "name all three, at least by type or group: principal is Host::Component, action in Host::Action::\"network\", resource is Host::Destination",
     );
     demand(
         !uses_like(policy),
@@ -141,6 +189,10 @@ fn rule(engine: &Engine, places: &Places<'_>, policy: &Policy, kind: Kind) -> Re
         "a subject that no message can lie in",
         "name subjects as tokens between dots; one with `*`, or `>` alone, in the scope: resource in Host::Subject::\"a.*.b\"",
     );
+    // What cannot be looked at was refused above.
+    for wrong in policy.to_json().map(|json| names::check(&json)).unwrap_or_default() {
+        errors.push(place.problem(Some(&wrong.text), format!("{which}: {}", wrong.message), &wrong.hint));
+    }
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -148,8 +200,8 @@ fn rule(engine: &Engine, places: &Places<'_>, policy: &Policy, kind: Kind) -> Re
         kind,
         reason: policy.annotation("reason").unwrap_or_default().to_owned(),
         owner: policy.annotation("owner").unwrap_or_default().to_owned(),
-        source: places.source().name.clone(),
-        line: places.line(at.start),
+        source: place.places.source().name.clone(),
+        line: place.places.line(place.start),
         peer: peer.and_then(Result::ok),
         max_ttl: None,
         id,
@@ -236,16 +288,13 @@ fn has_like(value: &Value) -> bool {
     }
 }
 
-fn find_id(source: &Source, id: &str) -> Range<usize> {
-    let start = source.text.find(&format!("@id(\"{id}\")")).unwrap_or(0);
-    start..start
+/// Cedar numbers policies from 0 in the order of the text.
+fn number(policy: &Policy) -> usize {
+    let number = policy.id().to_string();
+    number.strip_prefix("policy").and_then(|digits| digits.parse::<usize>().ok()).map_or(0, |n| n.saturating_add(1))
 }
 
-/// Cedar numbers policies from 0 in the order of the text.
-fn ordinal(policy: &Policy) -> u64 {
-    let number = policy.id().to_string();
-    number.strip_prefix("policy").and_then(|digits| digits.parse::<u64>().ok()).map_or(0, |n| n + 1)
-}
+pub(crate) mod names;
 
 #[cfg(test)]
 mod tests;

@@ -63,8 +63,8 @@ pub struct Written {
     pub kind: &'static str,
     /// Its id.
     pub id: String,
-    /// File and line.
-    pub place: String,
+    /// The name of its file, without folders and lines: what is committed is the same on every machine.
+    pub file: String,
     /// The one component that it names; none: it may be about any.
     pub component: Option<String>,
     /// As it is written, in one line.
@@ -143,7 +143,7 @@ fn written(set: &PolicySet) -> Vec<Written> {
     let raw = set.raw().map(|rule| Written {
         kind: written::effect(rule),
         id: rule.meta.id.clone(),
-        place: format!("{}:{}", rule.meta.source, rule.meta.line),
+        file: file(&rule.meta.source),
         component: rule.component.clone(),
         text: match &rule.meta.peer {
             Some(peer) => format!("@peer(\"{peer}\") {}", written::line(&rule.policy)),
@@ -155,7 +155,7 @@ fn written(set: &PolicySet) -> Vec<Written> {
         Written {
             kind: "operator",
             id: entry.id.clone(),
-            place: format!("{}:{}", entry.source, entry.line),
+            file: file(&entry.source),
             component: None,
             text: format!(
                 "{} may {} {} on {}",
@@ -167,6 +167,10 @@ fn written(set: &PolicySet) -> Vec<Written> {
         }
     });
     raw.chain(operators).collect()
+}
+
+fn file(source: &str) -> String {
+    source.rsplit('/').next().unwrap_or(source).to_owned()
 }
 
 #[cfg(test)]

@@ -45,6 +45,30 @@ pub(crate) fn check(text: &str) -> Result<(), TooDeep> {
     Ok(())
 }
 
+/// Where each policy of a text begins, by its number; comments and white space before it are not of it.
+pub(crate) fn statements(text: &str) -> Vec<usize> {
+    let (mut depth, mut begun, mut starts) = (0_usize, false, Vec::new());
+    let mut bytes = text.bytes().enumerate().peekable();
+    while let Some((at, byte)) = bytes.next() {
+        if byte == b'/' && matches!(bytes.peek(), Some((_, b'/'))) {
+            skip_line(&mut bytes);
+            continue;
+        }
+        if !begun && !byte.is_ascii_whitespace() {
+            begun = true;
+            starts.push(at);
+        }
+        match byte {
+            b'"' => skip_string(&mut bytes),
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b';' if depth == 0 => begun = false,
+            _ => {}
+        }
+    }
+    starts
+}
+
 fn skip_string(bytes: &mut impl Iterator<Item = (usize, u8)>) {
     while let Some((_, byte)) = bytes.next() {
         match byte {
@@ -69,6 +93,15 @@ mod tests {
     fn brackets_and_operators_in_strings_and_comments_do_not_count() {
         let text = format!("\"{0}\\\"{0}\" // {0}\n[{1}]", "((((!!!!".repeat(1_000), "x::\"a.b.c\", ".repeat(10_000));
         assert_eq!(check(&text), Ok(()));
+    }
+
+    #[test]
+    fn policies_begin_after_comments_and_what_ends_the_one_before() {
+        let text =
+            "// a; b\n@id(\"x;y\")\npermit (a); // (\n\n  forbid (b) when { \"\\\"; \" == c };permit(d);\n// end\n";
+        let begins: Vec<&str> = statements(text).into_iter().map(|at| &text[at..at + 6]).collect();
+        assert_eq!(begins, ["@id(\"x", "forbid", "permit"]);
+        assert_eq!(statements(" // nothing"), [0; 0]);
     }
 
     #[test]

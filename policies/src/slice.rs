@@ -106,6 +106,11 @@ impl Slice {
         self.audit
     }
 
+    /// Why nothing can be decided here, where that is so.
+    pub fn unusable(&self) -> Option<&str> {
+        self.state.as_ref().err().map(String::as_str)
+    }
+
     /// The component.
     pub fn facts(&self) -> &ComponentFacts {
         &self.facts

@@ -90,6 +90,11 @@ impl LoadError {
         Self { source: source.to_owned(), line: 0, column: 0, message: message.into(), hint: hint.into() }
     }
 
+    /// A problem of what begins in this line.
+    pub(crate) fn at_line(source: &str, line: usize, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { line, column: 1, ..Self::whole(source, message, hint) }
+    }
+
     /// The source's name.
     pub fn source(&self) -> &str {
         &self.source

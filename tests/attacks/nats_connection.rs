@@ -212,6 +212,30 @@ fn config_check_refuses_what_would_be_insecure_with_its_reason() {
 }
 
 #[test]
+fn config_check_names_the_files_that_are_not_there() {
+    let ca = Authority::new("A test root");
+    let site = believing(&ca, &toml("tls://n.example", AUTH));
+    site.write();
+    let check = || site.run(["config", "check", "--config", "portcullis.toml"]);
+    check().ok();
+    for (name, key) in
+        [("ca.pem", "nats.tls.ca"), ("secret", "nats.auth.password"), ("trust.signed.json", "trust.policy")]
+    {
+        let (there, away) = (site.file(name), site.file("away"));
+        std::fs::rename(&there, &away).unwrap();
+        let checked = check();
+        assert_eq!(checked.exit, 64, "{name}: {checked:?}");
+        let line = format!("{key}: {} is not there (", there.display());
+        assert!(checked.err.contains(&line), "{line}: {}", checked.err);
+        std::fs::rename(&away, &there).unwrap();
+    }
+    // The first grants file is made by the first grant: nothing is granted until then.
+    std::fs::remove_file(site.file("grants.toml")).unwrap();
+    let checked = check().ok();
+    assert!(checked.err.contains("warning: policy.grants: ") && checked.err.contains("grants add"), "{checked:?}");
+}
+
+#[test]
 fn a_host_in_another_account_or_for_somebody_else_is_not_connected() {
     let test = "a_host_in_another_account_or_for_somebody_else_is_not_connected";
     let ca = Authority::new("A test root");

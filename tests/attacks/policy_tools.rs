@@ -27,6 +27,16 @@ fn site() -> Site {
     site
 }
 
+/// The same where it knows who it is, and is refused the token for `vault`.
+fn asking() -> Site {
+    let mut site = Site::new();
+    site.guest(
+        "greeter",
+        "link = [\"portcullis:identity/*\", \"wasmcloud:identity/*\", \"wasi:http/*\"]\nidentity = [\"read\"]",
+    );
+    site
+}
+
 fn greet(host: &Host) {
     let request =
         "GET /greeter HTTP/1.1\r\nhost: test.example\r\nx-vault-url: http://127.0.0.1:9/\r\nconnection: close\r\n\r\n";
@@ -113,7 +123,7 @@ fn what_was_refused_in_a_day_becomes_the_smallest_grants() {
     let additions = learned["learned"]["additions"].as_array().unwrap().clone();
     assert!(!additions.is_empty(), "{learned:#}");
     let toml = learned["toml"].as_str().unwrap();
-    assert!(toml.contains("# asked for 1 times, first as 0"), "{toml}");
+    assert!(toml.contains("# asked for once, first as 0"), "{toml}");
     // The operator uses what was learnt: nothing that was refused is refused any more.
     std::fs::write(host.site().file("learnt.toml"), toml).unwrap();
     let config = std::fs::read_to_string(host.site().file("portcullis.toml")).unwrap();
@@ -129,6 +139,67 @@ fn what_was_refused_in_a_day_becomes_the_smallest_grants() {
     assert_eq!(again["learned"]["additions"].as_array().unwrap().len(), 0, "{again:#}");
     let out = host.site().run(["policy", "learn", log, "--config", "portcullis.toml", "--out", "learnt.toml"]);
     assert_eq!(out.exit, 2, "an existing file is not written over: {}", out.out);
+    assert!(!out.err.contains("--force"), "there is no such flag: {}", out.err);
+    // What was learnt before is learnt on, under ids that are free.
+    std::fs::write(host.site().file("learnt.toml"), GRANTED_BEFORE).unwrap();
+    let more = host.site().run(["policy", "learn", log, "--config", "with.toml", "--json"]).ok().json();
+    let more = more["toml"].as_str().unwrap();
+    assert!(more.contains("[[grant]]") && !more.contains("\"learnt-0\""), "{more}");
+}
+
+/// A grant as it was learnt of another component.
+const GRANTED_BEFORE: &str = "version = 1\n[[grant]]\nid = \"learnt-0\"\nreason = \"r\"\nowner = \"o\"\ncomponent = \"test:other\"\nload = true\n";
+
+#[test]
+fn a_log_whose_chain_is_broken_teaches_nothing_and_is_not_replayed() {
+    let host = Host::ready(asking());
+    greet(&host);
+    assert!(wait_for_more(&host, 0), "{:#?}", host.audit());
+    let site = host.stop();
+    let whole = std::fs::read_to_string(site.file("state/audit/audit.jsonl")).unwrap();
+    let lines: Vec<&str> = whole.lines().collect();
+    let refusal = lines.iter().position(|line| line.contains("\"kind\":\"denial\"") && line.contains("vault")).unwrap();
+    let with = |line: &str| {
+        let mut lines = lines.clone();
+        lines[refusal] = line;
+        format!("{}\n", lines.join("\n"))
+    };
+    let changed = lines[refusal].replace("vault", "admin");
+    for (log, why) in [
+        (with(&changed), "was changed"),
+        (with("{\"kind\":\"denial\"}"), "too short"),
+        (with(&"x".repeat(200)), "does not end with its hash"),
+        ("nothing of the kind\n".to_owned(), "line 1"),
+        (String::new(), "empty"),
+    ] {
+        std::fs::write(site.file("other.jsonl"), log).unwrap();
+        let commands: [&[&str]; 2] = [
+            &["policy", "learn", "other.jsonl", "--config", "portcullis.toml"],
+            &["policy", "diff", "grants.toml", "grants.toml", "--replay", "other.jsonl"],
+        ];
+        for command in commands {
+            let ended = site.run(command);
+            assert_eq!(ended.exit, 13, "{why}: {command:?}: {}{}", ended.out, ended.err);
+            assert!(ended.err.contains(why) && ended.out.is_empty(), "{why}: {}{}", ended.out, ended.err);
+        }
+        assert_eq!(site.run(["audit", "verify", "other.jsonl"]).exit, 13);
+    }
+    // A line that a crash tore is not read, and is no broken chain.
+    let torn = &lines[lines.len() - 1][..40];
+    std::fs::write(site.file("other.jsonl"), format!("{whole}{torn}")).unwrap();
+    let learned = site.run(["policy", "learn", "other.jsonl", "--config", "portcullis.toml"]).ok();
+    assert!(learned.out.contains("[[grant]]") && learned.err.contains("has no end"), "{}{}", learned.out, learned.err);
+}
+
+#[test]
+fn what_the_identity_process_refuses_is_in_the_log_of_the_host_with_its_reference() {
+    let host = Host::ready(asking());
+    greet(&host);
+    let record = host.record(&[("kind", "denial"), ("by", "identity")]);
+    let reference = record["ref"].as_str().unwrap();
+    let named = || host.log().contains(reference);
+    assert!(portcullis_tests::processes::holds_within(std::time::Duration::from_secs(60), named), "{}", host.log());
+    assert!(host.log().contains(&format!("denied {}", record["code"].as_str().unwrap())), "{}", host.log());
 }
 
 #[test]
@@ -157,6 +228,12 @@ fn a_component_teaches_what_its_bytes_can_tell_and_names_what_they_cannot() {
         assert!(toml.contains(wanted), "{wanted} is not in\n{toml}");
     }
     assert!(!toml.contains("wasi:io"), "the baseline needs no grant:\n{toml}");
+    for once in ["[[grant]]", "audiences = [..]", "callers = [..]"] {
+        assert_eq!(toml.matches(once).count(), 1, "{once} in\n{toml}");
+    }
+    assert!(!toml.contains("asked for "), "nothing was asked for:\n{toml}");
+    let malformed = ["policy", "learn", "greeter.wasm", "--component", "greeter", "--config", "portcullis.toml"];
+    assert_eq!(site.run(malformed).exit, 2);
     let nameless = site.run(["policy", "learn", "greeter.wasm", "--config", "portcullis.toml"]);
     assert_eq!(nameless.exit, 2);
     assert!(nameless.err.contains("--component"), "{}", nameless.err);
@@ -173,6 +250,10 @@ fn a_change_that_allows_more_wants_to_be_acknowledged() {
     assert_eq!(refused.exit, 20, "{}", refused.out);
     assert!(refused.out.contains("newly allowed: ") && refused.out.contains("svid.jwt  bank"), "{}", refused.out);
     assert!(refused.err.contains("--acknowledge"), "{}", refused.err);
+    // One document on standard output, however it ends.
+    let told = site.run(["policy", "diff", "old.toml", "grants.toml", "--json"]);
+    assert_eq!((told.exit, told.json()["newly_allowed"].is_array()), (20, true), "{}", told.out);
+    assert!(told.err.starts_with("error: "), "{}", told.err);
     assert_eq!(site.run(["policy", "diff", "old.toml", "grants.toml", "--acknowledge"]).exit, 0);
     // The other way round it only takes away.
     let less = site.run(["policy", "diff", "grants.toml", "old.toml"]);
@@ -259,6 +340,8 @@ fn expected_decisions_are_tested_and_a_wrong_one_fails_the_command() {
     assert!(passed.out.contains("2 as expected, 0 not"), "{}", passed.out);
     let failed = run("wrong.toml");
     assert_eq!(failed.exit, 20);
+    let told = site.run(["policy", "test", "wrong.toml", "--config", "portcullis.toml", "--json"]);
+    assert_eq!((told.exit, &told.json()["failed"]), (20, &1.into()), "{}", told.out);
     assert!(failed.out.contains("FAILED") && failed.out.contains("expected allow, got no-grant"), "{}", failed.out);
     let empty = run("empty.toml");
     assert_eq!(empty.exit, 2);

@@ -15,6 +15,8 @@ use serde_json::Value;
 
 #[path = "cluster_members.rs"]
 mod cluster_members;
+#[path = "cluster_refusals.rs"]
+mod cluster_refusals;
 #[path = "cluster_sources.rs"]
 mod cluster_sources;
 

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 
 use async_nats::connection::State;
 
+use portcullis_tests::nats::free_port;
+use portcullis_tests::nats::hosted::connections;
+
 use crate::rig::{Callout, ROLES, Rig, Shape, TIMEOUT};
 
 fn revoked(ids: &[&str]) -> String {
@@ -369,6 +372,56 @@ async fn told_to_stop_it_does_not_wait_for_a_server_that_is_gone() {
         std::thread::sleep(Duration::from_millis(50));
     };
     assert!(status.success(), "{status}\n{}", callout.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn told_to_stop_it_answers_what_the_server_has_given_it_already_and_says_so() {
+    let monitoring = free_port();
+    let shape = Shape { server: format!("http: \"127.0.0.1:{monitoring}\""), ..Shape::default() };
+    let Some(rig) = Rig::shaped("callout::stop in the middle", &shape) else { return };
+    for signal in ["TERM", "INT"] {
+        let mut callout = rig.callout_named(signal);
+        // What the server has sent to the callout's connection so far.
+        let sent = || {
+            let all = connections(&rig.server, monitoring);
+            let of = all.iter().filter(|one| one["name"] == "portcullis callout" && one["account"] == "AUTH");
+            of.filter_map(|one| one["out_msgs"].as_u64()).sum::<u64>()
+        };
+        let leaves: Vec<_> =
+            (0..8).map(|n| rig.a.spiffe(&format!("spiffe://td-a.test/host/{signal}-{n}").to_lowercase())).collect();
+        callout.signal("STOP");
+        let before = sent();
+        let logins = futures::future::join_all(leaves.iter().map(|leaf| rig.connect(leaf)));
+        let waits = async {
+            let end = Instant::now() + TIMEOUT;
+            // Those of before whose time was up are asked for again: eight of now is what counts.
+            while sent() < before + 8 {
+                assert!(Instant::now() < end, "{} of 8 requests\n{}", sent() - before, rig.server.log());
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            callout.signal(signal);
+            callout.signal("CONT");
+        };
+        tokio::join!(logins, waits);
+        let end = Instant::now() + TIMEOUT * 2;
+        let status = loop {
+            if let Some(status) = callout.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(Instant::now() < end, "it does not end\n{}", callout.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert_eq!(status.code(), Some(0), "{}", callout.log());
+        let log = callout.log();
+        for says in [&format!("told by SIG{signal}"), "no new ones are taken", "all logins are answered"] {
+            assert!(log.contains(says), "{says}\n{log}");
+        }
+        // Each has an answer: a yes, or, where its time was up on a busy machine, a no.
+        let (_, ended) = log.split_once("it has ended: ").unwrap();
+        let numbers = ended.lines().next().unwrap().split(|c: char| !c.is_ascii_digit());
+        let answered: u64 = numbers.filter_map(|number| number.parse::<u64>().ok()).sum();
+        assert!(answered >= 8, "{log}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

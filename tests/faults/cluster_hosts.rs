@@ -18,6 +18,8 @@ use portcullis_tests::http;
 
 #[path = "cluster_callout.rs"]
 mod cluster_callout;
+#[path = "cluster_disk.rs"]
+mod cluster_disk;
 #[path = "cluster_offline.rs"]
 mod cluster_offline;
 

@@ -1,68 +1,12 @@
 //! A host that starts while NATS is away: it starts what it ran, by the signed values on its disk, and nothing else; and a host that
 //! lost NATS is ready still.
 
-use std::path::PathBuf;
-
+use portcullis_tests::cluster::alone::Alone;
 use portcullis_tests::cluster::{Lattice, Plan};
 use portcullis_tests::host::Host;
 use portcullis_tests::http;
 use portcullis_tests::nats::pki;
-use portcullis_tests::site::Site;
 use serde_json::{Value, json};
-
-/// One host, without a server that it could reach.
-struct Alone {
-    lattice: Lattice,
-}
-
-impl Alone {
-    fn host(&self) -> &Host {
-        &self.lattice.hosts["h1"]
-    }
-
-    fn kept(&self, name: &str) -> PathBuf {
-        self.host().site().file("state/cluster").join(name)
-    }
-
-    fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.kept(name)).unwrap()
-    }
-
-    /// Ends the host, changes what it kept, and starts it again.
-    fn again(&mut self, change: impl FnOnce(&Site)) {
-        let site = self.lattice.hosts.remove("h1").unwrap().stop();
-        change(&site);
-        self.lattice.hosts.insert("h1".to_owned(), Host::start(site));
-    }
-
-    fn denials(&self, code: &str) -> usize {
-        self.host().audit().iter().filter(|record| record["kind"] == "denial" && record["code"] == code).count()
-    }
-
-    /// Starts it again with another file, and waits until it says that it does not believe it.
-    fn refuses(&mut self, name: &str, bytes: &str, code: &str) {
-        let (before, good) = (self.denials(code), self.read(name));
-        self.again(|site| std::fs::write(site.file("state/cluster").join(name), bytes).unwrap());
-        self.lattice.wait(code, |lattice| {
-            let records = lattice.hosts["h1"].audit();
-            records.iter().filter(|record| record["kind"] == "denial" && record["code"] == code).count() > before
-        });
-        assert!(self.lattice.answering().is_empty(), "{code}: it runs\n{}", self.lattice.logs());
-        std::fs::write(self.kept(name), good).unwrap();
-    }
-
-    /// The same where the host is not ready for it, and says this.
-    fn stops_at(&mut self, name: &str, change: impl FnOnce(&mut String), says: &str) {
-        let good = self.read(name);
-        let mut bad = good.clone();
-        change(&mut bad);
-        self.again(|site| std::fs::write(site.file("state/cluster").join(name), bad).unwrap());
-        self.lattice.wait(says, |lattice| lattice.hosts["h1"].ask_status(0)["problems"].to_string().contains(says));
-        assert_eq!(self.host().ask_status(0)["ready"], false);
-        assert!(self.lattice.answering().is_empty(), "{says}: it runs\n{}", self.lattice.logs());
-        std::fs::write(self.kept(name), good).unwrap();
-    }
-}
 
 const HELLO: &str = "values/desired.app.test.hello.json";
 
@@ -168,6 +112,8 @@ fn nothing_is_started_from_a_disk_that_does_not_hold_what_was_believed() {
     // Marks that cannot be read, or that are gone, are not a fresh start.
     alone.stops_at("seen.json", |text| text.truncate(text.len() / 2), "cluster.state");
     alone.stops_at("revoked.json", |text| text.push('x'), "cluster.state");
+    // One that reads well and is higher than any that was signed proves nothing.
+    alone.stops_at("revoked.json", |text| *text = r#"{"format":1,"epoch":9}"#.to_owned(), "cluster.unproven");
     // The list of revocations must be the one that was signed, too.
     alone.stops_at("values/revoked.list.json", |text| *text = "{}".to_owned(), "statement.malformed");
     // Too long ago.

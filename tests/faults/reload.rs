@@ -222,3 +222,91 @@ fn what_is_linked_and_not_granted_any_more_is_not_called() {
     host.run(["reload"]).ok();
     assert_eq!(http::get(host.http(), "/identity/id", &[]).status, 200);
 }
+
+/// Whether a component runs, as `list` has it.
+fn runs(host: &Host, name: &str) -> bool {
+    let list = host.run(["list"]).ok().json();
+    list.as_array().unwrap().iter().any(|component| component["name"] == name && component["state"] == "running")
+}
+
+/// A start takes its time on a machine that compiles.
+const STARTED: Duration = Duration::from_secs(120);
+
+#[test]
+fn a_configured_component_that_policy_refused_starts_with_the_policy_that_grants_it() {
+    let mut site = site();
+    site.damage("grants.toml", Some(b"version = 1\n"));
+    let host = Host::start(site);
+    let said = problems(&host);
+    assert!(said.contains("A0201") && !runs(&host, "test:hello"), "{said}");
+    // How to replay it is said as well, and works.
+    let reference = host.record(&[("kind", "denial"), ("action", "start")])["ref"].as_str().unwrap().to_owned();
+    assert!(said.contains("policy explain --config") && said.contains(&reference), "{said}");
+    assert_eq!(host.run(["policy", "explain", &reference]).ok().json()["code"], "A0201");
+    host.run(["grants", "add", "test:hello", "--load", "--caller", "anonymous"]).ok();
+    assert!(holds_within(STARTED, || host.ask_status(0)["ready"] == true), "{}", problems(&host));
+    assert_eq!(status(&host), 200);
+}
+
+#[test]
+fn a_configured_component_that_an_operator_stopped_is_not_started_by_a_later_policy() {
+    let mut site = site();
+    site.guest("echo", "");
+    site.damage("grants.toml", Some(b"version = 1\n"));
+    let host = Host::start(site);
+    let none = host.run(["stop", "test:hello"]);
+    assert_eq!(none.exit, 2, "it does not run: {}", none.out);
+    host.run(["grants", "add", "test:hello", "--load"]).ok();
+    host.run(["grants", "add", "test:echo", "--load"]).ok();
+    // They are tried in the order of the configuration: where the second one runs, the first one was passed over.
+    assert!(holds_within(STARTED, || runs(&host, "test:echo")), "{}", problems(&host));
+    assert!(!runs(&host, "test:hello"));
+    // By hand it starts; and once it was stopped after that, no policy starts it.
+    host.run(["start", "hello.wasm"]).ok();
+    host.run(["stop", "test:hello"]).ok();
+    host.run(["stop", "test:echo"]).ok();
+    host.run(["grants", "add", "test:hello", "--caller", "anonymous"]).ok();
+    assert!(holds_within(SOON, || host.ask_status(0)["ready"] == true), "{}", problems(&host));
+    assert!(!runs(&host, "test:hello") && !runs(&host, "test:echo"));
+}
+
+#[test]
+fn a_policy_that_cannot_be_used_is_what_refuses_a_start_and_once_mended_it_starts() {
+    let mut site = site();
+    site.guest("echo", "");
+    site.write();
+    let granted = std::fs::read_to_string(site.file("grants.toml")).unwrap();
+    site.damage("grants.toml", Some(b"version = 1\n[[grant]\n"));
+    let host = Host::start(site);
+    let refused: Vec<_> = host.audit().into_iter().filter(|record| record["kind"] == "denial").collect();
+    assert_eq!(refused.len(), 2, "one for each component: {refused:#?}");
+    for record in &refused {
+        let text = record["text"].as_str().unwrap();
+        assert_eq!(record["code"], "A0103", "{text}");
+        assert!(text.contains("grants.toml:2:") && text.lines().count() == 1, "{text}");
+        assert!(
+            record["fix"].as_array().unwrap().is_empty() && !record["hint"].as_str().unwrap().contains("grants add")
+        );
+    }
+    assert!(!problems(&host).contains("no grant matches"), "{}", problems(&host));
+    // Still nothing is allowed, and one document says so.
+    let ended = host.run(["status"]);
+    assert_eq!((ended.exit, &ended.json()["ready"]), (1, &false.into()), "{}", ended.out);
+    assert_ne!(status(&host), 200);
+    replace(&host.site().file("grants.toml"), &granted);
+    assert!(holds_within(STARTED, || host.ask_status(0)["ready"] == true), "{}", problems(&host));
+    assert_eq!(status(&host), 200);
+}
+
+#[test]
+fn a_configured_component_that_trust_refused_starts_once_trust_is_mended() {
+    let mut site = site();
+    site.write();
+    let trusted = std::fs::read_to_string(site.file("trust.signed.json")).unwrap();
+    site.damage("trust.signed.json", Some(b"{}"));
+    let host = Host::start(site);
+    assert!(host.ask_status(0)["ready"] == false && !runs(&host, "test:hello"));
+    replace(&host.site().file("trust.signed.json"), &trusted);
+    assert!(holds_within(STARTED, || host.ask_status(0)["ready"] == true), "{}", problems(&host));
+    assert_eq!(status(&host), 200);
+}

@@ -2,6 +2,7 @@
 //! lets SPIFFE IDs in ([`guarded`]); hosts with an identity authority each; an operator with an nkey. Nothing here decides
 //! whether a test passes.
 
+pub mod alone;
 pub mod guarded;
 
 use std::collections::BTreeMap;

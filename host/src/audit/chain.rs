@@ -54,14 +54,29 @@ pub struct Verifier {
 impl Verifier {
     /// Checks the next part from its first line to its last.
     pub fn part(&mut self, reader: impl BufRead) -> Result<(), ChainError> {
+        self.part_with(reader, false, |_| ()).map(|_| ())
+    }
+
+    /// The same, handing on each line once it is known to be in its place. `may_tear`: a last line without an end, as a crash or a
+    /// host that is just writing leaves it, is not read, and how long it is comes back.
+    pub fn part_with(
+        &mut self,
+        reader: impl BufRead,
+        may_tear: bool,
+        mut each: impl FnMut(&[u8]),
+    ) -> Result<usize, ChainError> {
         for (index, line) in lines(reader).enumerate() {
             let number = u64::try_from(index).unwrap_or(u64::MAX).saturating_add(1);
             let at = |why: String| ChainError { line: number, why };
-            let line = line.map_err(|error| at(format!("cannot be read: {error}")))?;
+            let (line, whole) = line.map_err(|error| at(format!("cannot be read: {error}")))?;
+            if may_tear && !whole && line.len() < TORN_BYTES {
+                return Ok(line.len());
+            }
             let (links, hash) = read(&line).map_err(at)?;
             self.record(links, hash, index == 0).map_err(at)?;
+            each(&line);
         }
-        Ok(())
+        Ok(0)
     }
 
     /// What was in them; none, or only empty ones, are no log.
@@ -105,13 +120,16 @@ pub fn verify(reader: impl BufRead) -> Result<Summary, ChainError> {
     verifier.finish()
 }
 
-/// Lines without their end. One that is longer than any record comes cut, and then its hash does not fit.
-fn lines(mut reader: impl BufRead) -> impl Iterator<Item = io::Result<Vec<u8>>> {
+/// Lines without their end, and whether they had one. One that is longer than any record comes cut, and then its hash does not fit.
+fn lines(mut reader: impl BufRead) -> impl Iterator<Item = io::Result<(Vec<u8>, bool)>> {
     std::iter::from_fn(move || {
         let mut line = Vec::new();
         match reader.by_ref().take(LINE_BYTES).read_until(b'\n', &mut line) {
             Ok(0) => None,
-            Ok(_) => Some(Ok(line.strip_suffix(b"\n").map(<[u8]>::to_vec).unwrap_or(line))),
+            Ok(_) => {
+                let whole = line.pop_if(|last| *last == b'\n').is_some();
+                Some(Ok((line, whole)))
+            }
             Err(error) => Some(Err(error)),
         }
     })
@@ -152,7 +170,9 @@ fn read(line: &[u8]) -> Result<(Links, String), String> {
 }
 
 /// Longest line that is read: a record with room for its hashes.
-const LINE_BYTES: u64 = 2 * RECORD_BYTES as u64;
+const LINE_BYTES: u64 = TORN_BYTES as u64;
+/// What has no end and is as long as this is no line that was torn.
+const TORN_BYTES: usize = 2 * RECORD_BYTES;
 
 /// Length of `,"hash":"<64 hex>"}`.
 const HASH_MEMBER: usize = 9 + 64 + 2;

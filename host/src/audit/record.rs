@@ -35,6 +35,21 @@ impl Record {
         self
     }
 
+    /// Its kind.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// Its reference.
+    pub fn shown_reference(&self) -> &str {
+        &self.reference
+    }
+
+    /// A field that is a text.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.fields.iter().find(|(own, _)| own == name)?.1.as_str()
+    }
+
     /// The line with its end, and its hash.
     pub(super) fn line(&self, seq: u64, now: OffsetDateTime, prev: &str) -> io::Result<(Vec<u8>, String)> {
         let mut body = self.body(seq, now, prev, usize::MAX)?;

@@ -13,18 +13,21 @@ use tokio::sync::Notify;
 
 use super::attempts::Attempts;
 use super::keys;
+use super::login_token::LoginToken;
 use super::service::CalloutError;
 use super::standing::Problems;
 use crate::config::callout::{CalloutConfig, Login};
 use crate::limits::{CALLOUT_NONCE, CALLOUT_SAY_AGAIN};
 
-/// What it logs in with. Read once, at the start.
+/// What it logs in with. Secrets are read once, at the start.
 #[derive(Debug)]
 pub enum Secret {
     /// The key of a user.
     Nkey(KeyPair),
     /// A user's token and its key.
     Creds(Creds),
+    /// A user's key, and its token in a file that is read again.
+    Token(LoginToken),
     /// The certificate of the TLS connection.
     Certificate,
 }
@@ -73,7 +76,10 @@ impl Secret {
                 let text = keys::read(path)?;
                 let key = KeyPair::from_seed_of(&text, Kind::User)
                     .map_err(|error| CalloutError::file(path, error.to_string(), error.hint()))?;
-                Ok(Self::Nkey(key))
+                match &login.jwt {
+                    None => Ok(Self::Nkey(key)),
+                    Some(jwt) => LoginToken::read(jwt, key).map(Self::Token),
+                }
             }
             (None, Some(path)) => {
                 let text = keys::read(path)?;
@@ -96,6 +102,10 @@ impl Secret {
             Self::Nkey(key) => {
                 auth.nkey = Some(key.public().to_string());
                 auth.signature = Some(key.sign(nonce).map_err(failed)?.to_vec());
+            }
+            Self::Token(token) => {
+                auth.signature = Some(token.key().sign(nonce).map_err(failed)?.to_vec());
+                auth.jwt = Some(token.current(crate::clock::now()));
             }
             Self::Creds(creds) => {
                 auth.jwt = Some(creds.jwt().to_owned());

@@ -36,6 +36,13 @@ impl Counts {
         self.ends.store(at.unwrap_or_default(), Ordering::Relaxed);
     }
 
+    /// What became of all requests that it took, each counted once.
+    pub fn in_words(&self) -> String {
+        let [allowed, denied, rejected, busy, late] =
+            [&self.allowed, &self.denied, &self.rejected, &self.busy, &self.late].map(Counter::get);
+        format!("{allowed} let in, {denied} denied, {rejected} not taken, {busy} without room, {late} too late")
+    }
+
     /// The page.
     pub fn page(&self, generation: u64, problems: &Problems) -> String {
         let mut page = Page::default();

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use portcullis_identity::nats_jwt::Creds;
+use portcullis_identity::nats_jwt::{Creds, TokenType, Verified};
 use portcullis_identity::nats_tls::validity;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -12,9 +12,9 @@ use time::format_description::well_known::Rfc3339;
 use super::connection::Secret;
 use super::keys;
 use super::service::{CalloutError, Shared};
-use crate::cli::files::read_bytes;
+use crate::cli::files::{read_bytes, read_text};
 use crate::config::callout::CalloutConfig;
-use crate::limits::{CALLOUT_END_WARNING, CONFIG_BYTES};
+use crate::limits::{CALLOUT_END_WARNING, CALLOUT_SAY_AGAIN, CONFIG_BYTES};
 
 /// Something that ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,16 +57,17 @@ impl End {
     pub fn text(&self, now: OffsetDateTime) -> String {
         let at = self.at.replace_nanosecond(0).unwrap_or(self.at).format(&Rfc3339).unwrap_or_default();
         let (what, path) = (self.what, self.path.display());
+        let end = if what == CREDENTIALS { "end" } else { "ends" };
         match self.left(now) {
             Left::None => format!("the {what} {path} ended at {at}"),
-            Left::Days(days) => format!("the {what} {path} end in {days} days, at {at}"),
-            Left::Enough => format!("the {what} {path} end at {at}"),
+            Left::Days(days) => format!("the {what} {path} {end} in {days} days, at {at}"),
+            Left::Enough => format!("the {what} {path} {end} at {at}"),
         }
     }
 }
 
 /// What to do about it.
-pub const HINT: &str = "put new ones in their place; `portcullis callout init` into a new folder makes a whole set";
+pub const HINT: &str = "put a new one in its place; `portcullis callout renew` does so for what `callout init` wrote";
 
 /// What the credentials that were read at the start say.
 pub fn of_secret(path: Option<&Path>, secret: &Secret) -> Option<End> {
@@ -77,7 +78,7 @@ pub fn of_secret(path: Option<&Path>, secret: &Secret) -> Option<End> {
 }
 
 fn of_creds(path: &Path, creds: &Creds) -> Option<End> {
-    Some(End { what: "credentials", path: path.to_path_buf(), at: creds.expires_at()?, life: None })
+    Some(End { what: CREDENTIALS, path: path.to_path_buf(), at: creds.expires_at()?, life: None })
 }
 
 /// What the files of a configuration say, credentials and certificates. For a look from outside: a running callout has read its
@@ -92,7 +93,22 @@ pub fn of_files(config: &CalloutConfig) -> Result<Vec<End>, CalloutError> {
             Creds::parse(text.as_bytes()).map_err(|error| CalloutError::file(path, error.to_string(), error.hint()))?;
         ends.extend(of_creds(path, &creds));
     }
+    ends.extend(of_tokens(config)?);
     ends.extend(of_certificates(config)?);
+    Ok(ends)
+}
+
+/// What the tokens say that lie in files of their own: a running callout reads them again.
+pub fn of_tokens(config: &CalloutConfig) -> Result<Vec<End>, CalloutError> {
+    let logins = [Some(&config.login), config.system.as_ref()].into_iter().flatten();
+    let mut ends = Vec::new();
+    for path in logins.filter_map(|login| login.jwt.as_ref()) {
+        let text = read_text(path, CONFIG_BYTES, "login's JWT")
+            .map_err(|error| CalloutError::config(error.message(), error.hint().unwrap_or_default()))?;
+        let token = Verified::parse(text.trim(), TokenType::User)
+            .map_err(|error| CalloutError::file(path, error.to_string(), error.hint()))?;
+        ends.extend(token.expires_at().map(|at| End { what: "JWT", path: path.clone(), at, life: None }));
+    }
     Ok(ends)
 }
 
@@ -113,23 +129,26 @@ pub fn of_certificates(config: &CalloutConfig) -> Result<Vec<End>, CalloutError>
     Ok(ends)
 }
 
-/// Says so in the log, once a day, for as long as the process runs.
+/// Says so in the log, once a day, for as long as the process runs; the metric follows what is renewed meanwhile.
 pub async fn keep_telling(shared: Arc<Shared>, fixed: Vec<End>) {
+    let mut told: Option<Instant> = None;
     loop {
         let now = crate::clock::now();
-        let certificates = of_certificates(&shared.config).unwrap_or_default();
-        let ends: Vec<&End> = fixed.iter().chain(&certificates).collect();
-        let earliest = ends.iter().map(|end| end.at.unix_timestamp()).min();
-        shared.counts.ends_at(earliest);
-        for end in ends {
-            if end.left(now) != Left::Enough {
+        let mut ends = fixed.clone();
+        ends.extend(of_tokens(&shared.config).unwrap_or_default());
+        ends.extend(of_certificates(&shared.config).unwrap_or_default());
+        shared.counts.ends_at(ends.iter().map(|end| end.at.unix_timestamp()).min());
+        if told.is_none_or(|at| at.elapsed() >= DAY) {
+            for end in ends.iter().filter(|end| end.left(now) != Left::Enough) {
                 tracing::warn!("{}; hint: {HINT}", end.text(now));
             }
+            told = Some(Instant::now());
         }
-        tokio::time::sleep(DAY).await;
+        tokio::time::sleep(CALLOUT_SAY_AGAIN).await;
     }
 }
 
+const CREDENTIALS: &str = "credentials";
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[cfg(test)]
@@ -140,7 +159,7 @@ mod tests {
     fn what_is_made_by_hand_is_spoken_of_thirty_days_before_its_end_and_an_svid_is_not() {
         let now = crate::clock::now();
         let end = |left: Duration, life: Option<Duration>| End {
-            what: "credentials",
+            what: CREDENTIALS,
             path: PathBuf::from("a.creds"),
             at: now + left,
             life,

@@ -11,7 +11,9 @@ use crate::process::sandbox::{self, Report};
 pub fn enter(config: &CalloutConfig) -> io::Result<Report> {
     let certificates = certificates(config);
     let bundles = config.trust_domains.iter().map(|domain| &domain.bundle);
-    let own = config.roles.iter().chain(&config.cedar).chain(&config.revocations).chain(bundles);
+    let tokens =
+        [Some(&config.login), config.system.as_ref()].into_iter().flatten().filter_map(|login| login.jwt.as_ref());
+    let own = config.roles.iter().chain(&config.cedar).chain(&config.revocations).chain(bundles).chain(tokens);
     // Whole folders: a file that is replaced is another file, and a link into a folder beside it is how clusters mount them.
     let folders = own.chain(certificates.iter().copied()).filter_map(|path| path.parent());
     let mut read: Vec<PathBuf> =

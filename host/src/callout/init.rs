@@ -2,14 +2,13 @@
 //! roles. Every line that is a choice says why. Pure but for the randomness of new keys: what to write comes out, nothing is
 //! written here.
 
+mod operator;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
 use portcullis_identity::XKey;
-use portcullis_identity::nats_jwt::{
-    AccountName, AccountSigner, AccountToken, CalloutBlock, Creds, JetStreamLimits, OperatorToken, Permissions, Queue,
-    Responses, Rights, SigningKey, Subject, SubjectTemplate, Subscription, UserName, UserToken,
-};
+use portcullis_identity::nats_jwt::{AccountName, JetStreamLimits};
 use portcullis_nkey::{KeyPair, Kind};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
@@ -47,8 +46,17 @@ pub struct Wanted {
     pub server_ca: PathBuf,
     /// The server's certificate and key.
     pub server_certificate: (PathBuf, PathBuf),
-    /// The callout's own certificate and key.
-    pub certificate: (PathBuf, PathBuf),
+    /// What hosts show.
+    pub shown: Shown,
+}
+
+/// What hosts show of themselves.
+#[derive(Debug, Clone)]
+pub enum Shown {
+    /// An X.509-SVID in the handshake. The server asks everybody for a certificate: the callout, too, has one and its key.
+    X509(PathBuf, PathBuf),
+    /// A JWT-SVID that names the nkey which signs the server's nonce. The server asks nobody for a certificate.
+    Jwt,
 }
 
 /// A file to be written, relative to the folder.
@@ -81,15 +89,12 @@ pub enum InitError {
 
 /// Everything that a site begins with.
 pub fn make(wanted: &Wanted, now: OffsetDateTime) -> Result<Vec<Made>, InitError> {
-    let paths = [
-        &wanted.ca,
-        &wanted.server_ca,
-        &wanted.server_certificate.0,
-        &wanted.server_certificate.1,
-        &wanted.certificate.0,
-        &wanted.certificate.1,
-    ];
-    let texts = paths.iter().map(|path| path.display().to_string());
+    let paths = [&wanted.ca, &wanted.server_ca, &wanted.server_certificate.0, &wanted.server_certificate.1];
+    let own = match &wanted.shown {
+        Shown::X509(certificate, key) => vec![certificate, key],
+        Shown::Jwt => Vec::new(),
+    };
+    let texts = paths.into_iter().chain(own).map(|path| path.display().to_string());
     let texts = texts.chain(wanted.servers.iter().cloned()).chain([wanted.id.clone(), wanted.listen.clone()]);
     let texts = texts.chain(wanted.store.iter().map(|path| path.display().to_string())).chain(wanted.operator.clone());
     for text in texts.chain([wanted.account.clone(), wanted.cluster.clone()]) {
@@ -110,7 +115,7 @@ pub fn make(wanted: &Wanted, now: OffsetDateTime) -> Result<Vec<Made>, InitError
     }
     let mut files = match wanted.mode {
         Mode::Accounts => accounts(wanted)?,
-        Mode::Operator => operator(wanted, account, now)?,
+        Mode::Operator => operator::files(wanted, account, now)?,
     };
     files.push(made("policy/roles.toml", roles(wanted)?));
     files.push(made("policy/revoked.toml", REVOKED.to_owned()));
@@ -156,145 +161,10 @@ fn accounts(wanted: &Wanted) -> Result<Vec<Made>, InitError> {
     ])
 }
 
-fn operator(wanted: &Wanted, account: AccountName, now: OffsetDateTime) -> Result<Vec<Made>, InitError> {
-    let operator = pair(Kind::Operator)?;
-    let (system, auth, apps) = (pair(Kind::Account)?, pair(Kind::Account)?, pair(Kind::Account)?);
-    let (issuer, hosts, operators) = (pair(Kind::Account)?, pair(Kind::Account)?, pair(Kind::Account)?);
-    let (callout, revoker, sentinel) = (pair(Kind::User)?, pair(Kind::User)?, pair(Kind::User)?);
-    let xkey = XKey::generate().map_err(keys)?;
-    let name = |text: &str| text.parse::<AccountName>().map_err(keys);
-    let operator_token = OperatorToken::new(name("operator")?, system.public()).map_err(keys)?;
-    let operator_token = operator_token.sign(&operator, false, now).map_err(keys)?;
-    let block = CalloutBlock {
-        auth_users: vec![callout.public()],
-        allowed_accounts: vec![apps.public()],
-        xkey: Some(xkey.public()),
-    };
-    let auth_token = AccountToken::new(auth.public(), name("AUTH")?)
-        .and_then(|token| token.signing_keys(vec![SigningKey::Unscoped(issuer.public())]))
-        .and_then(|token| token.callout(block))
-        .and_then(|token| token.sign(&operator, now))
-        .map_err(keys)?;
-    let scope = SigningKey::Scoped { key: hosts.public(), role: "hosts".to_owned(), template: template(wanted)? };
-    let mut scopes = vec![scope];
-    if wanted.operator.is_some() {
-        let (role, template) = ("operators".to_owned(), operators_template(wanted)?);
-        scopes.push(SigningKey::Scoped { key: operators.public(), role, template });
-    }
-    let apps_token = AccountToken::new(apps.public(), account)
-        .map(|token| if wanted.store.is_some() { token.jetstream(STREAMS) } else { token })
-        .and_then(|token| token.signing_keys(scopes))
-        .and_then(|token| token.sign(&operator, now))
-        .map_err(keys)?;
-    let system_token =
-        AccountToken::new(system.public(), name("SYS")?).and_then(|token| token.sign(&operator, now)).map_err(keys)?;
-    let (system_key, auth_key, apps_key) = (system.public(), auth.public(), apps.public());
-    let until = ends(wanted, now);
-    let user = |name: &str, key: &KeyPair, rights: Permissions, bearer: bool, signer: &AccountSigner| {
-        let name: UserName = name.parse().map_err(keys)?;
-        let token = UserToken::new(key.public(), name, Rights::Explicit(rights), until).map_err(keys)?;
-        let token = if bearer { token.danger_bearer() } else { token };
-        token.sign(signer, now).map_err(keys)
-    };
-    let (auth_signer, system_signer) =
-        (AccountSigner::account(auth).map_err(keys)?, AccountSigner::account(system).map_err(keys)?);
-    let callout_token = user("callout", &callout, callout_rights()?, false, &auth_signer)?;
-    let revoker_token = user("revoker", &revoker, revoker_rights()?, false, &system_signer)?;
-    let sentinel_token = user("sentinel", &sentinel, Permissions::none(), true, &auth_signer)?;
-    let creds = |token: &str, key: KeyPair| Creds::new(token, key).map(|creds| creds.to_text()).map_err(keys);
-    let scoped = made("keys/account-apps.jwt", format!("{apps_token}\n"));
-    let values = [
-        ("OPERATOR_JWT", operator_token),
-        ("SYSTEM_KEY", system_key.to_string()),
-        ("AUTH_KEY", auth_key.to_string()),
-        ("APPS_KEY", apps_key.to_string()),
-        ("SYSTEM_JWT", system_token),
-        ("AUTH_JWT", auth_token),
-        ("APPS_JWT", apps_token),
-        ("SENTINEL", sentinel_token),
-    ];
-    let mut signers = String::new();
-    let _ = write!(
-        signers,
-        "\n# The key that places hosts into {}: the server gives what the key's template says, whatever the token says.\n\
-         [[signer]]\naccount = \"{}\"\npublic = \"{apps_key}\"\nkey = \"keys/hosts.nk\"\nrole = \"hosts\"\njwt = \"keys/account-apps.jwt\"\n",
-        wanted.account, wanted.account
-    );
-    if wanted.operator.is_some() {
-        let _ = write!(
-            signers,
-            "\n# The same for operators of the cluster.\n[[signer]]\naccount = \"{}\"\npublic = \"{apps_key}\"\nkey = \"keys/operators.nk\"\n\
-             role = \"operators\"\njwt = \"keys/account-apps.jwt\"\n",
-            wanted.account
-        );
-    }
-    let config = [
-        ("MODE", "operator".to_owned()),
-        ("OWN", auth_key.to_string()),
-        ("SYSTEM_KEY", format!("system_key = \"{system_key}\"\n")),
-        ("LOGIN", "creds = \"keys/callout.creds\"".to_owned()),
-        ("SYSTEM", "creds = \"keys/revoker.creds\"".to_owned()),
-        ("SIGNERS", signers),
-    ];
-    let operators = wanted.operator.is_some().then(|| secret("keys/operators.nk", operators.seed()));
-    let files = vec![
-        made("server.conf", fill(OPERATOR, wanted, &values)),
-        made("callout.toml", fill(CALLOUT, wanted, &config) + &domains(wanted)),
-        secret("keys/issuer.nk", issuer.seed()),
-        secret("keys/hosts.nk", hosts.seed()),
-        scoped,
-        secret("keys/callout.xk", xkey.seed()),
-        secret("keys/callout.creds", creds(&callout_token, callout)?),
-        secret("keys/revoker.creds", creds(&revoker_token, revoker)?),
-        secret("offline/operator.nk", operator.seed()),
-        secret("offline/account-apps.nk", apps.seed()),
-    ];
-    Ok(files.into_iter().chain(operators).collect())
-}
-
 /// What a host of the cluster may publish and hear: the same list that `cluster init` prints.
 fn subjects(wanted: &Wanted) -> Result<(Vec<String>, Vec<String>), InitError> {
     let cluster = wanted.cluster.parse().map_err(keys)?;
     Ok(of_host(&cluster, "{host}"))
-}
-
-fn template(wanted: &Wanted) -> Result<Permissions<SubjectTemplate>, InitError> {
-    let (publish, subscribe) = subjects(wanted)?;
-    let scoped = |text: &String| text.replace("{host}", "{{tag(host)}}").parse::<SubjectTemplate>().map_err(keys);
-    let publish = publish.iter().map(scoped).collect::<Result<_, _>>()?;
-    let subscribe = subscribe.iter().map(|text| scoped(text).map(|subject| Subscription { subject, queue: None }));
-    let answers = Responses::new(1, std::time::Duration::from_secs(150));
-    Permissions::new(publish, subscribe.collect::<Result<_, _>>()?, Some(answers)).map_err(keys)
-}
-
-/// What an operator of the cluster may publish and hear: the same list that `cluster init` prints.
-fn operators_template(wanted: &Wanted) -> Result<Permissions<SubjectTemplate>, InitError> {
-    let who = wanted.operator.as_deref().unwrap_or_default();
-    let (publish, subscribe) = of_operator(&wanted.cluster.parse().map_err(keys)?, &inbox::prefix(who));
-    let literal = |text: &String| text.parse::<SubjectTemplate>().map_err(keys);
-    let publish = publish.iter().map(literal).collect::<Result<_, _>>()?;
-    let subscribe = subscribe.iter().map(|text| literal(text).map(|subject| Subscription { subject, queue: None }));
-    Permissions::new(publish, subscribe.collect::<Result<_, _>>()?, None).map_err(keys)
-}
-
-fn callout_rights() -> Result<Permissions, InitError> {
-    let queue: Queue = "callout".parse().map_err(keys)?;
-    let subscribe = vec![
-        Subscription { subject: subject("$SYS.REQ.USER.AUTH")?, queue: Some(queue) },
-        Subscription { subject: subject("_INBOX_callout.>")?, queue: None },
-    ];
-    let answers = Responses::new(1, std::time::Duration::from_secs(3));
-    Permissions::new(vec![subject("$SYS.REQ.USER.INFO")?], subscribe, Some(answers)).map_err(keys)
-}
-
-fn revoker_rights() -> Result<Permissions, InitError> {
-    let publish = REVOKER_SUBJECTS.iter().map(|text| subject(text)).collect::<Result<_, _>>()?;
-    let subscribe = vec![Subscription { subject: subject("_INBOX_callout.>")?, queue: None }];
-    Permissions::new(publish, subscribe, None).map_err(keys)
-}
-
-fn subject(text: &str) -> Result<Subject, InitError> {
-    text.parse().map_err(keys)
 }
 
 fn roles(wanted: &Wanted) -> Result<String, InitError> {
@@ -310,7 +180,8 @@ fn roles(wanted: &Wanted) -> Result<String, InitError> {
         .replace("@DOMAIN@", domain)
         .replace("@ACCOUNT@", &wanted.account)
         .replace("@PUBLISH@", list(&publish).trim_end())
-        .replace("@SUBSCRIBE@", list(&subscribe).trim_end());
+        .replace("@SUBSCRIBE@", list(&subscribe).trim_end())
+        .replace("@CREDENTIAL@", if matches!(wanted.shown, Shown::Jwt) { JWT_ROLE } else { "" });
     let Some(operator) = &wanted.operator else { return Ok(hosts) };
     let (publish, subscribe) = of_operator(&wanted.cluster.parse().map_err(keys)?, &inbox::prefix(operator));
     let operators = OPERATORS
@@ -331,6 +202,13 @@ fn domains(wanted: &Wanted) -> String {
 
 fn fill(template: &str, wanted: &Wanted, values: &[(&str, String)]) -> String {
     let path = |path: &PathBuf| path.display().to_string();
+    let (clients, own) = match &wanted.shown {
+        Shown::X509(certificate, key) => (
+            format!("  ca_file: \"{}\"\n  verify: true\n", path(&wanted.ca)),
+            format!("certificate = \"{}\"\nkey = \"{}\"\n", path(certificate), path(key)),
+        ),
+        Shown::Jwt => (String::new(), String::new()),
+    };
     let common = [
         ("ID", wanted.id.clone()),
         ("ACCOUNT", wanted.account.clone()),
@@ -338,12 +216,12 @@ fn fill(template: &str, wanted: &Wanted, values: &[(&str, String)]) -> String {
         ("SERVERS", wanted.servers.iter().map(|server| format!("\"{server}\"")).collect::<Vec<_>>().join(", ")),
         ("JETSTREAM", wanted.store.as_deref().map(jetstream).unwrap_or_default()),
         ("ACCOUNT_STREAMS", if wanted.store.is_some() { account_streams() } else { String::new() }),
-        ("CA", path(&wanted.ca)),
+        ("ABOUT_CLIENTS", if matches!(wanted.shown, Shown::Jwt) { ABOUT_JWT } else { ABOUT_X509 }.to_owned()),
+        ("CLIENTS", clients),
         ("SERVER_CA", path(&wanted.server_ca)),
         ("SERVER_CERTIFICATE", path(&wanted.server_certificate.0)),
         ("SERVER_KEY", path(&wanted.server_certificate.1)),
-        ("CERTIFICATE", path(&wanted.certificate.0)),
-        ("KEY", path(&wanted.certificate.1)),
+        ("CERTIFICATE", own),
     ];
     let all =
         common.iter().map(|(name, value)| (*name, value)).chain(values.iter().map(|(name, value)| (*name, value)));
@@ -382,17 +260,20 @@ fn keys(error: impl std::fmt::Display) -> InitError {
 }
 
 const ACCOUNTS: &str = include_str!("init/accounts.conf");
-const OPERATOR: &str = include_str!("init/operator.conf");
 const CALLOUT: &str = include_str!("init/callout.toml");
+const ABOUT_X509: &str = "\
+verify: every client shows a certificate of ca_file; the callout checks it again, by trust domain,
+# because a server keeps the authorities of all of them in one pool. Clients without certificates need a listener of their own.";
+const ABOUT_JWT: &str = "\
+No certificate is asked for: clients show a JWT-SVID that names an nkey, and sign the nonce of their
+# connection with it, so that the token alone opens nothing. With verify: true a server turns away whoever has no certificate.";
+/// For the role of hosts.
+const JWT_ROLE: &str = "\
+# A JWT-SVID for the callout's `id`, with the host's nkey as a second audience. Never danger_bearer: then it is good for whoever has it.
+credential = \"jwt\"
+";
 const ROLES: &str = include_str!("init/roles.toml");
 const OPERATORS: &str = include_str!("init/operators.toml");
 const REVOKED: &str = include_str!("init/revoked.toml");
-const REVOKER_SUBJECTS: [&str; 5] = [
-    "$SYS.REQ.USER.INFO",
-    "$SYS.REQ.SERVER.PING",
-    "$SYS.REQ.SERVER.PING.CONNZ",
-    "$SYS.REQ.SERVER.*.CONNZ",
-    "$SYS.REQ.SERVER.*.KICK",
-];
 /// What the workloads' account may use of JetStream: the buckets of a cluster are four small streams.
 const STREAMS: JetStreamLimits = JetStreamLimits { memory: 64 << 20, disk: 1 << 30, streams: 32, consumers: 256 };

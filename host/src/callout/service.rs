@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use async_nats::{Client, Message};
 use bytes::Bytes;
@@ -24,10 +23,10 @@ use super::revoking::{Admitted, Revoker};
 use super::servers::Servers;
 use super::standing::Problems;
 use super::watched::Watched;
-use super::{ends, fence, listener, tls_files, watched, watching};
+use super::{ends, fence, listener, stopping, tls_files, watched, watching};
 use crate::audit::Record;
 use crate::config::callout::CalloutConfig;
-use crate::limits::{CALLOUT_DRAIN, CALLOUT_SERVER_WAIT, CALLOUT_SETTLE, NATS_LEAVE};
+use crate::limits::{CALLOUT_SERVER_WAIT, CALLOUT_SETTLE};
 use crate::state::{self, StateError};
 
 /// Why a callout does not run. Says who erred, and what to do.
@@ -176,7 +175,7 @@ struct Made {
     journal: Journal,
 }
 
-/// When the credentials end; refused where one has.
+/// When the credentials end, which are not read again; refused where one has, or a token that is.
 fn ended(config: &CalloutConfig, login: &Secret, system: Option<&Secret>) -> Result<Vec<End>, CalloutError> {
     let now = crate::clock::now();
     let of_system = config.system.as_ref().and_then(|login| login.creds.as_deref());
@@ -185,7 +184,8 @@ fn ended(config: &CalloutConfig, login: &Secret, system: Option<&Secret>) -> Res
         system.and_then(|secret| ends::of_secret(of_system, secret)),
     ];
     let ends: Vec<End> = ends.into_iter().flatten().collect();
-    match ends.iter().find(|end| end.left(now) == Left::None) {
+    let tokens = ends::of_tokens(config)?;
+    match ends.iter().chain(&tokens).find(|end| end.left(now) == Left::None) {
         Some(end) => Err(CalloutError::config(end.text(now), ends::HINT)),
         None => Ok(ends),
     }
@@ -238,41 +238,24 @@ async fn serve(config: CalloutConfig, made: Made, deciding: Handle) -> Result<()
     let (mut term, mut int) =
         (listen(tokio::signal::unix::SignalKind::terminate())?, listen(tokio::signal::unix::SignalKind::interrupt())?);
     let places = Arc::new(Semaphore::new(shared.config.concurrency.saturating_add(shared.config.waiting)));
-    loop {
+    let told = loop {
         let message = tokio::select! {
             biased;
-            _ = term.recv() => break,
-            _ = int.recv() => break,
+            _ = term.recv() => break "SIGTERM",
+            _ = int.recv() => break "SIGINT",
             message = requests.next() => message,
         };
-        let Some(message) = message else { break };
+        let Some(message) = message else { break "the end of its subscription" };
         take(&shared, &own.client, &places, message).await;
-    }
-    // No new ones from here on; servers give them to the other callouts.
-    shared.problems.set("stopping", "it was told to stop");
-    let _ = tokio::time::timeout(NATS_LEAVE, async {
-        let _ = requests.unsubscribe().await;
-        let _ = own.client.flush().await;
-    })
-    .await;
-    let all = u32::try_from(shared.config.concurrency.saturating_add(shared.config.waiting)).unwrap_or(u32::MAX);
-    let drained = async {
-        while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(100), requests.next()).await {
-            take(&shared, &own.client, &places, message).await;
-        }
-        let _ = places.acquire_many(all).await;
     };
-    if tokio::time::timeout(CALLOUT_DRAIN, drained).await.is_err() {
-        tracing::warn!("requests were still at work when time was up");
-    }
-    // Without a server a flush waits for the next one: a callout that is to stop does not.
-    let _ = tokio::time::timeout(NATS_LEAVE, own.client.flush()).await;
+    stopping::finish(&shared, &own.client, requests, &places, told).await;
     let _ = journal.durable(Record::new("callout-stop")).await;
+    tracing::info!("it has ended: {}", shared.counts.in_words());
     Ok(())
 }
 
 /// Begins to work on a request, or says no at once where there is no place for it.
-async fn take(shared: &Arc<Shared>, client: &Client, places: &Arc<Semaphore>, message: Message) {
+pub(super) async fn take(shared: &Arc<Shared>, client: &Client, places: &Arc<Semaphore>, message: Message) {
     let arrived = Instant::now();
     let Some(reply) = message.reply.clone() else {
         shared.counts.rejected.up();
@@ -330,6 +313,7 @@ async fn decide(shared: &Shared, message: &Message, until: Instant) -> Bytes {
         shared.problems.set("audit", "the audit log cannot be written");
         return shared.answering.unavailable(&asked, now);
     }
+    let _at_work = shared.journal.at_work();
     let standing = shared.standing.load_full();
     let verdict = shared.answering.decide(&asked, &standing, now);
     let reference = ulid::Ulid::generate().to_string();

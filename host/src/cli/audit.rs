@@ -28,12 +28,7 @@ pub fn run(command: AuditCommand, out: &mut Output) -> Result<(), CliError> {
         Some(file) => file,
         None => locate::config(config.as_deref())?.state_dir.join("audit").join("audit.jsonl"),
     };
-    // A single old part is checked by itself; the log that is written, together with all that it follows on.
-    let parts = crate::audit::all_parts(&path).unwrap_or_else(|_| vec![path.clone()]);
-    let broken = |part: &Path, error: ChainError| {
-        CliError::new(exit::CLAIMS, "audit.broken", format!("{}: {error}", part.display()))
-            .with_hint("keep the file as it is and find out who could write to it")
-    };
+    let parts = parts(&path);
     let mut verifier = Verifier::default();
     for part in &parts {
         let opened = files::open_to_read(part, "audit log")?;
@@ -52,6 +47,17 @@ pub fn run(command: AuditCommand, out: &mut Output) -> Result<(), CliError> {
         "file": path.display().to_string(), "parts": parts.len(), "first": summary.first, "records": summary.records, "by_kind": summary.by_kind, "last_hash": summary.last_hash,
     });
     out.result(format!("the chain holds\n{}", table(&rows).trim_end()), &json)
+}
+
+/// The files that are checked together: a single old part by itself; the log that is written, with all that it follows on.
+pub(super) fn parts(path: &Path) -> Vec<PathBuf> {
+    crate::audit::all_parts(path).unwrap_or_else(|_| vec![path.to_path_buf()])
+}
+
+/// What a broken chain ends with.
+pub(super) fn broken(part: &Path, error: ChainError) -> CliError {
+    CliError::new(exit::CLAIMS, "audit.broken", format!("{}: {error}", part.display()))
+        .with_hint("keep the file as it is and find out who could write to it")
 }
 
 fn first(number: u64) -> String {

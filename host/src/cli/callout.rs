@@ -9,9 +9,13 @@ use crate::callout::service::CalloutError;
 use crate::config::callout::CalloutConfig;
 use crate::limits::CONFIG_BYTES;
 
+mod certificates;
 mod check;
 mod init;
+mod known;
 mod material;
+mod renew;
+mod server_file;
 mod together;
 
 /// Arguments of `portcullis callout`.
@@ -29,6 +33,8 @@ pub struct CalloutArgs {
 enum CalloutCommand {
     /// Write a working configuration, of a NATS server and of the callout, with its keys, and explain it.
     Init(Box<init::InitArgs>),
+    /// Make anew what ends of what `init` wrote, under the same keys, and put new certificates in their place.
+    Renew(renew::RenewArgs),
     /// Find what is dangerous in the configuration of a NATS server.
     Check(check::CheckArgs),
 }
@@ -37,6 +43,7 @@ enum CalloutCommand {
 pub fn run(args: CalloutArgs, out: &mut Output) -> Result<(), CliError> {
     match args.command {
         Some(CalloutCommand::Init(args)) => init::run(&args, out),
+        Some(CalloutCommand::Renew(args)) => renew::run(&args, out),
         Some(CalloutCommand::Check(args)) => check::run(&args, out),
         None => serve(args.config, out),
     }

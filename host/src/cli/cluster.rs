@@ -4,8 +4,10 @@
 mod init;
 mod kept;
 mod operator;
+mod refusals;
 mod revoked;
 mod unbelieved;
+mod waiting;
 mod watching;
 
 pub use init::{of_host, of_operator};
@@ -22,6 +24,7 @@ use serde_json::json;
 
 use self::kept::{Kept, Versioned};
 use self::operator::Operator;
+use self::waiting::Waiting;
 use super::block_on;
 use super::error::{CliError, exit};
 use super::output::Output;
@@ -92,6 +95,9 @@ pub struct DeployArgs {
     /// How long hosts believe it.
     #[arg(long, value_name = "TIME", default_value = "365d")]
     valid_for: Lifetime,
+    /// Wait up to so many seconds until hosts run it, and say what they answer.
+    #[arg(long, value_name = "SECONDS")]
+    wait: Option<u64>,
     #[command(flatten)]
     operator: OperatorArgs,
 }
@@ -209,13 +215,27 @@ async fn deploy(args: DeployArgs, out: &mut Output) -> Result<(), CliError> {
     let version = kept.next(args.version, &at)?;
     let manifest = Manifest::new(file, version).map_err(|error| document(&error))?;
     remark(&kept, &at, out);
+    let waiting = match args.wait {
+        Some(seconds) => Some(Waiting::begin(&operator, seconds).await?),
+        None => None,
+    };
     put(&operator, &at, manifest.to_json(), version, args.valid_for, over, out).await?;
     let wanted = manifest.wanted();
     let text = format!(
         "{} version {version} is deployed: {} replicas of {}",
         wanted.component, wanted.replicas, wanted.digest
     );
-    out.result(text, &json!({ "component": wanted.component, "version": version, "replicas": wanted.replicas, "digest": wanted.digest }))
+    out.line(text)?;
+    let hosts = match waiting {
+        Some(waiting) => Some(waiting.settled(&operator, &manifest, out).await?),
+        None => None,
+    };
+    for host in hosts.iter().flatten() {
+        out.line(format!("{host} runs it"))?;
+    }
+    out.value(&json!({
+        "component": wanted.component, "version": version, "replicas": wanted.replicas, "digest": wanted.digest, "hosts": hosts,
+    }))
 }
 
 async fn undeploy(args: UndeployArgs, out: &mut Output) -> Result<(), CliError> {

@@ -28,12 +28,15 @@ pub fn run(command: ConfigCommand, out: &mut Output) -> Result<(), CliError> {
     match command {
         ConfigCommand::Check(args) => {
             let config = locate::config(args.config.as_deref())?;
-            config.check_files()?;
+            let warnings = config.check_files()?;
+            for warning in &warnings {
+                out.note(format!("warning: {warning}"));
+            }
             let dangers = config.dangers.on();
             for danger in &dangers {
                 out.note(format!("warning: {danger} is on and weakens this host"));
             }
-            let json = serde_json::json!({ "file": config.path, "dangers": dangers });
+            let json = serde_json::json!({ "file": config.path, "dangers": dangers, "warnings": warnings });
             out.result(format!("{} can be used", config.path.display()), &json)
         }
         ConfigCommand::Print(args) => {

@@ -8,6 +8,7 @@ Examples:
       --certificate tls/callout.pem --key tls/callout.key
   portcullis callout --config site/callout.toml
   portcullis callout check site/server.conf --callout site/callout.toml
+  portcullis callout renew site
 
 Exit codes: 0 it was told to stop, 1 internal, 2 usage, 64 a file is missing, unreadable or wrong.
 While it runs, /readyz, /metrics and the log say how it is; no server is no reason to end.";
@@ -25,6 +26,16 @@ Examples:
 Exit codes: 0 written, 1 internal, 2 usage: also where a file is missing, a key is not its
 certificate's, or a certificate is not of --ca, for another name, for another use, or ended.
 Then nothing is written.";
+
+/// `portcullis callout renew`.
+pub const CALLOUT_RENEW: &str = "\
+Examples:
+  portcullis callout renew site --dry-run
+  portcullis callout renew site --offline /media/offline --valid 90
+  portcullis callout renew site --server-certificate new.pem --server-key new.key
+
+Exit codes: 0 renewed, or nothing to renew, 1 internal, 2 usage: also where a file is missing, was
+changed by hand, or does not fit. Then nothing is written. 64 server.conf or a key cannot be read.";
 
 /// `portcullis callout check`.
 pub const CALLOUT_CHECK: &str = "\
@@ -50,10 +61,12 @@ pub const CLUSTER_DEPLOY: &str = "\
 Examples:
   portcullis cluster deploy orders.toml --operator operator.toml
   portcullis cluster deploy orders.toml --operator operator.toml --version 8 --valid-for 90d
+  portcullis cluster deploy orders.toml --operator operator.toml --wait 30
 
-Exit codes: 0 stored, 2 usage or the manifest is wrong, 11 what is stored is no value of a cluster,
-18 NATS is not reached or denies it, 64 the operator file is wrong. Hosts decide for themselves:
-`portcullis cluster status` shows what became of it.";
+Exit codes: 0 stored (with --wait: and it runs), 1 it does not run by --wait, 2 usage or the manifest
+is wrong, 11 what is stored is no value of a cluster, 18 NATS is not reached or denies it, 64 the
+operator file is wrong. Hosts decide for themselves: `portcullis cluster status` shows what became
+of it.";
 
 /// `portcullis cluster undeploy`.
 pub const CLUSTER_UNDEPLOY: &str = "\

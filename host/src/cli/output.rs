@@ -12,12 +12,14 @@ use super::error::CliError;
 pub struct Output {
     json: bool,
     terminal: bool,
+    /// Whether a document is on standard output already.
+    told: bool,
 }
 
 impl Output {
     /// A printer; `json` turns results into JSON and silences text.
     pub fn new(json: bool) -> Self {
-        Self { json, terminal: io::stderr().is_terminal() }
+        Self { json, terminal: io::stderr().is_terminal(), told: false }
     }
 
     /// A line of text for a person; silent under JSON.
@@ -27,7 +29,11 @@ impl Output {
 
     /// A result for a program; silent under text.
     pub fn value(&mut self, value: &serde_json::Value) -> Result<(), CliError> {
-        if self.json { self.raw(format!("{value:#}\n").as_bytes()) } else { Ok(()) }
+        if !self.json {
+            return Ok(());
+        }
+        self.told = true;
+        self.raw(format!("{value:#}\n").as_bytes())
     }
 
     /// One of the two, by what was asked for.
@@ -52,9 +58,10 @@ impl Output {
         let _ = writeln!(io::stderr(), "{}", super::error::shown(text.as_ref()));
     }
 
-    /// A failed command.
+    /// A failed command. Where its result is on standard output already, that is the one document there: the error goes to standard
+    /// error alone.
     pub fn error(&mut self, error: &CliError) {
-        if self.json {
+        if self.json && !self.told {
             let _ = self.raw(format!("{:#}\n", error.to_json()).as_bytes());
         }
         let _ = writeln!(io::stderr(), "{error}");

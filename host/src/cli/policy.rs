@@ -10,6 +10,7 @@ mod compare;
 mod explain;
 mod learn;
 mod matrix;
+mod recorded;
 mod sources;
 
 use super::error::CliError;

@@ -360,8 +360,12 @@ pub fn stop(args: StopArgs, out: &mut Output) -> Result<(), CliError> {
     let reply: StopReply = ask!(args.target, args.elsewhere, Method::Stop, stop, request)?;
     let stopped = reply.stopped;
     if stopped == 0 {
+        let list = match args.elsewhere.named() {
+            Some((file, host)) => format!("portcullis list --operator {} --host {host}", file.display()),
+            None => "portcullis list".to_owned(),
+        };
         return Err(CliError::usage(format!("nothing called {} runs", args.component))
-            .with_hint("`portcullis list` shows what runs"));
+            .with_hint(format!("`{list}` shows what runs")));
     }
     out.result(format!("stopped {stopped}"), &serde_json::json!({ "stopped": stopped }))
 }

@@ -85,6 +85,9 @@ pub struct Login {
     /// A user nkey's seed.
     #[serde(default)]
     pub nkey: Option<PathBuf>,
+    /// The JWT of that user, where servers are in operator mode. Read at each connection.
+    #[serde(default)]
+    pub jwt: Option<PathBuf>,
     /// A credentials file.
     #[serde(default)]
     pub creds: Option<PathBuf>,
@@ -254,6 +257,9 @@ bundle = "policy/td-a.json"
             ("[system]\nnkey = \"keys/revoker.nk\"\n", "", "danger_no_system"),
             ("nkey = \"keys/callout.nk\"", "", "login"),
             ("nkey = \"keys/callout.nk\"", "nkey = \"a\"\ncreds = \"b\"", "both"),
+            ("nkey = \"keys/callout.nk\"", "creds = \"b\"\njwt = \"login/c\"", "`jwt` without `nkey`"),
+            ("nkey = \"keys/callout.nk\"", "nkey = \"keys/c\"\njwt = \"login/c\"", "of operator mode"),
+            ("nkey = \"keys/callout.nk\"", "nkey = \"keys/c\"\njwt = \"keys/c.jwt\"", "apart from the seeds"),
             ("\"accounts\"", "\"operator\"", "[[signer]]"),
             ("policy/roles.toml", "roles.toml", "apart from the seeds"),
             ("ca = \"ca.pem\"", "ca = \"ca.pem\"\nkey = \"k\"", "without the other"),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use portcullis_cluster::limits::HEARTBEAT_INTERVAL;
 use portcullis_cluster::manifest::check_labels;
 use portcullis_cluster::{ClusterName, HostId};
-use portcullis_identity::statement::UserKey;
+use portcullis_identity::statement::{Signer, UserKey};
 use portcullis_identity::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,17 @@ pub enum Who {
     Nkey(UserKey),
 }
 
+impl Who {
+    /// Whether this is who signed something.
+    pub fn is(&self, signer: &Signer) -> bool {
+        match (self, signer) {
+            (Self::Svid(pinned), Signer::Svid(id)) => pinned == id,
+            (Self::Nkey(pinned), Signer::Nkey(key)) => pinned == key,
+            (Self::Svid(_), Signer::Nkey(_)) | (Self::Nkey(_), Signer::Svid(_)) => false,
+        }
+    }
+}
+
 impl Bundles {
     /// The files.
     pub fn paths(&self) -> &[PathBuf] {
@@ -131,6 +142,11 @@ impl Member {
     /// Who signs for a host, of those that are pinned.
     pub fn pinned(members: &[Self], host: &str) -> Option<Who> {
         members.iter().find(|member| member.host == host).and_then(Self::who)
+    }
+
+    /// The host whose statements this one signs, by SPIFFE ID or key, of those that are pinned.
+    pub fn signed_by<'a>(members: &'a [Self], who: &str) -> Option<&'a str> {
+        members.iter().find(|member| member.who == who).map(|member| member.host.as_str())
     }
 
     /// The keys of these members.

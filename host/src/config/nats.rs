@@ -253,6 +253,11 @@ impl NatsAuth {
         self.certificate.iter().map(PathBuf::as_path).chain(self.secrets().map(|(_, path)| path))
     }
 
+    /// The same with their keys.
+    pub(super) fn named_files(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        self.certificate.iter().map(|path| ("certificate", path.as_path())).chain(self.secrets())
+    }
+
     fn secrets(&self) -> impl Iterator<Item = (&'static str, &Path)> {
         let files = [
             ("key", &self.key),
@@ -298,8 +303,8 @@ impl NatsAuth {
             problems.add(key, why, Some("keep the one that the server expects"));
         }
         if given.is_empty() && !self.presents_certificate() {
-            let hint = "such as svid = true, or credentials = \"host.creds\"";
-            problems.add(key, "has nothing that proves who this host is", Some(hint));
+            let hint = "such as nkey or credentials; a host also svid = true";
+            problems.add(key, "has nothing that proves who connects", Some(hint));
         }
         if let Some(audience) = &self.jwt_audience
             && let Err(error) = audience.parse::<Audience>()

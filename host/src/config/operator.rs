@@ -32,7 +32,7 @@ use portcullis_identity::statement::Signer;
 use portcullis_identity::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 
-use super::cluster::{Member, Who};
+use super::cluster::Member;
 use super::problems::Problems;
 use super::{ConfigError, Nats};
 
@@ -77,10 +77,9 @@ impl OperatorConfig {
     /// Whether this is the one who signs for a host with this SPIFFE ID.
     pub fn signs_for(&self, host: &str, id: &SpiffeId, signer: &Signer) -> bool {
         match (Member::pinned(&self.member, host), signer) {
-            (Some(Who::Svid(pinned)), Signer::Svid(shown)) => pinned == *shown,
-            (Some(Who::Nkey(pinned)), Signer::Nkey(key)) => pinned == *key,
+            (Some(who), signer) => who.is(signer),
             (None, Signer::Svid(shown)) => shown == id,
-            (Some(_), _) | (None, Signer::Nkey(_)) => false,
+            (None, Signer::Nkey(_)) => false,
         }
     }
 
@@ -127,6 +126,13 @@ impl OperatorConfig {
         }
         Member::check(&self.member, "member", problems);
         self.nats = self.nats.take().map(|nats| nats.check(base, problems));
+        if self.nats.as_ref().is_some_and(|nats| nats.host.auth.is_svid()) {
+            let hint = "certificate and key of the operator's own SVID, nkey, credentials, or user and password";
+            problems.add("nats.auth", "svid and jwt_audience are made by a host, for itself", Some(hint));
+        }
+        if self.nats.as_ref().is_some_and(|nats| nats.data.is_some()) {
+            problems.add("nats.data", "is for the components of a host", Some("leave it out"));
+        }
         self
     }
 }
@@ -150,6 +156,9 @@ mod tests {
 
     #[test]
     fn what_reaches_nobody_or_proves_nobody_is_refused() {
+        let nats = |auth: &str| {
+            format!("[nats]\nservers = [\"tls://n:1\"]\naccount = \"A\"\ntls.ca = \"ca\"\n[nats.auth]\n{auth}\n")
+        };
         for (from, to, why) in [
             ("version = 1", "version = 2", "this build reads 1"),
             ("svid_key = \"k.pem\"\n", "", "not exactly one signer"),
@@ -158,6 +167,9 @@ mod tests {
             ("[https]\nh1 = \"127.0.0.1:1\"\n", "", "no host can be reached"),
             ("h1 =", "\"H.1\" =", "not the name of a host"),
             ("version = 1", "version = 1\nother = 1", "unknown field"),
+            ("[https]\nh1 = \"127.0.0.1:1\"\n", &nats("svid = true"), "made by a host, for itself"),
+            ("[https]\nh1 = \"127.0.0.1:1\"\n", &nats("jwt_audience = \"nats\""), "made by a host, for itself"),
+            ("[https]\nh1 = \"127.0.0.1:1\"\n", &nats(""), "nothing that proves who connects"),
         ] {
             let wrong = read(&GOOD.replace(from, to)).unwrap_err();
             assert!(wrong.contains(why), "{to}: {wrong}");

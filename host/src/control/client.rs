@@ -9,19 +9,19 @@ use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
 use portcullis_identity::mtls::connector;
-use portcullis_identity::statement::{Expected, HEADER, Jti, Signers, SvidKey, check};
+use portcullis_identity::statement::{Expected, HEADER, Jti, Signers, StatementError, SvidKey, check};
 use portcullis_identity::{SpiffeId, TrustBundle};
 use prost::Message;
 
 use super::key::{Key, ToSign};
-use super::{Method, host_id, inbox, subject};
+use super::{Method, host_id, inbox, subject, unreached};
 use crate::cli::error::{CliError, exit};
 use crate::cli::files;
 use crate::clock;
 use crate::config::cluster::Member;
 use crate::config::operator::OperatorConfig;
 use crate::limits::{CONFIG_BYTES, CONTROL_REQUEST_BYTES, CONTROL_REQUEST_LIFE, CONTROL_WAIT, NATS_FILE_BYTES};
-use crate::nats::{FromFiles, Nats};
+use crate::nats::{FromFiles, Nats, NatsError};
 use crate::rpc::control::{Answer, Refused, answer};
 
 /// An operator with everything that it takes to ask one host.
@@ -50,7 +50,8 @@ impl Client {
         }
         let text = files::read_text(path, CONFIG_BYTES, "operator file")?;
         let config = OperatorConfig::parse(&text, path).map_err(|error| {
-            CliError::new(exit::CONFIG, "operator.invalid", error.to_string()).with_hint("correct the operator file")
+            CliError::new(exit::CONFIG, "operator.invalid", error.to_string())
+                .with_hint("correct the operator file: docs/control-plane.md")
         })?;
         let key = Key::read(&config)?;
         let bundle = files::read_bytes(&config.bundle, CONFIG_BYTES, "bundle")?;
@@ -101,9 +102,10 @@ impl Client {
             let said = about.map(|refused| format!("; it says: {}: {}", refused.code, refused.message));
             let message = format!("the answer is not proven to be {}'s: {why}{}", self.host, said.unwrap_or_default());
             let hint = about.map(|refused| refused.hint.clone()).filter(|hint| !hint.is_empty());
-            CliError::new(exit::SIGNATURE, "host.unproven", message).with_hint(
-                hint.unwrap_or_else(|| "see that trust_domain and bundle of the operator file are right".to_owned()),
-            )
+            let hint = hint.unwrap_or_else(|| {
+                "see that trust_domain, bundle and [[member]] of the operator file are those of the host".to_owned()
+            });
+            CliError::new(exit::SIGNATURE, "host.unproven", message).with_hint(hint)
         };
         let decoded = Answer::decode(raw.payload.as_slice()).ok().and_then(|answer| answer.result);
         let word = match &decoded {
@@ -115,7 +117,10 @@ impl Client {
         let place = method.reply_place();
         let signers = Signers::new(Arc::clone(&self.trust), Member::keys(&self.config.member));
         let statement = check(statement, &raw.payload, &Expected::message(&me, &place), &signers, clock::now());
-        let statement = statement.map_err(|error| unproven(error.to_string(), None))?;
+        let statement = statement.map_err(|error| {
+            let hint = unproven_hint(&error, &self.config.bundle);
+            unproven(error.to_string(), None).with_hint(hint)
+        })?;
         if !self.config.signs_for(&self.host, &self.peer, statement.signer()) {
             return Err(unproven(format!("{} signed it", statement.signer()), None));
         }
@@ -145,7 +150,9 @@ impl Client {
                 headers.insert(HEADER, statement);
                 let subject = subject(cluster, &self.host, method.name());
                 let message = nats.request(subject, Some(headers), payload.to_vec(), wait).await.map_err(|error| {
-                    unreachable(format!("{} is not reached over NATS: {error}", self.host)).with_hint(error.hint())
+                    let why = unreached::message(&error);
+                    unreachable(format!("{} is not reached over NATS: {why}", self.host))
+                        .with_hint(unreached::hint(&error))
                 })?;
                 let statement = message.headers.as_ref().and_then(|headers| headers.get(HEADER));
                 let statement = statement.map(|value| value.as_str().to_owned());
@@ -193,13 +200,27 @@ impl Client {
         let ca = ca.map(|path| files::read_text(path, most, "NATS CA")).transpose()?;
         let own = self.key.spiffe_id().unwrap_or(&self.peer);
         let settings = inbox::settings(nats, &self.key, own, ca);
-        let failed = |error: &crate::nats::NatsError| {
-            CliError::new(exit::TRANSPORT, "nats.unreachable", error.to_string()).with_hint(error.hint())
-        };
+        let failed = |error: &NatsError| unreached::unreached("nats.unreachable", error);
         let nats =
             Nats::start(settings, FromFiles::new(nats.host.auth.clone())).await.map_err(|error| failed(&error))?;
         nats.verified(CONTROL_WAIT.1).await.map_err(|error| failed(&error))?;
         Ok(nats)
+    }
+}
+
+/// Why a host's word proves nothing to an operator who believes the authorities in `bundle`: what to do about it.
+pub fn unproven_hint(error: &StatementError, bundle: &Path) -> String {
+    match error {
+        StatementError::Chain(_) => format!(
+            "see that {} has the bundle of each host as it is now: `portcullis identity bundle` on a host prints it",
+            bundle.display()
+        ),
+        StatementError::UnknownKey(_) => {
+            "a host that signs with an nkey is named in a [[member]] of the operator file".to_owned()
+        }
+        StatementError::Expired | StatementError::NotYetValid => error.hint(),
+        _ => "somebody who is no host of this cluster may speak there, or on the way: look at the permissions of its NATS account"
+            .to_owned(),
     }
 }
 

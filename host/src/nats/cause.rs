@@ -134,7 +134,7 @@ impl Cause {
             Self::Expired(_) => "it is connected again with what is current",
             Self::Unverified => "see that the server is not overloaded and that its auth callout answers",
             Self::MayNotAsk => {
-                "allow publishing to $SYS.REQ.USER.INFO and subscribing to the inbox of this host, or of this operator: `portcullis cluster init --print` prints both (--host, --login)"
+                "allow publishing to $SYS.REQ.USER.INFO and subscribing to the inbox of this host: `portcullis cluster init --print --host NAME` prints both"
             }
             Self::WrongUser { .. } => "see how the server maps certificates and tokens to users; or nats.user",
             Self::WrongAccount { expected, found } if is_account_key(found) && !is_account_key(expected) => {
@@ -245,6 +245,17 @@ impl Cause {
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, "this host")
+    }
+}
+
+impl Cause {
+    /// The same for somebody else who connects, an operator: "this operator" in place of "this host".
+    pub fn said_of(&self, whom: &'static str) -> impl fmt::Display {
+        fmt::from_fn(move |f| self.write(f, whom))
+    }
+
+    fn write(&self, f: &mut fmt::Formatter<'_>, whom: &str) -> fmt::Result {
         match self {
             Self::Connecting => f.write_str("it is being connected"),
             Self::Closed => f.write_str("it was closed"),
@@ -258,23 +269,23 @@ impl fmt::Display for Cause {
             Self::WrongName(name) => write!(f, "the server's certificate is for another name than {name}"),
             Self::ServerExpired => f.write_str("the server's certificate has expired, or is not valid yet"),
             Self::WrongServer(what) => write!(f, "the server is not who it should be: it {what}"),
-            Self::CertificateRefused(alert) => write!(f, "the server refused this host's certificate ({alert})"),
+            Self::CertificateRefused(alert) => write!(f, "the server refused {whom}'s certificate ({alert})"),
             Self::Tls(why) => write!(f, "the TLS handshake failed: {why}"),
             Self::Credential(why) => write!(f, "there is nothing to show to the server: {why}"),
-            Self::Refused => f.write_str("the server does not let this host in (authorization violation)"),
-            Self::Undecided => f.write_str("the server did not decide in time whether to let this host in"),
+            Self::Refused => write!(f, "the server does not let {whom} in (authorization violation)"),
+            Self::Undecided => write!(f, "the server did not decide in time whether to let {whom} in"),
             Self::Expired(what) => write!(f, "what was shown to the server is over ({what})"),
             Self::Unverified => {
-                f.write_str("the server took the connection, but does not say whom it takes this host for")
+                write!(f, "the server took the connection, but does not say whom it takes {whom} for")
             }
-            Self::MayNotAsk => f.write_str("this host may not ask the server whom it takes it for"),
+            Self::MayNotAsk => write!(f, "{whom} may not ask the server whom it takes it for"),
             Self::WrongUser { expected, found } => {
-                write!(f, "the server takes this host for {found}, not for {expected}")
+                write!(f, "the server takes {whom} for {found}, not for {expected}")
             }
             Self::WrongAccount { expected, found } => {
-                write!(f, "the server put this host into the account {found}, not into {expected}")
+                write!(f, "the server put {whom} into the account {found}, not into {expected}")
             }
-            Self::TooLong => f.write_str("what this host shows is longer than the server takes"),
+            Self::TooLong => write!(f, "what {whom} shows is longer than the server takes"),
             Self::Full(what) => write!(f, "the server is full ({what})"),
             Self::Other(what) => write!(f, "the server or the network said: {what}"),
         }

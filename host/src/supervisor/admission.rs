@@ -31,6 +31,8 @@ pub struct Admitted {
 pub enum NotAdmitted {
     /// Policy refused to load it, or some of its imports.
     Policy(Vec<Denial>),
+    /// Nothing could be decided, since there is no usable policy.
+    NoPolicy(Box<Denial>),
     /// Policy would let it, but this host has no implementation of these imports.
     NotServed(Vec<String>),
     /// It exports nothing that this host calls.
@@ -53,7 +55,13 @@ impl Admitted {
         let slice = slice(&facts);
         let imports: Vec<String> = verified.interfaces().imports().iter().map(ToString::to_string).collect();
         let image = ImageFacts { imports: imports.clone(), expired: false };
-        let mut denials: Vec<Denial> = slice.load(&image).err().into_iter().collect();
+        let loaded = slice.load(&image);
+        let mut denials: Vec<Denial> = match loaded {
+            // All else would be refused for the same reason, which is not that a grant is missing.
+            Err(denial) if slice.unusable().is_some() => return Err(NotAdmitted::NoPolicy(Box::new(denial))),
+            Err(denial) => vec![denial],
+            Ok(_) => Vec::new(),
+        };
         let mut let_through = Vec::new();
         for import in &imports {
             match slice.link(import) {

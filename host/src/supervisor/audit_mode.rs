@@ -57,7 +57,12 @@ impl Host {
             return Err(Refused::internal("no room for another component in audit mode"));
         }
         self.put_audit_mode_in_force().await;
-        tracing::warn!(component, until, "AUDIT MODE: what nobody granted to this component is let through until then");
+        let shown = crate::cli::policy::audit_mode::shown(until);
+        tracing::warn!(
+            component,
+            until = shown,
+            "AUDIT MODE: what nobody granted to this component is let through until then"
+        );
         let host = Arc::clone(self);
         let component = component.to_owned();
         let end = End::of(until, clock::now());

@@ -49,7 +49,9 @@ fn append_many(log: &SharedLog, records: &[Record], durability: Durability) -> s
 impl Audit for AuditSink {
     async fn append(&self, request: Request<AppendRequest>) -> Result<Response<AppendReply>, Status> {
         let (record, reference) = taken(request.into_inner()).map_err(|status| *status)?;
+        let said = said(&record);
         let sequence = self.write(vec![record]).await?;
+        said.iter().for_each(|said| tracing::warn!("{said}"));
         Ok(Response::new(AppendReply { sequence, reference }))
     }
 
@@ -60,7 +62,10 @@ impl Audit for AuditSink {
         }
         let count = u64::try_from(records.len()).unwrap_or(u64::MAX);
         let records: Result<Vec<_>, _> = records.into_iter().map(|record| Ok(taken(record)?.0)).collect();
-        let last = self.write(records.map_err(|status: Box<Status>| *status)?).await?;
+        let records = records.map_err(|status: Box<Status>| *status)?;
+        let said: Vec<String> = records.iter().filter_map(said).collect();
+        let last = self.write(records).await?;
+        said.iter().for_each(|said| tracing::warn!("{said}"));
         Ok(Response::new(AppendManyReply { sequence: last.saturating_sub(count.saturating_sub(1)) }))
     }
 }
@@ -93,6 +98,14 @@ fn taken(request: AppendRequest) -> Result<(Record, String), Box<Status>> {
         record = record.field(&name, value);
     }
     Ok((record, reference))
+}
+
+/// What the host's log says of a record of the identity process: its refusals, and what audit mode let through, with the reference.
+fn said(record: &Record) -> Option<String> {
+    let text = matches!(record.kind(), "denial" | "let-through").then(|| record.text("text")).flatten()?;
+    let text = crate::cli::error::shown(text);
+    let reference = record.shown_reference();
+    Some(if text.contains(reference) { text } else { format!("{text}\n  ref      {reference}") })
 }
 
 /// Follows the decisions of a runtime process until it is gone. One whose decisions cannot be followed does not go on.
@@ -297,6 +310,20 @@ mod tests {
         for kind in ["", "genesis", "control", "admission", "start", "stop", "policy", "lost", "Issuance"] {
             assert!(taken(request(kind, "{}")).is_err(), "{kind} passed");
         }
+    }
+
+    #[test]
+    fn refusals_of_the_identity_process_are_said_in_the_log_with_their_reference_and_nothing_else_is() {
+        let of = |kind: &str, fields: &str| taken(request(kind, fields)).unwrap();
+        for kind in ["denial", "let-through"] {
+            let (record, reference) = of(kind, "{\"text\":\"denied I0201: \\u001b[2J\\n  why\"}");
+            let said = said(&record).unwrap();
+            assert!(said.starts_with("denied I0201: ") && said.contains(&reference), "{said}");
+            assert!(!said.contains('\u{1b}'), "{said}");
+            assert_eq!(super::said(&of(kind, "{}").0), None);
+            assert_eq!(super::said(&of(kind, "{\"text\":1}").0), None);
+        }
+        assert_eq!(said(&of("issuance", "{\"text\":\"a\"}").0), None);
     }
 
     #[test]

@@ -11,6 +11,7 @@
 
 pub mod belief;
 pub mod bucket;
+mod disk;
 mod hearing;
 mod kept;
 mod offline;
@@ -25,7 +26,8 @@ mod telling;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::{ClusterName, HostId};
+use portcullis_cluster::{ClusterName, Failed, HostId};
+use portcullis_signing::ComponentName;
 use tokio::sync::{Notify, mpsc, watch};
 
 use self::kept::Kept;
@@ -69,6 +71,10 @@ pub struct Cluster {
     look: Notify,
     /// Counts looks at the revocations that went well.
     looks: watch::Sender<u64>,
+    /// Whether the cluster's set of policies was looked for once.
+    policies_read: watch::Sender<bool>,
+    /// Whether it was decided about what is on disk.
+    decided: watch::Sender<bool>,
 }
 
 impl Cluster {
@@ -106,6 +112,8 @@ impl Cluster {
             place: Notify::new(),
             look: Notify::new(),
             looks: watch::Sender::new(0),
+            policies_read: watch::Sender::new(false),
+            decided: watch::Sender::new(false),
         }
     }
 
@@ -141,6 +149,14 @@ impl Cluster {
         match &*self.kept() {
             Err(error) => Some(refused("cluster.state", error.to_string(), "see the text")),
             Ok(kept) => {
+                if let Some(why) = kept.doubt() {
+                    let message = format!("the list of revocations on disk is not proven: {why}");
+                    return Some(refused(
+                        "cluster.unproven",
+                        message,
+                        "see that NATS can be reached: a list that is believed there heals this",
+                    ));
+                }
                 let age = kept.confirmed_at(now).map(|at| now.unix_timestamp().saturating_sub(at));
                 let most = i64::try_from(most.as_secs()).unwrap_or(i64::MAX);
                 let message = match age {
@@ -157,8 +173,8 @@ impl Cluster {
     pub fn problems(&self) -> Vec<String> {
         let away = if self.was_let_in() { Vec::new() } else { self.not_let_in() };
         let state = self.state();
-        let more = state.policy_problem.iter().map(|(_, why)| why).chain(&state.trust_problems);
-        away.into_iter().chain(more.cloned()).collect()
+        let sets = state.bad_set.iter().map(|bad| &bad.why).chain(&state.disk_problem);
+        away.into_iter().chain(sets.chain(&state.trust_problems).cloned()).collect()
     }
 
     /// What an operator should know, and what takes nothing away that runs.
@@ -214,7 +230,7 @@ impl Cluster {
         u64::try_from(now.unix_timestamp().saturating_sub(at)).ok()
     }
 
-    /// The sources of the set of policies that this host took from its cluster.
+    /// The sources of the cluster's set of policies that is in force here.
     pub fn policy_sources(&self) -> Vec<portcullis_policies::Source> {
         match &*self.kept() {
             Ok(kept) if self.config.policies => kept.policy().map(policies::sources).unwrap_or_default(),
@@ -222,19 +238,23 @@ impl Cluster {
         }
     }
 
-    /// Components of the cluster that did not start here, as `status` shows them.
+    /// Components of the cluster that did not start here, and those whose manifests are not believed, as `status` shows them.
     pub fn failures(&self) -> Vec<control::Component> {
         let state = self.state();
-        let failed = state.failures.iter().map(|(name, failure)| control::Component {
+        let refused = |name: &ComponentName, detail: String| control::Component {
             name: name.to_string(),
             state: "refused".to_owned(),
-            detail: format!(
-                "{}: {} (version {} of its manifest)",
-                failure.told.code, failure.told.message, failure.told.version
-            ),
+            detail,
             ..control::Component::default()
+        };
+        let failed = state.failures.iter().map(|(name, failure)| {
+            let Failed { code, message, version, .. } = &failure.told;
+            refused(name, format!("{code}: {message} (version {version} of its manifest)"))
         });
-        failed.collect()
+        let doubted = state.doubted.iter().map(|(name, told)| {
+            refused(name, format!("{}: its manifest is not believed: {}", told.code, told.message))
+        });
+        failed.chain(doubted).collect()
     }
 
     /// Counts looks at the revocations that went well.
@@ -242,10 +262,19 @@ impl Cluster {
         self.looks.subscribe()
     }
 
-    /// Waits for the first look at the revocations, for so long as a start may.
+    /// Waits for the first look at the revocations, and at the cluster's policies where they count here, for so long as a start may.
     pub async fn first_look(&self) {
-        let mut looks = self.looks.subscribe();
-        let _ = tokio::time::timeout(CLUSTER_FIRST_LOOK, looks.wait_for(|looks| *looks > 0)).await;
+        let (mut looks, mut read) = (self.looks.subscribe(), self.policies_read.subscribe());
+        let looked = async {
+            let _ = looks.wait_for(|looks| *looks > 0).await;
+            let _ = read.wait_for(|read| *read || !self.config.policies).await;
+        };
+        let _ = tokio::time::timeout(CLUSTER_FIRST_LOOK, looked).await;
+    }
+
+    /// Waits until it was decided about what is on disk. Ends by itself: nothing that is waited for there is without an end.
+    pub(super) async fn decided(&self) {
+        let _ = self.decided.subscribe().wait_for(|decided| *decided).await;
     }
 }
 
@@ -258,6 +287,8 @@ pub async fn enforce(host: &Arc<Host>) {
 pub fn start(host: &Arc<Host>) {
     let Some(cluster) = host.cluster.clone() else { return };
     let host = Arc::clone(host);
+    tokio::spawn(super::own::follow(Arc::clone(&host)));
+    tokio::spawn(disk::decide(Arc::clone(&host), Arc::clone(&cluster)));
     tokio::spawn(async move {
         let mut link = host.nats.subscribe();
         let nats = link.wait_for(Option::is_some).await.ok().and_then(|nats| nats.clone());
@@ -268,7 +299,6 @@ pub fn start(host: &Arc<Host>) {
 }
 
 fn take_part(host: &Arc<Host>, cluster: &Arc<Cluster>, nats: &Nats) {
-    tokio::spawn(super::own::follow(Arc::clone(host)));
     tokio::spawn(follow_connection(Arc::clone(host), Arc::clone(cluster), nats.clone()));
     tokio::spawn(hearing::hear(Arc::clone(host), Arc::clone(cluster), nats.clone()));
     tokio::spawn(hearing::keep_looking(Arc::clone(host), Arc::clone(cluster), nats.clone()));

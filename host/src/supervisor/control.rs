@@ -285,7 +285,7 @@ fn components(host: &Host) -> Vec<Component> {
         components.extend(refused.iter().map(|(path, refused)| Component {
             name: path.display().to_string(),
             state: "refused".to_owned(),
-            detail: format!("{}: {}", refused.code, refused.message),
+            detail: refused.shown(),
             ..Component::default()
         }));
     }

@@ -77,6 +77,11 @@ impl State {
         self.svid.as_ref().is_some_and(|svid| svid.not_after > now)
     }
 
+    /// Whether the identity process has said whom the host trusts.
+    pub fn is_known(&self) -> bool {
+        self.bundles.is_some()
+    }
+
     /// The host's SPIFFE ID; `None` while it has no SVID.
     pub fn spiffe_id(&self) -> Option<&SpiffeId> {
         self.svid.as_ref().map(|svid| &svid.spiffe_id)

@@ -19,9 +19,15 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// Nothing is granted.
+    /// The policies cannot be used: nothing is allowed, and every refusal says why that is so.
     pub fn deny_all(generation: u64, problems: Vec<String>) -> Self {
-        Self { set: Arc::new(PolicySet::deny_all(generation)), sources: Arc::new([]), problems }
+        let first = problems.first().map_or("it is not known why", String::as_str);
+        let more = match problems.len() {
+            0 | 1 => String::new(),
+            count => format!(" (and {} more problems)", count - 1),
+        };
+        let why = format!("no policy is in force: {first}{more}");
+        Self { set: Arc::new(PolicySet::unusable(generation, &why)), sources: Arc::new([]), problems }
     }
 
     /// Reads and compiles the files that the configuration names. Every problem is returned, none is skipped.
@@ -34,7 +40,7 @@ impl Policy {
         let (mut sources, mut problems) = (Vec::new(), Vec::new());
         let files = config.grants.iter().map(|path| (path, SourceKind::Grants));
         for (path, kind) in files.chain(config.cedar.iter().map(|path| (path, SourceKind::Cedar))) {
-            match read(path) {
+            match read(path, kind) {
                 Ok(text) => sources.push(Source { name: path.display().to_string(), text, kind }),
                 Err(why) => problems.push(why),
             }
@@ -90,8 +96,17 @@ impl Policy {
     }
 }
 
-fn read(path: &Path) -> Result<String, String> {
-    unchanged(path, || files::read_text(path, CONFIG_BYTES, "grants file").map_err(|error| error.to_string()))
+fn read(path: &Path, kind: SourceKind) -> Result<String, String> {
+    let what = match kind {
+        SourceKind::Grants => "grants file",
+        SourceKind::Cedar => "file of Cedar policies",
+    };
+    unchanged(path, || {
+        files::read_text(path, CONFIG_BYTES, what).map_err(|error| match error.hint() {
+            Some(hint) => format!("{} (hint: {hint})", error.message()),
+            None => error.message().to_owned(),
+        })
+    })
 }
 
 /// What was read, unless the file changed meanwhile: the half of a policy may be wider than the whole.

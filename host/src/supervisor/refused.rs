@@ -26,6 +26,19 @@ pub struct Refused {
     pub fix: Vec<String>,
     /// More, for the audit record.
     pub details: serde_json::Value,
+    /// What may change so that it would not be refused any more.
+    pub mended_by: Option<MendedBy>,
+    /// Whether its text is that of refusals by policy, which ends with how to replay them.
+    pub replays: bool,
+}
+
+/// What a component of the configuration is tried again after.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MendedBy {
+    /// The next policy; this is the component's name, which was verified.
+    Policy(String),
+    /// A trust policy or a deny list that says something else.
+    Trust,
 }
 
 impl Refused {
@@ -39,7 +52,30 @@ impl Refused {
             reference: String::new(),
             fix: Vec::new(),
             details: serde_json::Value::Null,
+            mended_by: None,
+            replays: false,
         }
+    }
+
+    /// Code, text and reference, as `status`, `list` and the log show it.
+    pub fn shown(&self) -> String {
+        let said = format!("{}: {}", self.code, self.message);
+        match self.reference.is_empty() || self.message.contains(&self.reference) {
+            true => said,
+            false => format!("{said} (reference {})", self.reference),
+        }
+    }
+
+    /// The same with its reference; the text of what policy refused says how to replay it.
+    #[must_use]
+    pub fn with_reference(mut self, reference: String, fix: &FixContext) -> Self {
+        if self.replays {
+            let config = fix.config.as_ref().map(|path| vec!["--config".to_owned(), path.display().to_string()]);
+            let argv = [fix.program.clone(), "policy".to_owned(), "explain".to_owned()];
+            let argv = argv.into_iter().chain(config.into_iter().flatten()).chain([reference.clone()]);
+            self.message.push_str(&format!("\n  replay   {}", shell_words::join(argv)));
+        }
+        Self { reference, ..self }
     }
 
     /// An operator revoked the SPIFFE ID.
@@ -72,6 +108,7 @@ impl Refused {
             message: refusal.message().to_owned(),
             hint: refusal.hint().to_owned(),
             details: serde_json::to_value(refusal).unwrap_or_default(),
+            mended_by: Some(MendedBy::Trust),
             ..Self::internal("")
         }
     }
@@ -80,6 +117,16 @@ impl Refused {
     pub fn from_admission(refusal: &NotAdmitted, fix: &FixContext) -> Self {
         match refusal {
             NotAdmitted::Policy(denials) => Self::from_denials(denials, fix),
+            NotAdmitted::NoPolicy(denial) => Self {
+                exit: exit::DENIED,
+                code: denial.code().to_string(),
+                message: format!("{} may not be loaded: {}", denial.component(), denial.why()),
+                hint: "mend the file: it is taken up by itself; `portcullis policy check` lists every problem"
+                    .to_owned(),
+                details: serde_json::to_value([denial]).unwrap_or_default(),
+                mended_by: Some(MendedBy::Policy(denial.component().to_owned())),
+                ..Self::internal("")
+            },
             NotAdmitted::NotServed(imports) => Self {
                 exit: exit::DENIED,
                 code: "link.not-served".to_owned(),
@@ -133,6 +180,8 @@ impl Refused {
             hint: if fixes.is_empty() { "no grant can allow this".to_owned() } else { fixes.join("\n") },
             fix: first.fix(fix).unwrap_or_default(),
             details: serde_json::to_value(denials).unwrap_or_default(),
+            mended_by: Some(MendedBy::Policy(first.component().to_owned())),
+            replays: true,
             ..Self::internal("")
         }
     }

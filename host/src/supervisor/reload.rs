@@ -15,6 +15,7 @@ impl Host {
         let mut trust = self.trust.write().unwrap_or_else(PoisonError::into_inner);
         let mut marks = self.high_water.lock().unwrap_or_else(PoisonError::into_inner);
         if trust.read(&self.config.trust, &mut marks, clock::now()) {
+            self.changed.trust();
             match trust.in_force(clock::now()) {
                 Ok((policy, list)) => tracing::info!(
                     version = policy.version(),
@@ -118,5 +119,6 @@ impl Host {
         if let Ok(mut slot) = self.policy.write() {
             *slot = policy;
         }
+        self.changed.policy();
     }
 }

@@ -49,11 +49,7 @@ impl Host {
             problems.push("the policy files grant nothing: everything is denied".to_owned());
         }
         if let Ok(refused) = self.refused.lock() {
-            problems.extend(
-                refused
-                    .iter()
-                    .map(|(path, refused)| format!("{}: {}: {}", path.display(), refused.code, refused.message)),
-            );
+            problems.extend(refused.iter().map(|(path, refused)| format!("{}: {}", path.display(), refused.shown())));
         }
         problems
     }

@@ -1,7 +1,7 @@
 //! The whole way of one component, from files to requests: read, hashed, verified, admitted, recorded, given an identity, compiled or
 //! taken from the cache, loaded, routed. What is refused on the way is recorded with its reason and its fix.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,7 +9,7 @@ use portcullis_policies::{ComponentFacts, ControlAction, Denial, Operator};
 use portcullis_signing::ComponentBytes;
 
 use super::admission::{Admitted, NotAdmitted};
-use super::refused::Refused;
+use super::refused::{MendedBy, Refused};
 use super::{Component, Host, audit_sink, children, trust_watch};
 use crate::audit::Record;
 use crate::cli::files;
@@ -33,6 +33,8 @@ pub struct StartSpec {
     pub again: Option<Again>,
     /// It ran here before, and its cluster cannot be asked.
     pub offline: bool,
+    /// It takes nobody's place: refused where one of its name runs.
+    pub yields: bool,
 }
 
 /// A question that was answered before, asked again directly before a component is admitted.
@@ -71,6 +73,10 @@ pub struct Expect {
 impl Host {
     /// The whole way of one component, from files to requests.
     pub async fn start_component(self: &Arc<Self>, spec: StartSpec) -> Result<Arc<Component>, Refused> {
+        // Which policies and revocations are in force is known only then.
+        if let Some(cluster) = &self.cluster {
+            cluster.decided().await;
+        }
         let _one_at_a_time = self.starting.lock().await;
         self.read_trust();
         let bytes =
@@ -79,6 +85,7 @@ impl Host {
         let admitted = self.admit(&spec, &bytes).map_err(|refused| self.refuse(&spec, refused))?;
         check_expected_name(&spec, &admitted).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_free(&spec, &admitted.facts().name).map_err(|refused| self.refuse(&spec, refused))?;
+        self.check_yields(&spec, &admitted.facts().name).map_err(|refused| self.refuse(&spec, refused))?;
         // At the start of the host, and while it is started again, the identity process is not up for a moment.
         // What can change meanwhile is asked after it: nothing is waited for from here to the record.
         if self.identity_process.wait().await.is_none() {
@@ -103,10 +110,8 @@ impl Host {
         let started = self.bring_up(&spec, &bytes, admitted.clone()).await;
         if started.is_err() {
             let _ = self.identity.stop(&admitted.facts().instance).await;
-        } else if let Ok(mut refused) = self.refused.lock() {
-            // What was refused at the start of the host and runs now is no problem any more.
-            let name = Path::new(&admitted.facts().name);
-            refused.retain(|(path, _)| *path != spec.path && path != name);
+        } else {
+            self.runs_now(&spec.path, &admitted.facts().name);
         }
         started.map_err(|refused| self.refuse(&spec, refused))
     }
@@ -162,7 +167,8 @@ impl Host {
         let evidence: Vec<&[u8]> = evidence.iter().map(Vec::as_slice).collect();
         let now = clock::now();
         let trust = self.trust.read().map_err(|_| Refused::internal("poisoned"))?;
-        let (trust, deny_list) = trust.in_force(now)?;
+        let in_force = trust.in_force(now);
+        let (trust, deny_list) = in_force.map_err(|refused| Refused { mended_by: Some(MendedBy::Trust), ..refused })?;
         let marks = self.high_water.lock().map_err(|_| Refused::internal("poisoned"))?;
         let marks = marks.as_ref().map_err(Clone::clone)?;
         let context = portcullis_signing::Context {
@@ -210,6 +216,7 @@ impl Host {
     /// Records a refused start and puts the reference into the refusal.
     pub(super) fn refuse(&self, spec: &StartSpec, refused: Refused) -> Refused {
         let reference = ulid::Ulid::generate().to_string();
+        let refused = refused.with_reference(reference.clone(), &self.fix_context());
         let record = Record::new("denial")
             .reference(&reference)
             .field("by", "supervisor")
@@ -224,7 +231,7 @@ impl Host {
             tracing::error!(%error, "a refusal could not be recorded");
             self.audit_failed();
         }
-        Refused { reference, ..refused }
+        refused
     }
 }
 

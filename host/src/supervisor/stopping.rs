@@ -19,6 +19,7 @@ impl Host {
         };
         // What runs ends at once, whatever is being started meanwhile: a compilation may take minutes.
         let mut stopped = 0;
+        self.wanted_no_more(target);
         for component in self.running().into_iter().filter(matching) {
             trust_watch::end_now(self, &component, "asked", "").await;
             stopped += 1;

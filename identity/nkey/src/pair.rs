@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use ed25519_dalek::{Signer as _, SigningKey};
 use ring::rand::{SecureRandom as _, SystemRandom};
-use ring::signature::{Ed25519KeyPair, KeyPair as _};
 use zeroize::Zeroizing;
 
 use crate::error::NkeyError;
@@ -12,17 +12,21 @@ use crate::public::{PublicKey, SIGNATURE_BYTES};
 use crate::text::{KEY_BYTES, decode_public, decode_seed, encode_seed};
 
 /// An Ed25519 key that signs. No `Clone`, no `Serialize`, no content in `Debug`.
+///
+/// Signed by ed25519-dalek, which wipes what it works out of a seed, and works out the public half once rather than at each
+/// signature; signatures are checked by ring, as everywhere.
 pub struct KeyPair {
-    seed: Box<Zeroizing<[u8; KEY_BYTES]>>,
+    /// In a box: what is moved leaves a copy behind that nobody wipes.
+    key: Box<SigningKey>,
     public: PublicKey,
 }
 
 impl KeyPair {
     /// A new key of this kind, which is not [`Kind::Curve`].
     pub fn generate(kind: Kind) -> Result<Self, NkeyError> {
-        let mut seed = Box::new(Zeroizing::new([0; KEY_BYTES]));
+        let mut seed = Zeroizing::new([0; KEY_BYTES]);
         SystemRandom::new().fill(seed.as_mut_slice()).map_err(|_| NkeyError::NoRandom)?;
-        Self::new(kind, seed)
+        Self::new(kind, &seed)
     }
 
     /// The key of a seed's text. White space around it is left out, as files end with a line's end.
@@ -32,9 +36,7 @@ impl KeyPair {
             let public = decode_public(text).is_some();
             return Err(if public { NkeyError::PublicGiven } else { NkeyError::NotSeed });
         };
-        let mut seed = Box::new(Zeroizing::new([0; KEY_BYTES]));
-        seed.copy_from_slice(bytes.as_slice());
-        Self::new(kind, seed)
+        Self::new(kind, &bytes)
     }
 
     /// The key of a seed's text, which must be of this kind.
@@ -47,7 +49,7 @@ impl KeyPair {
 
     /// Its seed's text: `S`, the letter of its kind and 56 more.
     pub fn seed(&self) -> Zeroizing<String> {
-        encode_seed(self.public.kind(), &self.seed)
+        encode_seed(self.public.kind(), self.key.as_bytes())
     }
 
     /// What it is for.
@@ -62,18 +64,17 @@ impl KeyPair {
 
     /// Its signature of a message. Deterministic.
     pub fn sign(&self, message: &[u8]) -> Result<[u8; SIGNATURE_BYTES], NkeyError> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(self.seed.as_slice()).map_err(|_| NkeyError::NotSeed)?;
-        pair.sign(message).as_ref().try_into().map_err(|_| NkeyError::NotSeed)
+        self.key.try_sign(message).map(|signature| signature.to_bytes()).map_err(|_| NkeyError::NotSeed)
     }
 
-    fn new(kind: Kind, seed: Box<Zeroizing<[u8; KEY_BYTES]>>) -> Result<Self, NkeyError> {
+    fn new(kind: Kind, seed: &[u8; KEY_BYTES]) -> Result<Self, NkeyError> {
         if kind == Kind::Curve {
             // An X25519 secret is no seed of Ed25519.
             return Err(NkeyError::WrongKind { needed: Kind::User, found: kind });
         }
-        let pair = Ed25519KeyPair::from_seed_unchecked(seed.as_slice()).map_err(|_| NkeyError::NotSeed)?;
-        let bytes = pair.public_key().as_ref().try_into().map_err(|_| NkeyError::NotSeed)?;
-        Ok(Self { seed, public: PublicKey::new(kind, bytes) })
+        let key = Box::new(SigningKey::from_bytes(seed));
+        let public = PublicKey::new(kind, key.verifying_key().to_bytes());
+        Ok(Self { key, public })
     }
 }
 

@@ -9,7 +9,8 @@ use super::names::{AccountName, NameError, is_name};
 use super::permissions::Permissions;
 use super::signer::SignerError;
 use super::subject::SubjectTemplate;
-use super::token::{NatsJwtError, TokenType, Unsigned};
+use super::token::{NatsJwtError, TokenType};
+use super::unsigned::Unsigned;
 use crate::limits::MAX_NATS_SIGNING_KEYS;
 
 /// An account's token to be made.

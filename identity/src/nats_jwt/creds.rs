@@ -5,7 +5,8 @@ use portcullis_nkey::{KeyPair, Kind, NkeyError, PublicKey};
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use super::token::{NatsJwtError, TokenType, Verified};
+use super::token::{NatsJwtError, TokenType};
+use super::verified::Verified;
 use crate::limits::MAX_CREDS_BYTES;
 
 /// A user's token with its key. The token's signature is right; who signed it is the server's to judge.

@@ -6,7 +6,8 @@ use time::OffsetDateTime;
 
 use super::names::AccountName;
 use super::signer::SignerError;
-use super::token::{NatsJwtError, TokenType, Unsigned};
+use super::token::{NatsJwtError, TokenType};
+use super::unsigned::Unsigned;
 use crate::limits::MAX_NATS_SIGNING_KEYS;
 
 /// An operator's token to be made, signed by itself.

@@ -9,7 +9,8 @@ use serde_json::Value;
 use time::OffsetDateTime;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::token::{NatsJwtError, TokenType, Verified};
+use super::token::{NatsJwtError, TokenType};
+use super::verified::Verified;
 
 /// A request whose signature is right. Who may ask, and what it is good for, is not decided here.
 #[derive(Debug)]

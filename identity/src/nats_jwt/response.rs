@@ -5,7 +5,9 @@ use serde_json::{Map, json};
 use time::OffsetDateTime;
 
 use super::signer::{AccountSigner, SignerError};
-use super::token::{NatsJwtError, TokenType, Unsigned, Verified};
+use super::token::{NatsJwtError, TokenType};
+use super::unsigned::Unsigned;
+use super::verified::Verified;
 
 /// What a server is told of a refusal. It logs the text as a format string and never shows it to the client, so there is a
 /// fixed set, without anything from outside; why somebody was refused stands in our own audit.

@@ -7,7 +7,8 @@ use time::OffsetDateTime;
 use super::names::{AccountName, NameError, Tag, UserName};
 use super::permissions::Permissions;
 use super::signer::{AccountSigner, SignerError};
-use super::token::{NatsJwtError, TokenType, Unsigned};
+use super::token::{NatsJwtError, TokenType};
+use super::unsigned::Unsigned;
 use crate::limits::MAX_NATS_TAGS;
 
 /// What a user may do.

@@ -13,6 +13,7 @@ use super::facts::{AccountName, Accounts, ConnectFacts};
 use super::role::{Demand, Role};
 use crate::grants::{is_id, is_line};
 use crate::limits::{OWNER_BYTES, RAW_BYTES, RAW_POLICIES, REASON_BYTES};
+use crate::lint::names;
 use crate::nesting;
 use crate::source::{LoadError, Source};
 
@@ -264,6 +265,9 @@ fn own(source: &Source) -> Result<Vec<Policy>, Vec<LoadError>> {
             "`like` is not taken",
             "use principal in Host::TrustDomain or Host::WorkloadPattern",
         );
+        for wrong in policy.to_json().map(|json| names::check(&json)).unwrap_or_default() {
+            errors.push(LoadError::whole(&source.name, format!("{id}: {}", wrong.message), wrong.hint));
+        }
         policies.push(policy.new_id(PolicyId::new(id)));
     }
     if errors.is_empty() { Ok(policies) } else { Err(errors) }

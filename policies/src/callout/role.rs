@@ -260,8 +260,7 @@ struct RoleReader<'a> {
 
 impl RoleReader<'_> {
     fn problem(&mut self, message: impl Into<String>, hint: impl Into<String>) {
-        let message = format!("line {}: {}", self.line, message.into());
-        self.errors.push(LoadError::whole(&self.source.name, message, hint));
+        self.errors.push(LoadError::at_line(&self.source.name, self.line, message, hint));
     }
 
     fn role(&mut self, value: &toml::Value, accounts: &Accounts) -> Option<Role> {

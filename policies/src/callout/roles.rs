@@ -327,14 +327,15 @@ fn collisions(roles: &[Role]) -> Vec<LoadError> {
     for role in roles {
         let (source, line) = role.place();
         if let Some(first) = ids.insert(role.id(), role) {
-            let message = format!("line {line}: the id `{}` is used already, by {}", role.id(), nearest(first));
-            errors.push(LoadError::whole(source, message, "ids are unique over all files"));
+            let message = format!("the id `{}` is used already, by {}", role.id(), nearest(first));
+            errors.push(LoadError::at_line(source, line, message, "ids are unique over all files"));
         }
         let others = by_domain.entry(role.who().trust_domain()).or_default();
         if let Some(other) = others.iter().find(|other| role_lint::collide(role, other)) {
-            let message = format!("line {line}: role {} and {} could both be somebody's", role.id(), nearest(other));
-            errors.push(LoadError::whole(
+            let message = format!("role {} and {} could both be somebody's", role.id(), nearest(other));
+            errors.push(LoadError::at_line(
                 source,
+                line,
                 message,
                 "make one narrower: who, kinds, types, sources or credential",
             ));

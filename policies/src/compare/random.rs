@@ -54,7 +54,7 @@ const RAW: [&str; 20] = [
     "forbid (principal, action in Host::Action::\"control\", resource) when { context.component == \"demo:a\" }",
     "forbid (principal == Host::Component::\"demo:a\", action in Host::Action::\"identity\", resource)",
     "forbid (principal, action in Host::Action::\"messaging\", resource in Host::Subject::\"o.x\")",
-    "forbid (principal, action == Host::Action::\"svid.jwt\", resource) when { Host::Component::\"demo:q\".digest == \"x\" }",
+    "forbid (principal, action == Host::Action::\"svid.jwt\", resource) when { Host::Component::\"demo:q\".digest == \"sha256:0000000000000000000000000000000000000000000000000000000000000000\" }",
 ];
 
 fn asked() -> Vec<Question> {

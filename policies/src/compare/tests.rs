@@ -147,9 +147,14 @@ fn a_policy_that_fails_was_in_the_way() {
         "permit (principal is Host::Component, action == Host::Action::\"svid.jwt\", resource is Host::Audience)";
     let fails = raw("p", &format!("{scope} when {{ context.ttl * 9223372036854775807 > 1 }}"));
     assert!(said(&between((grants, &fails), (grants, ""))).contains("it could fail"));
-    let absent = raw("p", &format!("{scope} when {{ Host::Component::\"demo:q\".digest == \"x\" }}"));
+    let absent = raw(
+        "p",
+        &format!(
+            "{scope} when {{ Host::Component::\"demo:q\".digest == \"sha256:0000000000000000000000000000000000000000000000000000000000000000\" }}"
+        ),
+    );
     assert!(said(&between((grants, &absent), (grants, ""))).contains("it could fail"));
-    let safe = raw("p", &format!("{scope} when {{ principal.workload.path == \"x\" || context.ttl < 5 }}"));
+    let safe = raw("p", &format!("{scope} when {{ principal.workload.path == \"/x\" || context.ttl < 5 }}"));
     assert!(between((grants, &safe), (grants, "")).allows_nothing_more());
 }
 

@@ -40,7 +40,9 @@ impl<'a> Reader<'a> {
 
     pub(super) fn unknown(&mut self, at: Range<usize>, key: &str, known: &str) {
         let message = format!("unknown key `{}`", shown::inside(key, 64));
-        self.problem(&at, message, format!("known keys: {known}"));
+        let meant = known.split(", ").find(|one| is_near(key, one));
+        let meant = meant.map(|meant| format!("did you mean `{meant}`? ")).unwrap_or_default();
+        self.problem(&at, message, format!("{meant}known keys: {known}"));
     }
 
     /// What was read if nothing was wrong, otherwise everything that was.
@@ -94,6 +96,33 @@ impl<'a> Reader<'a> {
                 self.problem(&value.span(), format!("\"{}\": {message}", shown::inside(text, 64)), hint);
                 None
             }
+        }
+    }
+}
+
+/// Whether one mistake makes one of two words the other: a letter too many, too few, another one, or two that changed places.
+fn is_near(one: &str, other: &str) -> bool {
+    fn shorter(word: &str) -> impl Iterator<Item = String> + '_ {
+        let without = |skip: usize| word.chars().enumerate().filter(move |(n, _)| *n != skip).map(|(_, c)| c).collect();
+        (0..=word.chars().count()).map(without)
+    }
+    // INVARIANT: the keys that it is compared with are short.
+    one.len() <= 32 && shorter(one).any(|one| shorter(other).any(|other| one == other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_near;
+
+    #[test]
+    fn a_word_is_near_one_that_it_becomes_by_one_mistake() {
+        for (typed, meant) in
+            [("lod", "load"), ("htpp", "http"), ("audience", "audiences"), ("laod", "load"), ("load", "load")]
+        {
+            assert!(is_near(typed, meant) && is_near(meant, typed), "{typed}");
+        }
+        for typed in ["", "colour", "link", &"l".repeat(100_000)] {
+            assert!(!is_near(typed, "load"), "{typed:.10}");
         }
     }
 }

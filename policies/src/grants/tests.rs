@@ -73,6 +73,15 @@ fn all_problems_are_listed_with_line_and_column() {
 }
 
 #[test]
+fn a_key_that_is_mistyped_is_the_one_problem_and_says_what_was_meant() {
+    for (typed, meant) in [("lod = true", "load"), ("htpp = [\"https://a.example\"]", "http")] {
+        let found = problems(&with(typed));
+        assert_eq!(found.len(), 1, "{found:#?}");
+        assert!(found[0].contains(&format!("did you mean `{meant}`? known keys: ")), "{found:#?}");
+    }
+}
+
+#[test]
 fn syntax_errors_name_their_place_and_duplicate_keys_are_errors() {
     assert!(
         problems("version = 1\n[[grant]\n")[0].starts_with("grants.toml:2:"),

@@ -47,10 +47,10 @@ fn what_an_operator_would_regret_is_refused() {
         (format!("@peer(\"spiffe://x\") {HEAD} permit ({SCOPE});"), "@peer is no SPIFFE ID"),
         (format!("{} permit ({SCOPE});", HEAD.replace("\"p\"", "\"guard.metadata\"")), "this id is reserved"),
         (format!("{} permit ({SCOPE});", HEAD.replace("\"p\"", "\"baseline\"")), "this id is reserved"),
-        (format!("{HEAD} permit (principal, action, resource);"), "leaves principal, action or resource open"),
+        (format!("{HEAD} permit (principal, action, resource);"), "leaves principal, action, resource open"),
         (
             format!("{HEAD} permit (principal is Host::Component, action, resource is Host::Destination);"),
-            "leaves principal",
+            "leaves action open",
         ),
         (format!("{HEAD} permit ({SCOPE}) when {{ resource.host like \"*example.com\" }};"), "`like` is not taken"),
         (
@@ -94,9 +94,57 @@ fn a_record_or_a_literal_may_use_the_word_like() {
 }
 
 #[test]
-fn problems_name_the_line_of_the_policy() {
-    let text = format!("\n\n{HEAD}permit ({SCOPE})\nwhen {{ resource.prot == 1 }};");
-    assert!(lint(&text).unwrap_err()[0].starts_with("p.cedar:3:1: "), "{:?}", lint(&text).map(|_| ()));
+fn problems_name_their_place_and_their_policy_and_come_all_at_once() {
+    let text = format!(
+        "\n\n{HEAD}permit ({SCOPE})\nwhen {{ resource.prot == 1 }};\n\n// no id; here\nforbid ({SCOPE});\n\n\
+         @id(\"q\") @reason(\"r\") @owner(\"o\")\nforbid (principal, action, resource in Host::DnsZone::\"Pay.example\");\n\
+         {HEAD}forbid ({SCOPE});\n@id(\"n\") @reason(\"r\") @owner(\"o\") forbid ({SCOPE}) when {{ 1 == resource.host }};"
+    );
+    let problems = lint(&text).map(drop).unwrap_err();
+    for (place, what) in [
+        ("p.cedar:5:8: ", "policy `p`: "),
+        ("p.cedar:8:1: ", "policy number 2: @id is missing"),
+        ("p.cedar:11:", "Host::DnsZone::\"Pay.example\" matches nothing: the host writes it \"pay.example\""),
+        ("p.cedar:12:1: ", "the id `p` is used already, at p.cedar:3"),
+        ("p.cedar:14:", "policy `n`: "),
+    ] {
+        assert!(
+            problems.iter().any(|one| one.starts_with(place) && one.contains(what)),
+            "{place} {what} {problems:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_forbid_that_would_forbid_nothing_is_refused_in_scopes_and_in_conditions() {
+    for (scope, condition, expected) in [
+        ("principal, action, resource in Host::DnsZone::\"Shop.Example\"", "true", "write \"shop.example\""),
+        ("principal == Host::Component::\"Shop:Orders\", action, resource", "true", "write \"shop:orders\""),
+        (
+            "principal, action, resource is Host::Destination",
+            "resource.host == \"PAY.example\"",
+            "write \"pay.example\"",
+        ),
+        (
+            "principal, action in Host::Action::\"network\", resource",
+            "context.class == \"metdata\"",
+            "needed is one of name",
+        ),
+        (
+            "principal, action, resource is Host::Destination",
+            "[\"a.example\", \"B.example\"].contains(resource.host)",
+            "write \"b.example\"",
+        ),
+        (
+            "principal, action, resource",
+            "resource in [Host::DnsZone::\"a.example\", Host::DnsZone::\"*.b.example\"]",
+            "write \"b.example\"",
+        ),
+    ] {
+        let text = format!("{HEAD}forbid ({scope}) when {{ {condition} }};");
+        let problems = lint(&text).map(drop).expect_err(&text);
+        assert!(problems.iter().any(|one| one.contains(expected)), "{text}\n{problems:#?}");
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ impl Matrix {
             line([component, row.question.action(), &row.resource, cell.outcome.name(), &cell.reason()]);
         }
         for one in &self.written {
-            let why = format!("{} {}", one.id, one.place);
+            let why = format!("{} {}", one.id, one.file);
             line([one.component.as_deref().unwrap_or_default(), one.kind, &one.text, "written", &why]);
         }
         text
@@ -84,7 +84,7 @@ impl Matrix {
         for one in &self.written {
             let cell = |text: &str| format!("<td class=\"r\">{}</td>", escape(text));
             let component = one.component.as_deref().unwrap_or("not named");
-            let cells = [one.id.as_str(), component, &one.text, &one.place].map(cell).concat();
+            let cells = [one.id.as_str(), component, &one.text, &one.file].map(cell).concat();
             let _ = write!(page, "<tr><th class=\"{0}\">{0}</th>{cells}</tr>\n", one.kind);
         }
         if !self.written.is_empty() {
@@ -102,7 +102,7 @@ impl Matrix {
 }
 
 fn written_line(one: &Written, lines: &mut String) {
-    let _ = writeln!(lines, "  {:<14}{}  [{} {}]", one.kind, one.text, one.id, one.place);
+    let _ = writeln!(lines, "  {:<14}{}  [{} {}]", one.kind, one.text, one.id, one.file);
 }
 
 fn sign(outcome: Outcome) -> &'static str {

@@ -9,18 +9,18 @@ use portcullis_tests::nats::{NatsServer, folder, free_port};
 
 use crate::rig::{Callout, allowed, bundle, user_info};
 
-struct Ran {
-    code: i32,
-    text: String,
+pub struct Ran {
+    pub code: i32,
+    pub text: String,
 }
 
-fn portcullis(arguments: &[&str]) -> Ran {
+pub fn portcullis(arguments: &[&str]) -> Ran {
     let output = Command::new(portcullis_tests::binary()).args(arguments).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     Ran { code: output.status.code().unwrap_or(-1), text }
 }
 
-fn prepare(a: &Authority, dir: &Path, mode: &str, port: u16, more: &[&str]) -> (Ran, PathBuf) {
+pub fn prepare(a: &Authority, dir: &Path, mode: &str, port: u16, more: &[&str]) -> (Ran, PathBuf) {
     std::fs::write(dir.join("td-a.json"), bundle(&a.der(), &[])).unwrap();
     let ca = a.write(dir, "ca");
     let (server, server_key) = a.server().write(dir, "server");
@@ -158,7 +158,7 @@ fn secrets_are_written_for_their_owner_alone() {
     let (a, dir) = (Authority::of_trust_domain("td-a.test"), folder());
     let (ran, site) = prepare(&a, dir.path(), "operator", 4222, &[]);
     assert_eq!(ran.code, 0, "{}", ran.text);
-    for folder in ["", "keys", "offline", "policy"] {
+    for folder in ["", "keys", "login", "offline", "policy"] {
         assert_eq!(std::fs::metadata(site.join(folder)).unwrap().mode() & 0o777, 0o700, "{folder}");
         for file in std::fs::read_dir(site.join(folder)).unwrap().map(Result::unwrap) {
             let meta = file.metadata().unwrap();
@@ -245,6 +245,10 @@ fn a_site_is_not_written_from_files_that_do_not_fit_together() {
         &["--mode", "operator", "--valid", "0"],
         &["--mode", "operator", "--valid", "3651"],
         &["--mode", "none"],
+        &["--operator", "spiffe://td-b.test/operator/ann"],
+        &["--operator", "ann"],
+        &["--credential", "jwt"],
+        &["--credential", "none"],
     ] {
         prepare(&a, place, "accounts", 4222, &[]);
         std::fs::remove_dir_all(place.join("site")).ok();
@@ -291,7 +295,7 @@ fn addresses_and_ends_are_written_as_they_were_asked_for_and_what_ends_soon_is_s
     assert_eq!(ran.code, 0, "{}", ran.text);
     let end = time::OffsetDateTime::now_utc() + time::Duration::days(10);
     let day = end.date().to_string();
-    assert!(ran.text.contains("the credentials of the callout's logins") && ran.text.contains(&day), "{}", ran.text);
+    assert!(ran.text.contains("the JWTs of the callout's logins") && ran.text.contains(&day), "{}", ran.text);
     let site = dir.path().join("site");
     let (server, own) = (site.join("server.conf"), site.join("callout.toml"));
     assert!(std::fs::read_to_string(&server).unwrap().contains("listen: \"0.0.0.0:4333\""));
@@ -300,7 +304,7 @@ fn addresses_and_ends_are_written_as_they_were_asked_for_and_what_ends_soon_is_s
     let (server, own) = (server.to_str().unwrap(), own.to_str().unwrap());
     let checked = portcullis(&["callout", "check", server, "--callout", own]);
     assert_eq!(checked.code, 0, "{}", checked.text);
-    for says in ["jwt.ends", "default_sentinel ends in ", "login.ends", "callout.creds end in 9 days"] {
+    for says in ["jwt.ends", "default_sentinel ends in ", "login.ends", "callout.jwt ends in 9 days"] {
         assert!(checked.text.contains(says), "{says}: {}", checked.text);
     }
     // The port of the server that is not named is that of the listener.

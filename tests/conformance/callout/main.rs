@@ -19,5 +19,6 @@ mod faults;
 mod hosts;
 mod init;
 mod leafnodes;
+mod renew;
 mod rig;
 mod tokens;

@@ -1,16 +1,16 @@
 //! `portcullis callout check SERVER.conf`.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use portcullis_policies::nats_server::{Context, Finding, Level, Loaded, check, read};
+use portcullis_policies::nats_server::{Context, Finding, Level, check};
 use serde_json::json;
 
+use super::server_file::ServerFile;
 use super::together;
 use crate::cli::error::{CliError, exit};
+use crate::cli::examples;
 use crate::cli::output::Output;
-use crate::cli::{examples, files};
-use crate::limits::CONFIG_BYTES;
 
 /// Arguments of `portcullis callout check`.
 #[derive(Debug, clap::Args)]
@@ -28,33 +28,17 @@ pub struct CheckArgs {
 
 /// Runs the command.
 pub fn run(args: &CheckArgs, out: &mut Output) -> Result<(), CliError> {
-    let text = files::read_text(&args.config, CONFIG_BYTES, "server configuration")?;
-    let mut paths = vec![args.config.clone()];
-    let first = Loaded { name: args.config.display().to_string(), text };
-    let mut load = |from: usize, written: &str| {
-        // A server reads an include relative to the file that includes it.
-        let base = paths.get(from).and_then(|path| path.parent()).unwrap_or(Path::new(".")).to_path_buf();
-        let path = base.join(written);
-        let text =
-            files::read_text(&path, CONFIG_BYTES, "included file").map_err(|error| error.message().to_owned())?;
-        let name = path.display().to_string();
-        paths.push(path);
-        Ok(Loaded { name, text })
-    };
-    let (map, names) = read(first, &mut load).map_err(|error| {
-        CliError::new(exit::CONFIG, "server.unreadable", error.to_string())
-            .with_hint("mend it as `nats-server -t -c FILE` says; nothing else was looked at")
-    })?;
+    let server = ServerFile::read(&args.config)?;
     let readable = |path: &&PathBuf| std::fs::metadata(path).is_ok_and(|meta| meta.mode() & 0o006 != 0);
     let context = Context {
-        files: names,
-        readable_by_others: paths.iter().filter(readable).map(|path| path.display().to_string()).collect(),
+        files: server.names.clone(),
+        readable_by_others: server.paths.iter().filter(readable).map(|path| path.display().to_string()).collect(),
         now: Some(crate::clock::now().unix_timestamp()),
         version: args.server_version.as_ref().map(|text| text.trim_start_matches("nats-server: ").to_owned()),
     };
-    let mut findings = check(&map, &context);
+    let mut findings = check(&server.map, &context);
     if let Some(path) = &args.callout {
-        findings.extend(together::check(path, &map, crate::clock::now())?);
+        findings.extend(together::check(path, &server, crate::clock::now())?);
         findings.sort();
     }
     let dangers = findings.iter().filter(|finding| finding.level == Level::Danger).count();

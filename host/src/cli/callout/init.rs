@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::material;
-use crate::callout::init::{self, InitError, Wanted, make};
+use crate::callout::init::{self, InitError, Shown, Wanted, make};
 use crate::cli::error::CliError;
 use crate::cli::output::Output;
 use crate::cli::{examples, files};
@@ -36,6 +36,10 @@ pub struct InitArgs {
     /// The cluster whose hosts the first role is for.
     #[arg(long, default_value = "main")]
     cluster: String,
+    /// What hosts show: `x509`, their X.509-SVID in the handshake; `jwt`, a JWT-SVID bound to their nkey, where a mesh ends TLS in
+    /// front of the server. With `jwt` the server asks nobody for a certificate.
+    #[arg(long, value_parser = ["x509", "jwt"], default_value = "x509")]
+    credential: String,
     /// The SPIFFE ID of an operator of that cluster: a second role. Otherwise there is none.
     #[arg(long, value_name = "SPIFFE_ID")]
     operator: Option<String>,
@@ -65,12 +69,12 @@ pub struct InitArgs {
     /// The server's key, PEM.
     #[arg(long, value_name = "FILE")]
     pub(super) server_key: PathBuf,
-    /// The callout's own certificate, PEM: its X.509-SVID.
+    /// The callout's own certificate, PEM: its X.509-SVID. Not with --credential jwt.
     #[arg(long, value_name = "FILE")]
-    pub(super) certificate: PathBuf,
+    certificate: Option<PathBuf>,
     /// Its key, PEM.
     #[arg(long, value_name = "FILE")]
-    pub(super) key: PathBuf,
+    key: Option<PathBuf>,
 }
 
 fn mode(text: &str) -> Result<Mode, String> {
@@ -100,12 +104,19 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
     if id.parse::<portcullis_policies::WorkloadId>().is_err() {
         return Err(CliError::usage(format!("{id} is no SPIFFE ID")).with_hint("such as spiffe://prod.example/callout"));
     }
-    if let Some(operator) = &args.operator
-        && operator.parse::<portcullis_policies::WorkloadId>().is_err()
-    {
+    if let Some(operator) = &args.operator {
         let hint = "such as spiffe://prod.example/operator/ann";
-        return Err(CliError::usage(format!("{operator} is no SPIFFE ID")).with_hint(hint));
+        let id = operator.parse::<portcullis_policies::WorkloadId>();
+        let id = id.map_err(|_| CliError::usage(format!("{operator} is no SPIFFE ID")).with_hint(hint))?;
+        let domain = id.trust_domain();
+        if !trust_domains.iter().any(|(name, _)| name == domain) {
+            let message =
+                format!("--operator {operator}: no --trust-domain {domain} was named, so nobody of it gets in");
+            let hint = format!("name its bundle too, --trust-domain {domain}=FILE, or an operator of {first}");
+            return Err(CliError::usage(message).with_hint(hint));
+        }
     }
+    let shown_by_hosts = shown_by_hosts(args)?;
     let absolute = |path: &PathBuf| std::path::absolute(path).map_err(CliError::internal);
     if args.valid.is_some() && args.mode == Mode::Accounts {
         let hint = "in accounts mode the callout logs in with nkeys, which have no end";
@@ -113,7 +124,7 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
     }
     let servers = addresses(args)?;
     let now = now();
-    let material = material::check(args, &servers, &bundles, now)?;
+    let material = material::check(args, &shown_by_hosts, &servers, &bundles, now)?;
     let wanted = Wanted {
         mode: args.mode,
         id,
@@ -128,7 +139,10 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
         ca: absolute(&args.ca)?,
         server_ca: absolute(args.server_ca.as_ref().unwrap_or(&args.ca))?,
         server_certificate: (absolute(&args.server_certificate)?, absolute(&args.server_key)?),
-        certificate: (absolute(&args.certificate)?, absolute(&args.key)?),
+        shown: match shown_by_hosts {
+            Shown::X509(certificate, key) => Shown::X509(absolute(&certificate)?, absolute(&key)?),
+            Shown::Jwt => Shown::Jwt,
+        },
     };
     let files = make(&wanted, now).map_err(|error| match error {
         InitError::Keys(_) => CliError::internal(error),
@@ -140,8 +154,8 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
         let message = format!("{} is there already: nothing was written", file.display());
         return Err(CliError::usage(message).with_hint("name a new folder; keys are never replaced"));
     }
-    for folder in ["", "keys", "policy", "offline"] {
-        if folder == "offline" && args.mode == Mode::Accounts {
+    for folder in ["", "keys", "policy", "login", "offline"] {
+        if ["login", "offline"].contains(&folder) && args.mode == Mode::Accounts {
             continue;
         }
         let path = args.dir.join(folder);
@@ -158,11 +172,12 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
          portcullis callout check {dir}/server.conf\nevery choice is explained where it stands in server.conf and callout.toml",
         names.join("\n  ")
     );
-    let mut ends = vec![("the server's certificate", material.server), ("the callout's certificate", material.callout)];
+    let mut ends = vec![("the server's certificate", material.server)];
+    ends.extend(material.callout.map(|end| ("the callout's certificate", end)));
     let mut more = String::new();
     if args.mode == Mode::Operator {
-        ends.push(("the credentials of the callout's logins", init::ends(&wanted, now)));
-        more.push_str("\ntake offline/ away from this machine");
+        ends.push(("the JWTs of the callout's logins", init::ends(&wanted, now)));
+        more.push_str("\ntake offline/ away from this machine; `portcullis callout renew` needs it before that end");
     }
     let mut said = String::from("\nends:");
     for (what, at) in &ends {
@@ -175,6 +190,25 @@ pub fn run(args: &InitArgs, out: &mut Output) -> Result<(), CliError> {
         ends.into_iter().map(|(what, at)| (what.to_owned(), serde_json::Value::from(shown(at)))).collect();
     let json = serde_json::json!({ "dir": args.dir, "files": names, "ends": ends, "notes": material.notes });
     out.result(format!("{text}{said}{more}"), &json)
+}
+
+/// What hosts show, with the callout's own certificate where the server will ask for one.
+fn shown_by_hosts(args: &InitArgs) -> Result<Shown, CliError> {
+    let is_jwt = args.credential == "jwt";
+    match (&args.certificate, &args.key) {
+        (None, None) if is_jwt && args.operator.is_some() => {
+            let hint = "operators log in with a certificate: give them a server or a listener with verify: true, and a role of their own";
+            Err(CliError::usage("--operator: with --credential jwt the server asks for no certificate").with_hint(hint))
+        }
+        (None, None) if is_jwt => Ok(Shown::Jwt),
+        (Some(certificate), Some(key)) if !is_jwt => Ok(Shown::X509(certificate.clone(), key.clone())),
+        _ if is_jwt => {
+            Err(CliError::usage("--certificate and --key: with --credential jwt the server asks nobody for one")
+                .with_hint("leave them out"))
+        }
+        _ => Err(CliError::usage("--certificate and --key are missing")
+            .with_hint("the server asks everybody for a certificate: give the callout's own")),
+    }
 }
 
 /// Where the callout finds its servers.
@@ -199,7 +233,7 @@ fn addresses(args: &InitArgs) -> Result<Vec<String>, CliError> {
     Ok(args.servers.clone())
 }
 
-fn shown(at: OffsetDateTime) -> String {
+pub(super) fn shown(at: OffsetDateTime) -> String {
     at.replace_nanosecond(0).unwrap_or(at).format(&Rfc3339).unwrap_or_default()
 }
 
@@ -208,4 +242,4 @@ fn now() -> OffsetDateTime {
 }
 
 /// Days that credentials are good for where nothing else is asked for.
-const VALID_DAYS: u32 = 365;
+pub(super) const VALID_DAYS: u32 = 365;

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
 use super::init::InitArgs;
+use crate::callout::init::Shown;
 use crate::cli::error::CliError;
 use crate::cli::files;
 use crate::limits::CONFIG_BYTES;
@@ -20,7 +21,7 @@ pub struct Material {
     /// The server's.
     pub server: OffsetDateTime,
     /// The callout's.
-    pub callout: OffsetDateTime,
+    pub callout: Option<OffsetDateTime>,
     /// What is strange, but no mistake for certain.
     pub notes: Vec<String>,
 }
@@ -28,6 +29,7 @@ pub struct Material {
 /// Looks at the files of the arguments; `servers` are the addresses that the callout will have.
 pub fn check(
     args: &InitArgs,
+    shown: &Shown,
     servers: &[String],
     bundles: &[BundleDocument],
     now: OffsetDateTime,
@@ -43,16 +45,31 @@ pub fn check(
         };
         check_server(of_server, &server, host_of(address), now).map_err(named)?;
     }
-    let callout = pair("--certificate", &args.certificate, "--key", &args.key, now)?;
-    check_client(&roots, &callout, now).map_err(|error| {
-        let path = args.certificate.display();
-        CliError::usage(format!("--certificate {path}: {error}")).with_hint(error.hint())
-    })?;
-    let notes = bundles.iter().filter(|bundle| !knows(&ca, bundle)).map(|bundle| {
-        let (domain, path) = (bundle.trust_domain(), args.ca.display());
-        format!("{path} has none of the X.509 authorities of {domain}: the server will refuse its workloads' certificates; add them")
-    });
-    let of_callout = [args.server_ca.as_ref().unwrap_or(&args.ca), &args.certificate, &args.key];
+    let mut of_callout = vec![args.server_ca.as_ref().unwrap_or(&args.ca)];
+    let (mut own, mut notes) = (None, Vec::new());
+    match shown {
+        Shown::X509(certificate, key) => {
+            let callout = pair("--certificate", certificate, "--key", key, now)?;
+            check_client(&roots, &callout, now).map_err(|error| {
+                let path = certificate.display();
+                CliError::usage(format!("--certificate {path}: {error}")).with_hint(error.hint())
+            })?;
+            own = Some(callout.not_after());
+            of_callout.extend([certificate, key]);
+            for bundle in bundles.iter().filter(|bundle| !knows(&ca, bundle)) {
+                let (domain, path) = (bundle.trust_domain(), args.ca.display());
+                notes.push(format!("{path} has none of the X.509 authorities of {domain}: the server will refuse its workloads' certificates; add them"));
+            }
+        }
+        Shown::Jwt => {
+            for bundle in bundles.iter().filter(|bundle| bundle.jwt_keys().keys().is_empty()) {
+                let domain = bundle.trust_domain();
+                notes.push(format!(
+                    "the bundle of {domain} has no JWT authority: the callout will refuse its workloads' tokens"
+                ));
+            }
+        }
+    }
     let fixed = of_callout.into_iter().filter(|path| lies_above(path, &args.dir)).map(|path| {
         format!(
             "{} lies above {}, where the seeds are: when another file takes its place the callout must be started again; keep \
@@ -61,7 +78,8 @@ pub fn check(
             args.dir.display()
         )
     });
-    Ok(Material { server: server.not_after(), callout: callout.not_after(), notes: notes.chain(fixed).collect() })
+    notes.extend(fixed);
+    Ok(Material { server: server.not_after(), callout: own, notes })
 }
 
 fn authorities(what: &str, path: &Path) -> Result<(Vec<u8>, NatsRoots), CliError> {

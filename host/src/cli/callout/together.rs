@@ -1,4 +1,5 @@
-//! Whether a callout's configuration and a server's belong together, and whether what the callout logs in with lasts.
+//! Whether a callout's configuration and a server's belong together, authorities and all, and whether what the callout logs in with
+//! lasts.
 
 use std::path::Path;
 
@@ -7,6 +8,8 @@ use portcullis_nkey::{KeyPair, Kind};
 use portcullis_policies::nats_server::{Finding, Level, Map};
 use time::OffsetDateTime;
 
+use super::known;
+use super::server_file::ServerFile;
 use crate::callout::ends::{self, Left};
 use crate::callout::keys;
 use crate::callout::service::CalloutError;
@@ -16,7 +19,7 @@ use crate::config::callout::{CalloutConfig, Mode};
 use crate::limits::CONFIG_BYTES;
 
 /// Reads callout.toml and what it names, and compares it with the server's configuration.
-pub fn check(path: &Path, server: &Map, now: OffsetDateTime) -> Result<Vec<Finding>, CliError> {
+pub fn check(path: &Path, server: &ServerFile, now: OffsetDateTime) -> Result<Vec<Finding>, CliError> {
     let text = files::read_text(path, CONFIG_BYTES, "configuration")?;
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
     let config = CalloutConfig::parse(&text, &absolute).map_err(|error| {
@@ -32,9 +35,10 @@ pub fn check(path: &Path, server: &Map, now: OffsetDateTime) -> Result<Vec<Findi
         };
         found.push(Finding { level, code, place: place.clone(), reason: end.text(now), hint: ends::HINT });
     }
-    for (reason, hint) in mismatches(&config, server)? {
+    for (reason, hint) in mismatches(&config, &server.map)? {
         found.push(Finding { level: Level::Danger, code: "callout.mismatch", place: place.clone(), reason, hint });
     }
+    found.extend(known::check(&config, server, now)?);
     Ok(found)
 }
 

@@ -19,6 +19,7 @@ use crate::clock;
 use crate::config::operator::OperatorConfig;
 use crate::control::inbox;
 use crate::control::key::{Key, ToSign};
+use crate::control::unreached::unreached;
 use crate::limits::{CONFIG_BYTES, NATS_FILE_BYTES};
 use crate::nats::{FromFiles, Nats, NatsError};
 
@@ -161,10 +162,11 @@ impl Operator {
 
 /// The cluster cannot be reached.
 pub fn unreachable(error: &NatsError) -> CliError {
-    CliError::new(exit::TRANSPORT, "cluster.unreachable", error.to_string()).with_hint(error.hint())
+    unreached("cluster.unreachable", error)
 }
 
-fn no_bucket(name: &str) -> CliError {
+/// A bucket is not there for this operator.
+pub fn no_bucket(name: &str) -> CliError {
     CliError::new(exit::TRANSPORT, "cluster.no-bucket", format!("bucket {name} does not answer"))
         .with_hint("`portcullis cluster init` makes the buckets and prints the permissions of each user")
 }

@@ -8,6 +8,9 @@ use portcullis_cluster::HostId;
 use portcullis_identity::statement::StatementError;
 use serde_json::{Value, json};
 
+use crate::config::cluster::Member;
+use crate::control::client::unproven_hint;
+
 /// Why something that a host seems to have said is not believed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
@@ -27,22 +30,14 @@ pub struct Unbelieved {
 impl Reason {
     /// A statement that proves nothing to this operator, who believes the authorities in `bundle`.
     pub fn statement(error: &StatementError, bundle: &Path) -> Self {
-        let hint = match error {
-            StatementError::Chain(_) => format!(
-                "see that {} has the bundle of each host as it is now: `portcullis identity bundle` on a host prints it",
-                bundle.display()
-            ),
-            StatementError::UnknownKey(_) => {
-                "a host that signs with an nkey is named in a [[member]] of the operator file".to_owned()
-            }
-            _ => error.hint(),
-        };
-        Self { code: error.code(), why: error.to_string(), hint }
+        Self { code: error.code(), why: error.to_string(), hint: unproven_hint(error, bundle) }
     }
 
     /// Signed by somebody else than the host.
-    pub fn stranger(signer: impl std::fmt::Display) -> Self {
-        let why = format!("it is signed by {signer}, who does not sign for this host");
+    pub fn stranger(signer: impl std::fmt::Display, members: &[Member]) -> Self {
+        let signer = signer.to_string();
+        let of = Member::signed_by(members, &signer).map(|host| format!(" (pinned for {host})")).unwrap_or_default();
+        let why = format!("it is signed by {signer}{of}, who does not sign for this host");
         let hint = "see that `trust_domain` and [[member]] in the operator file are those of the hosts";
         Self { code: "cluster.stranger", why, hint: hint.to_owned() }
     }
@@ -129,10 +124,12 @@ mod tests {
         let mut unbelieved = Unbelieved::default();
         unbelieved.add(id("h1"), Reason::unsigned());
         unbelieved.add(id("h1"), Reason::statement(&StatementError::Signature, Path::new("b.json")));
-        unbelieved.add(id("h2"), Reason::stranger("spiffe://a/b"));
+        unbelieved.add(id("h2"), Reason::stranger("spiffe://a/b", &[]));
         let lines = unbelieved.lines();
         assert_eq!(lines[0], "2 heartbeats of h1 not believed: the statement's signature is wrong");
-        assert!(lines[1].starts_with("1 heartbeat of h2 not believed: it is signed by spiffe://a/b"), "{lines:?}");
+        assert!(lines[1].starts_with("1 heartbeat of h2 not believed: it is signed by spiffe://a/b,"), "{lines:?}");
+        let h3 = Member { host: "h3".to_owned(), who: "UABC".to_owned() };
+        assert!(Reason::stranger("UABC", &[h3]).why().contains("UABC (pinned for h3)"));
         assert_eq!(unbelieved.to_json()[0]["heartbeats"], 2);
         assert_eq!(unbelieved.to_json()[0]["code"], "statement.signature");
         assert_eq!(unbelieved.hosts(|host| host.as_str() == "h2"), [&id("h1")]);

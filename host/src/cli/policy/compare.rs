@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use portcullis_policies::{Change, Comparison, Recorded, Widening, compare};
 use serde_json::json;
 
-use super::sources::{self, Knob, Read};
+use super::recorded;
+use super::sources::{Knob, Read};
 use crate::cli::error::{CliError, exit};
 use crate::cli::output::{Output, table};
 
@@ -27,7 +28,7 @@ pub struct DiffArgs {
 pub(super) fn run(args: DiffArgs, out: &mut Output) -> Result<(), CliError> {
     let (old, new) = (Read::at(&args.old)?, Read::at(&args.new)?);
     let recorded: Vec<Recorded> = match &args.replay {
-        Some(log) => sources::refusals(log)?.into_iter().map(|(recorded, _)| recorded).collect(),
+        Some(log) => recorded::refusals(log, |_| true, out)?.into_iter().map(|(recorded, _)| recorded).collect(),
         None => Vec::new(),
     };
     let comparison = compared(&old, &new, &recorded);

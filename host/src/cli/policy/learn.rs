@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use portcullis_policies::{Learned, Observed, Question, learn};
+use portcullis_policies::{Learned, Observed, Question, is_component_name, learn, learn_imports};
 use portcullis_signing::read_interfaces;
 use serde_json::json;
 
-use super::sources::{self, Read};
+use super::recorded;
+use super::sources::Read;
 use crate::cli::error::CliError;
 use crate::cli::files;
 use crate::cli::output::Output;
@@ -29,10 +30,22 @@ pub struct LearnArgs {
 
 pub(super) fn run(args: LearnArgs, out: &mut Output) -> Result<(), CliError> {
     let read = Read::of_config(args.config.as_deref())?;
-    let is_component = args.from.extension().is_some_and(|extension| extension == "wasm");
-    let (observed, unknown) = if is_component { imported(&args, &read)? } else { (refused(&args)?, Vec::new()) };
-    let learned =
-        learn(&read.sources, &observed).map_err(|error| CliError::usage(error.to_string()).with_hint(error.hint()))?;
+    if let Some(name) = args.component.as_deref().filter(|name| !is_component_name(name)) {
+        return Err(CliError::usage(format!("`{}` is not the name of a component", name.escape_debug()))
+            .with_hint("a name is namespace:name, such as shop:orders"));
+    }
+    // Before anything is read, so that nobody waits for it in vain.
+    if let Some(path) = args.out.as_ref().filter(|path| std::fs::symlink_metadata(path).is_ok()) {
+        return Err(CliError::usage(format!("{} exists already", path.display()))
+            .with_hint("name another file: what was learnt before is not written over"));
+    }
+    let (learned, unknown) = if is_component(&args.from) {
+        let (observed, unknown) = imported(&args, &read)?;
+        (learn_imports(&read.sources, &observed), unknown)
+    } else {
+        (learn(&read.sources, &refused(&args, out)?), Vec::new())
+    };
+    let learned = learned.map_err(|error| CliError::usage(error.to_string()).with_hint(error.hint()))?;
     let text = document(&learned, &unknown, &args.from);
     for left in &learned.left {
         let resource = left.question.resource();
@@ -53,11 +66,15 @@ pub(super) fn run(args: LearnArgs, out: &mut Output) -> Result<(), CliError> {
     }
 }
 
-fn refused(args: &LearnArgs) -> Result<Vec<Observed>, CliError> {
+fn is_component(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "wasm")
+}
+
+fn refused(args: &LearnArgs, out: &mut Output) -> Result<Vec<Observed>, CliError> {
     let wanted = |name: &str| args.component.as_deref().is_none_or(|component| component == name);
-    let refusals = sources::refusals(&args.from)?.into_iter();
+    let refusals = recorded::refusals(&args.from, wanted, out)?.into_iter();
     let observed = refusals.map(|(one, reference)| Observed { facts: one.facts, question: one.question, reference });
-    Ok(observed.filter(|one| wanted(&one.facts.name)).collect())
+    Ok(observed.collect())
 }
 
 /// What a component needs to be linked, and what its bytes cannot tell.
@@ -75,15 +92,30 @@ fn imported(args: &LearnArgs, read: &Read) -> Result<(Vec<Observed>, Vec<String>
     let ask = |question| Observed { facts: facts.clone(), question, reference: file_name(&args.from) };
     let mut observed = vec![ask(Question::Load { imports: imports.clone(), expired: false })];
     observed.extend(imports.iter().map(|import| ask(Question::Link { interface: import.clone() })));
-    let unknown = UNKNOWN.iter().filter(|(import, _)| imports.iter().any(|name| name.starts_with(import)));
-    Ok((observed, unknown.map(|(_, what)| (*what).to_owned()).collect()))
+    let exports: Vec<String> = interfaces.exports().iter().map(ToString::to_string).collect();
+    Ok((observed, unknown(&imports, &exports)))
+}
+
+/// What the interfaces of a component leave open, each thing once.
+fn unknown(imports: &[String], exports: &[String]) -> Vec<String> {
+    let of = |all: &[String], interface: &str| {
+        all.iter().any(|name| name.strip_prefix(interface).is_some_and(|rest| rest.is_empty() || rest.starts_with('@')))
+    };
+    let imported = UNKNOWN.iter().filter(|(interface, _)| of(imports, interface));
+    let exported = UNKNOWN_OF_EXPORTS.iter().filter(|(interface, _)| of(exports, interface));
+    let mut unknown: Vec<String> = Vec::new();
+    for (_, what) in imported.chain(exported) {
+        if !unknown.iter().any(|known| known == what) {
+            unknown.push((*what).to_owned());
+        }
+    }
+    unknown
 }
 
 fn document(learned: &Learned, unknown: &[String], from: &Path) -> String {
-    let mut text = format!(
-        "# Learnt from {}. Read before use: what was asked for is not what ought to be allowed.\n",
-        file_name(from)
-    );
+    let what = if is_component(from) { "what it imports" } else { "what was asked for" };
+    let mut text =
+        format!("# Learnt from {}. Read before use: {what} is not what ought to be allowed.\n", file_name(from));
     for what in unknown {
         text.push_str(&format!("# Not to be seen in the file: {what}\n"));
     }
@@ -101,6 +133,33 @@ const UNKNOWN: &[(&str, &str)] = &[
     ("wasmcloud:messaging/consumer", "which subjects it sends to (publish = [..], request = [..])"),
     ("wasi:http/outgoing-handler", "where it sends requests (http = [..])"),
     ("portcullis:identity/jwt", "for which audiences it fetches tokens (audiences = [..])"),
+    ("portcullis:identity/jwt", "whether it validates tokens (identity = [\"validate\"])"),
     ("wasmcloud:identity/store", "for which audiences it fetches tokens (audiences = [..])"),
+    ("portcullis:identity/workload", "whether it may read its SPIFFE ID (identity = [\"read\"])"),
     ("portcullis:identity/x509", "whether it is to have an X.509-SVID (identity = [\"x509\"])"),
+    ("portcullis:identity/signing", "for which purposes it signs (purposes = [..])"),
+    ("portcullis:identity/bundle", "whether it may read trust bundles (identity = [\"bundles\"])"),
+    ("portcullis:identity/peer", "whether it may learn who calls it (identity = [\"peer\"])"),
+    ("portcullis:identity/key-export", "whether it may have its private key (identity = [\"export\"], and [dangers])"),
 ];
+
+/// The same of what it exports.
+const UNKNOWN_OF_EXPORTS: &[(&str, &str)] = &[
+    ("wasi:http/incoming-handler", "who may call it (callers = [..])"),
+    ("wasmcloud:messaging/handler", "which messages it gets (subscribe = [..])"),
+];
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn what_interfaces_leave_open_is_said_once_and_of_each() {
+        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let imports =
+            ["portcullis:identity/jwt@0.1.0", "wasmcloud:identity/store@0.0.1", "portcullis:identity/signing@0.1.0"];
+        let unknown = super::unknown(&names(&imports), &names(&["wasmcloud:messaging/handler@0.2.0"]));
+        let keys = ["audiences", "validate", "purposes", "subscribe"];
+        assert_eq!(unknown.len(), keys.len(), "{unknown:?}");
+        assert!(keys.iter().all(|key| unknown.iter().any(|what| what.contains(key))), "{unknown:?}");
+        assert!(super::unknown(&names(&["portcullis:identity/jwtx@0.1.0"]), &[]).is_empty());
+    }
+}

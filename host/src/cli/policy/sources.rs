@@ -122,29 +122,24 @@ fn knobs(config: &Config) -> Vec<Knob> {
     audited.chain(exportable).chain(on).map(|(key, value)| Knob { key, value }).collect()
 }
 
-/// The questions that an audit log recorded as refused, with who asked and the reference of each.
-pub(super) fn refusals(path: &Path) -> Result<Vec<(Recorded, String)>, CliError> {
-    use std::io::BufRead;
-    let file = files::open_to_read(path, "audit log")?;
-    let mut found = Vec::new();
-    for line in std::io::BufReader::new(file).lines() {
-        let line = line.map_err(|error| CliError::usage(format!("{}: {error}", path.display())))?;
-        let Ok(record) = serde_json::from_str::<Value>(&line) else { continue };
-        let reference = record.get("ref").and_then(Value::as_str).unwrap_or_default();
-        found.extend(of_record(&record).into_iter().map(|one| (one, reference.to_owned())));
-        if found.len() > RECORDS {
-            return Err(CliError::usage(format!("{}: more than {RECORDS} refusals", path.display()))
-                .with_hint("give a shorter part of the log, such as its last day"));
-        }
-    }
-    Ok(found)
-}
-
 /// The questions of one record: an admission that was refused lists its denials, a denial on the way is one.
 pub(super) fn of_record(record: &Value) -> Vec<Recorded> {
+    read_record(record).0
+}
+
+/// The same, with how many refusals by policy were not understood.
+pub(super) fn read_record(record: &Value) -> (Vec<Recorded>, u64) {
     let values = ["/denial", "/details"].into_iter().filter_map(|pointer| record.pointer(pointer));
     let denials = values.flat_map(|value| value.as_array().map_or_else(|| vec![value], |list| list.iter().collect()));
-    denials.filter_map(recorded).collect()
+    let (mut found, mut not_understood) = (Vec::new(), 0);
+    // Others, such as those of evidence and of operators, have no component with a digest.
+    for denial in denials.filter(|denial| denial.get("component").is_some() && denial.get("digest").is_some()) {
+        match recorded(denial) {
+            Some(one) => found.push(one),
+            None => not_understood += 1,
+        }
+    }
+    (found, not_understood)
 }
 
 fn recorded(denial: &Value) -> Option<Recorded> {
@@ -167,6 +162,3 @@ fn invalid(problems: Vec<String>) -> CliError {
         .with_hint("a running host keeps the policy it has until these are mended")
         .with_details(problems.into())
 }
-
-/// Refusals that are taken from one log.
-const RECORDS: usize = 100_000;

@@ -43,6 +43,13 @@ pub(super) fn checked(raw: Raw, path: &Path, problems: &mut Problems) -> Callout
             }
             _ => {}
         }
+        if login.jwt.is_some() && login.nkey.is_none() {
+            problems.add(name, "has `jwt` without `nkey`", Some("name the seed of the JWT's user"));
+        }
+        if login.jwt.is_some() && raw.mode == Mode::Accounts {
+            let hint = "servers that keep accounts in their file know the user by its nkey";
+            problems.add(name, "has `jwt`, which is of operator mode", Some(hint));
+        }
         if login.certificate.is_some() != login.key.is_some() {
             problems.add(name, "has one of `certificate` and `key` without the other", None);
         }
@@ -101,6 +108,7 @@ pub(super) fn checked(raw: Raw, path: &Path, problems: &mut Problems) -> Callout
     secrets_apart(&paths, base, &trust_domains, problems);
     let login = |login: Login| Login {
         nkey: login.nkey.map(within),
+        jwt: login.jwt.map(within),
         creds: login.creds.map(within),
         certificate: login.certificate.map(within),
         key: login.key.map(within),
@@ -154,7 +162,7 @@ fn secrets_apart(raw: &RawPaths, base: &Path, domains: &[Domain], problems: &mut
         {
             let why = format!("{} lies in a folder that holds {}", path.display(), secret.display());
             problems.add(
-                "roles, cedar, revocations, bundle",
+                "roles, cedar, revocations, bundle, jwt",
                 why,
                 Some("keep what is read again apart from the seeds"),
             );
@@ -217,8 +225,9 @@ impl RawPaths {
         let logins = std::iter::once(&raw.login).chain(&raw.system);
         let logins = logins.flat_map(|login| [&login.nkey, &login.creds]).flatten();
         let signers = raw.signer.iter().map(|signer| &signer.key);
+        let tokens = std::iter::once(&raw.login).chain(&raw.system).filter_map(|login| login.jwt.as_ref());
         Self {
-            reread: raw.roles.iter().chain(&raw.cedar).chain(&raw.revocations).cloned().collect(),
+            reread: raw.roles.iter().chain(&raw.cedar).chain(&raw.revocations).chain(tokens).cloned().collect(),
             secrets: logins.chain(signers).chain([&raw.keys.issuer]).chain(&raw.keys.xkey).cloned().collect(),
         }
     }

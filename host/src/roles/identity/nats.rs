@@ -4,10 +4,13 @@
 //! knows its own part of the configuration and nothing of the other's, so neither can be asked for what is the other's. Files are
 //! read anew each time. Of what is asked for here only client handshakes and nonces are signed.
 
+mod complaint;
+
 use std::collections::VecDeque;
 use std::hash::{Hash as _, Hasher as _};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use portcullis_identity::rpc::nats::nats_secrets_server::NatsSecrets;
 use portcullis_identity::rpc::nats::{
@@ -20,6 +23,7 @@ use tokio_stream::Stream;
 use tonic::{Request, Response, Status};
 use zeroize::Zeroizing;
 
+use self::complaint::Complaint;
 use super::keeper::Keeper;
 use super::own::OwnIdentity;
 use crate::clock;
@@ -219,7 +223,8 @@ impl NatsSecrets for ForNats {
 
     async fn watch(&self, _: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let inner = Arc::clone(&self.0);
-        let stream = futures::stream::unfold(None::<Changed>, move |last| {
+        let first = (None::<Changed>, Complaint::new(Instant::now()));
+        let stream = futures::stream::unfold(first, move |(last, mut complaint)| {
             let inner = Arc::clone(&inner);
             async move {
                 loop {
@@ -230,11 +235,11 @@ impl NatsSecrets for ForNats {
                         _ => fingerprint,
                     };
                     let now = Changed { fingerprint, problem: problem.unwrap_or_default() };
+                    if complaint.is_due(&now.problem, Instant::now()) {
+                        tracing::error!(why = now.problem, "what NATS is shown cannot be used");
+                    }
                     if last.as_ref() != Some(&now) {
-                        if !now.problem.is_empty() {
-                            tracing::error!(why = now.problem, "what NATS is shown cannot be used");
-                        }
-                        return Some((Ok(now.clone()), Some(now)));
+                        return Some((Ok(now.clone()), (Some(now), complaint)));
                     }
                     tokio::time::sleep(NATS_POLL).await;
                 }

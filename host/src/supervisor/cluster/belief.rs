@@ -215,14 +215,17 @@ impl MemberTrust {
         let audience = place::audience(cluster);
         let statement = check(statement, payload, &Expected::message(&audience, subject), &self.signers, now)?;
         not_revoked(&self.own, &statement)?;
-        let stranger = || NotBelieved::Stranger(statement.signer().to_string());
+        let stranger = || {
+            let of = self.pinned.iter().find(|(_, who)| who.is(statement.signer())).map(|(host, _)| host);
+            let of = of.map(|host| format!(" (pinned for {host})")).unwrap_or_default();
+            NotBelieved::Stranger(format!("{}{of}", statement.signer()))
+        };
         let fits = match (self.pinned.get(host), statement.signer()) {
-            (Some(Who::Svid(pinned)), Signer::Svid(id)) => pinned == id,
-            (Some(Who::Nkey(pinned)), Signer::Nkey(key)) => pinned == key,
+            (Some(who), signer) => who.is(signer),
             (None, Signer::Svid(id)) => {
                 self.domains.contains(id.trust_domain()) && id.path() == format!("/portcullis/host/{host}")
             }
-            (Some(_), _) | (None, Signer::Nkey(_)) => false,
+            (None, Signer::Nkey(_)) => false,
         };
         if !fits {
             return Err(stranger());
@@ -348,6 +351,8 @@ mod tests {
         let code = |result: Result<FromHost, NotBelieved>| result.err().map(|why| why.code());
         assert_eq!(code(believed(&trust, &h2, "h2")), None);
         assert_eq!(code(believed(&trust, &h3, "h2")), Some("cluster.stranger"), "another host's key");
+        let said = believed(&trust, &h3, "h2").unwrap_err().to_string();
+        assert!(said.contains("(pinned for h3)"), "{said}");
         assert_eq!(code(believed(&trust, &stranger, "h2")), Some("statement.unknown-key"));
         assert_eq!(code(believed(&trust, &h2, "h3")), Some("cluster.mismatch"), "it names another host as its source");
         // Without a pin no key speaks for anybody.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use async_nats::Message;
 use futures::StreamExt as _;
-use portcullis_cluster::{Bucket, EventKind, Place, Verdict, place};
-use portcullis_identity::statement;
+use portcullis_cluster::{Bucket, EventKind, Manifest, Place, Verdict, place};
+use portcullis_identity::statement::{self, Envelope};
 
 use super::belief::{Document, MemberTrust};
 use super::bucket;
@@ -176,7 +176,7 @@ async fn look(host: &Arc<Host>, cluster: &Arc<Cluster>, nats: &Nats) {
         match bucket {
             Bucket::Revoked => revocations_seen(cluster, any, good),
             Bucket::Desired => cluster.state().wanted_read = true,
-            Bucket::Policy => {}
+            Bucket::Policy => drop(cluster.policies_read.send_replace(true)),
         }
     }
     missing(host, cluster, &found);
@@ -229,16 +229,16 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
     let believed = match host.believe(cluster, at, bytes, clock::now()) {
         Ok(believed) => believed,
         Err(why) => {
-            refuse(host, cluster, &at.statement(), why.code(), &why.to_string());
+            disbelieve(host, cluster, at, bytes, why.code(), &why.to_string());
             return false;
         }
     };
     let version = believed.document.version();
     let wanted = match &believed.document {
-        Document::App(manifest) => manifest.wanted().replicas > 0,
-        Document::Revoked(_) => true,
-        // It is kept once it is in force.
-        Document::Policy(_) => false,
+        Document::App(manifest) => Some(manifest.wanted().replicas > 0),
+        Document::Revoked(_) => Some(true),
+        // It is kept where it is put in force.
+        Document::Policy(_) => None,
     };
     let taken = match believed.document {
         Document::App(manifest) => {
@@ -246,12 +246,17 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
             app(host, cluster, at, wanted, &believed.payload)
         }
         Document::Revoked(list) => revoking::take(host, cluster, list, &believed.by, &believed.payload).await,
-        Document::Policy(set) => policies::take(host, cluster, set, &believed.by, &believed.payload).await,
+        Document::Policy(set) => {
+            let offered = policies::Offered { set, by: &believed.by, payload: &believed.payload, envelope: bytes };
+            policies::take(host, cluster, offered).await
+        }
     };
     match taken {
         Ok(verdict) => {
-            cluster.state().refused.remove(&at.statement());
-            if let Err(error) = cluster.shelf().put(at, version, bytes, wanted) {
+            believe_again(cluster, at);
+            if let Some(wanted) = wanted
+                && let Err(error) = cluster.shelf().put(at, version, bytes, wanted)
+            {
                 tracing::warn!(place = at.statement(), %error, "a value cannot be kept for when NATS is away");
             }
             if verdict == Verdict::New {
@@ -267,9 +272,31 @@ async fn value(host: &Arc<Host>, cluster: &Arc<Cluster>, at: &Place, bytes: &[u8
             true
         }
         Err(error) => {
-            refuse(host, cluster, &at.statement(), error.code(), &error.to_string());
+            disbelieve(host, cluster, at, bytes, error.code(), &error.to_string());
             false
         }
+    }
+}
+
+/// What is not believed is refused, and what it is about is told: others count on this host for it, and an operator waits for it.
+fn disbelieve(host: &Arc<Host>, cluster: &Cluster, at: &Place, bytes: &[u8], code: &str, why: &str) {
+    if let Place::App(name) = at {
+        let claimed = Envelope::parse(bytes).ok().and_then(|envelope| Manifest::parse(&envelope.payload).ok());
+        let claimed = claimed.filter(|manifest| manifest.component() == name).map(|manifest| manifest.version());
+        if cluster.state().doubt(name, claimed, code, why) {
+            cluster.beat.notify_one();
+        }
+    }
+    refuse(host, cluster, &at.statement(), code, why);
+}
+
+fn believe_again(cluster: &Cluster, at: &Place) {
+    let mut state = cluster.state();
+    state.refused.remove(&at.statement());
+    if let Place::App(name) = at
+        && state.doubted.remove(name).is_some()
+    {
+        cluster.beat.notify_one();
     }
 }
 

@@ -1,5 +1,5 @@
 //! What a host remembers of its cluster over restarts: the highest versions, the revocations in force and when they were last
-//! looked at, the set of policies in force.
+//! looked at. The set of policies that this start of the host found proven is here, too; its file is on the shelf, as it was signed.
 //!
 //! INVARIANT: on disk before it has an effect, but for a revocation, which does not wait for the disk. Damaged files are not
 //! empty ones: nothing is placed until somebody has looked.
@@ -22,6 +22,8 @@ pub struct Kept {
     folder: PathBuf,
     seen: Seen,
     revoked: Option<RevocationList>,
+    /// Why the list in force is not proven by a statement that this start of the host has seen.
+    doubt: Option<String>,
     policy: Option<PolicyDocument>,
     confirmed_at: Option<i64>,
 }
@@ -79,12 +81,12 @@ impl Kept {
             None => Seen::new(cluster.clone()),
         };
         let revoked = read(REVOKED)?;
-        let policy = read(POLICY)?;
         let looked = read(LOOKED)?.map(|bytes| serde_json::from_slice::<Looked>(&bytes)).transpose();
         let mut kept = Self {
             folder: folder.to_path_buf(),
             seen,
             revoked: None,
+            doubt: None,
             policy: None,
             confirmed_at: looked.map_err(|error| failed(LOOKED, error.to_string()))?.map(|looked| looked.confirmed_at),
         };
@@ -92,15 +94,12 @@ impl Kept {
         if let Some(bytes) = revoked {
             let list = RevocationList::parse(&bytes).map_err(|error| failed(REVOKED, error.to_string()))?;
             kept.raise(&Place::Revoked, list.epoch(), &bytes).map_err(|why| failed(REVOKED, why))?;
+            // It takes rights away, so it is in force. That it takes enough of them away its statement is to say.
             kept.revoked = Some(list);
+            kept.doubt = Some("nobody has looked at its statement yet".to_owned());
         } else if let Some(mark) = kept.seen.mark(&Place::Revoked) {
             // The list is on disk before its mark.
             return Err(failed(REVOKED, format!("it is gone, epoch {} was seen", mark.version)));
-        }
-        if let Some(bytes) = policy {
-            let set = PolicyDocument::parse(&bytes).map_err(|error| failed(POLICY, error.to_string()))?;
-            kept.raise(&Place::Policy, set.version(), &bytes).map_err(|why| failed(POLICY, why))?;
-            kept.policy = Some(set);
         }
         Ok(kept)
     }
@@ -119,7 +118,12 @@ impl Kept {
 
     /// Whether anything was ever seen at a place.
     pub fn knows(&self, place: &Place) -> bool {
-        self.seen.mark(place).is_some()
+        self.version(place).is_some()
+    }
+
+    /// The highest version that was seen at a place.
+    pub fn version(&self, place: &Place) -> Option<u64> {
+        self.seen.mark(place).map(|mark| mark.version)
     }
 
     /// Takes the version of a manifest.
@@ -139,6 +143,7 @@ impl Kept {
         let verdict = self.seen.judge(&Place::Revoked, list.epoch(), &Digest::of(payload))?;
         let same = self.revoked.as_ref() == Some(&list);
         self.revoked = Some(list);
+        self.doubt = None;
         if !same {
             write_atomically(&self.folder.join(REVOKED), payload)?;
         }
@@ -148,13 +153,27 @@ impl Kept {
         Ok(if same { verdict } else { Verdict::New })
     }
 
-    /// Takes a set of policies that is in force.
-    pub fn take_policy(&mut self, set: PolicyDocument, payload: &[u8]) -> Result<(), TakeError> {
+    /// Takes a set of policies that is about to be in force, as soon as it is kept as it was signed. The value first: a mark without it
+    /// would leave a host that restarts without either.
+    pub fn take_policy(
+        &mut self,
+        set: PolicyDocument,
+        payload: &[u8],
+        keep: impl FnOnce() -> io::Result<()>,
+    ) -> Result<(), TakeError> {
         self.seen.judge(&Place::Policy, set.version(), &Digest::of(payload))?;
-        write_atomically(&self.folder.join(POLICY), payload)?;
+        keep()?;
         self.take(&Place::Policy, set.version(), payload)?;
         self.policy = Some(set);
+        if let Some(path) = self.unsigned_policy() {
+            let _ = std::fs::remove_file(path);
+        }
         Ok(())
+    }
+
+    /// The file in which releases before kept the set of policies without its statement, where there is one.
+    pub fn unsigned_policy(&self) -> Option<PathBuf> {
+        Some(self.folder.join(POLICY)).filter(|path| path.exists())
     }
 
     /// The revocations were looked at now.
@@ -189,12 +208,24 @@ impl Kept {
         }
     }
 
+    /// Why the list of revocations in force is not proven, where it is not.
+    pub fn doubt(&self) -> Option<&str> {
+        self.doubt.as_deref()
+    }
+
+    /// The list in force was looked at: this is why its statement does not prove it, or it does. Whatever came meanwhile is proven.
+    pub fn looked_at(&mut self, list: &RevocationList, doubt: Option<String>) {
+        if self.doubt.is_some() && self.revoked.as_ref() == Some(list) {
+            self.doubt = doubt;
+        }
+    }
+
     /// The revocations in force.
     pub fn revoked(&self) -> Option<&RevocationList> {
         self.revoked.as_ref()
     }
 
-    /// The set of policies that was in force last.
+    /// The set of policies in force.
     pub fn policy(&self) -> Option<&PolicyDocument> {
         self.policy.as_ref()
     }
@@ -233,9 +264,11 @@ mod tests {
         let mut kept = Kept::open(temp.path(), &cluster()).unwrap();
         assert!(matches!(kept.take(&app, 2, b"y"), Err(TakeError::Seen(SeenError::Lower { .. }))));
         assert_eq!(kept.revoked(), Some(&list(5)));
-        assert!(kept.take_revoked(list(4), &list(4).to_json()).is_err());
+        assert!(kept.doubt().is_some(), "nobody has looked at its statement");
+        assert!(kept.take_revoked(list(4), &list(4).to_json()).is_err() && kept.doubt().is_some());
         assert_eq!(kept.revoked(), Some(&list(5)), "the newer one stays in force");
         assert_eq!(kept.take_revoked(list(5), &list(5).to_json()).unwrap(), Verdict::Same);
+        assert!(kept.doubt().is_none());
         let at = |seconds| OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(seconds);
         assert_eq!(kept.confirmed_at(at(1_001)), Some(1_000));
         assert_eq!(kept.confirmed_at(at(999)), None, "the clock went back");
@@ -291,8 +324,42 @@ mod tests {
     }
 
     #[test]
+    fn a_list_is_proven_by_its_own_statement_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let mut kept = Kept::open(temp.path(), &cluster()).unwrap();
+        assert!(kept.doubt().is_none(), "there is no list");
+        kept.take_revoked(list(5), &list(5).to_json()).unwrap();
+        let mut kept = Kept::open(temp.path(), &cluster()).unwrap();
+        kept.looked_at(&list(5), Some("changed".to_owned()));
+        kept.looked_at(&list(4), None);
+        assert_eq!(kept.doubt(), Some("changed"), "another one was looked at");
+        kept.looked_at(&list(5), None);
+        assert_eq!(kept.doubt(), None);
+        // What came from the cluster is proven, whatever the disk had.
+        kept.looked_at(&list(5), Some("late".to_owned()));
+        assert_eq!(kept.doubt(), None);
+    }
+
+    #[test]
+    fn a_set_of_policies_that_was_kept_without_its_statement_is_not_read_and_goes_when_a_signed_one_comes() {
+        let temp = tempfile::tempdir().unwrap();
+        let json = br#"{"format":1,"version":4,"texts":[{"name":"a","kind":"cedar","text":""}]}"#;
+        std::fs::write(temp.path().join(POLICY), json).unwrap();
+        let mut kept = Kept::open(temp.path(), &cluster()).unwrap();
+        assert!(kept.policy().is_none() && !kept.knows(&Place::Policy) && kept.unsigned_policy().is_some());
+        let set = || PolicyDocument::parse(json).unwrap();
+        let full = kept.take_policy(set(), json, || Err(io::Error::other("full")));
+        assert!(matches!(full, Err(TakeError::Disk(_))) && kept.policy().is_none() && !kept.knows(&Place::Policy));
+        kept.take_policy(set(), json, || Ok(())).unwrap();
+        assert_eq!((kept.policy(), kept.version(&Place::Policy)), (Some(&set()), Some(4)));
+        assert!(kept.unsigned_policy().is_none());
+        let kept = Kept::open(temp.path(), &cluster()).unwrap();
+        assert!(kept.policy().is_none() && kept.knows(&Place::Policy), "proven anew at each start");
+    }
+
+    #[test]
     fn damaged_files_are_not_a_fresh_start() {
-        for name in [SEEN, REVOKED, POLICY, LOOKED] {
+        for name in [SEEN, REVOKED, LOOKED] {
             let temp = tempfile::tempdir().unwrap();
             std::fs::write(temp.path().join(name), "{").unwrap();
             assert!(Kept::open(temp.path(), &cluster()).unwrap_err().to_string().contains(name));

@@ -12,18 +12,12 @@ use portcullis_cluster::{Manifest, Place, Verdict};
 use portcullis_signing::ComponentName;
 
 use super::belief::{Believed, Document};
+use super::disk::{self, NotTaken};
 use super::state::Wanted;
 use super::{Cluster, hearing, reconcile};
-use crate::clock;
 use crate::limits::CLUSTER_FIRST_LOOK;
 use crate::supervisor::Host;
 use crate::supervisor::refused::Refused;
-
-/// Why something is not started from the disk.
-struct NotStarted {
-    code: String,
-    why: String,
-}
 
 /// Starts what ran here, where that is due. Asked again and again until the cluster can be looked at.
 pub async fn restore(host: &Arc<Host>, cluster: &Arc<Cluster>) {
@@ -71,14 +65,14 @@ fn due(cluster: &Cluster) -> bool {
 }
 
 /// Whether anything may be started from the disk: what is known of the revocations is not too old, and is believed.
-fn may(host: &Host, cluster: &Cluster) -> Result<(), NotStarted> {
+fn may(host: &Host, cluster: &Cluster) -> Result<(), NotTaken> {
     if let Some(refused) = cluster.stops_restored() {
-        return Err(NotStarted { code: refused.code, why: refused.message });
+        return Err(NotTaken { code: refused.code, why: refused.message });
     }
     let at = Place::Revoked;
     let (known, in_force) = match &*cluster.kept() {
         Ok(kept) => (kept.knows(&at), kept.revoked().cloned()),
-        Err(error) => return Err(NotStarted { code: "cluster.state".to_owned(), why: error.to_string() }),
+        Err(error) => return Err(NotTaken { code: "cluster.state".to_owned(), why: error.to_string() }),
     };
     if !known {
         return Ok(());
@@ -87,30 +81,24 @@ fn may(host: &Host, cluster: &Cluster) -> Result<(), NotStarted> {
         Document::Revoked(list) if in_force.as_ref() == Some(&list) => Ok(()),
         _ => {
             let why = "the list of revocations on disk is not the one that its statement is for".to_owned();
-            Err(NotStarted { code: "cluster.disk".to_owned(), why })
+            Err(NotTaken { code: "cluster.disk".to_owned(), why })
         }
     }
 }
 
 /// A value of the disk, believed, and the one that the marks name.
-fn believed(host: &Host, cluster: &Cluster, at: &Place) -> Result<Believed, NotStarted> {
-    let disk = |why: String| NotStarted { code: "cluster.disk".to_owned(), why };
-    let bytes = cluster.shelf().get(at).map_err(|error| disk(error.to_string()))?;
-    let bytes = bytes.ok_or_else(|| disk(format!("{} is not on disk", at.statement())))?;
-    let believed = host
-        .believe(cluster, at, &bytes, clock::now())
-        .map_err(|why| NotStarted { code: why.code().to_owned(), why: format!("as it is on disk: {why}") })?;
-    let kept = cluster.kept();
-    let kept = kept.as_ref().map_err(|error| disk(error.to_string()))?;
-    match kept.judge(at, believed.document.version(), &believed.payload) {
-        Ok(Verdict::Same) => Ok(believed),
-        Ok(Verdict::New) => Err(disk("it is newer than any version that was seen here".to_owned())),
-        Err(error) => Err(NotStarted { code: error.code().to_owned(), why: format!("as it is on disk: {error}") }),
+fn believed(host: &Host, cluster: &Cluster, at: &Place) -> Result<Believed, NotTaken> {
+    match disk::believed(host, cluster, at)? {
+        (believed, Verdict::Same) => Ok(believed),
+        (_, Verdict::New) => {
+            let why = "it is newer than any version that was seen here".to_owned();
+            Err(NotTaken { code: "cluster.disk".to_owned(), why })
+        }
     }
 }
 
 /// The manifest by which a component is started again; `None`: it is not wanted here any more.
-fn wanted(host: &Host, cluster: &Cluster, at: &Place) -> Result<Option<Wanted>, NotStarted> {
+fn wanted(host: &Host, cluster: &Cluster, at: &Place) -> Result<Option<Wanted>, NotTaken> {
     let believed = believed(host, cluster, at)?;
     let Document::App(manifest) = believed.document else { return Ok(None) };
     let fits = manifest.wanted().hosts.fits(&cluster.me, &cluster.config.labels);
@@ -153,6 +141,7 @@ mod tests {
     use super::super::kept::Kept;
     use super::super::shelf::Shelf;
     use super::*;
+    use crate::clock;
 
     #[test]
     fn what_was_looked_at_too_long_ago_starts_nothing_and_zero_hours_never_do() {

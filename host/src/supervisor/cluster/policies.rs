@@ -1,5 +1,5 @@
 //! The cluster's set of policies: compiled beside this host's own files, through the same reload. A bad set keeps the old one, and
-//! the host says so. Who controls this host is named in its own files alone.
+//! the host says so. Who controls this host is named in its own files alone. What is in force is on disk as it was signed.
 
 use std::sync::Arc;
 
@@ -10,37 +10,56 @@ use portcullis_policies::{Source, SourceKind};
 use serde_json::json;
 
 use super::kept::TakeError;
+use super::state::BadSet;
 use super::{Cluster, telling};
 use crate::supervisor::Host;
 
+/// A set that is believed, and what it came in.
+#[derive(Debug)]
+pub struct Offered<'a> {
+    /// The set.
+    pub set: PolicyDocument,
+    /// Who signed it.
+    pub by: &'a Signer,
+    /// Its bytes, as they were signed.
+    pub payload: &'a [u8],
+    /// The same with the statement: what is kept of it.
+    pub envelope: &'a [u8],
+}
+
+/// What is to be done about a set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// It is in force.
+    InForce,
+    /// It was found bad.
+    Bad,
+    /// It is to be put in force.
+    New,
+}
+
 /// Puts a set in force where this host takes sets of its cluster.
-pub async fn take(
-    host: &Arc<Host>,
-    cluster: &Arc<Cluster>,
-    set: PolicyDocument,
-    by: &Signer,
-    payload: &[u8],
-) -> Result<Verdict, TakeError> {
+pub async fn take(host: &Arc<Host>, cluster: &Arc<Cluster>, offered: Offered<'_>) -> Result<Verdict, TakeError> {
     if !cluster.config.policies {
         return Ok(Verdict::Same);
     }
-    if settled(cluster, &set, payload)? {
+    if settled(host, cluster, &offered)? {
         return Ok(Verdict::Same);
     }
     // INVARIANT: judged, kept and put in force under one lock. An older set that came meanwhile takes no newer one's place, neither
     // in force nor on disk.
     let _one_at_a_time = host.starting.lock().await;
-    if settled(cluster, &set, payload)? {
+    if settled(host, cluster, &offered)? {
         return Ok(Verdict::Same);
     }
-    let version = set.version();
-    let read = match names_operators(&set) {
+    let version = offered.set.version();
+    let read = match names_operators(&offered.set) {
         Some(why) => Err(vec![why]),
-        None => host.read_policy(sources(&set)),
+        None => host.read_policy(sources(&offered.set)),
     };
-    let problem = match read {
+    let bad = match read {
         Ok(new) => {
-            keep(cluster, set, by, |id| host.revokes_itself(id), payload)?;
+            keep(cluster, offered, |id| host.revokes_itself(id))?;
             let generation = host.put_in_force(new).await;
             telling::tell(
                 cluster,
@@ -57,37 +76,57 @@ pub async fn take(
             );
             tracing::error!("{text}");
             telling::tell(cluster, EventKind::PolicyChanged, None, json!({ "version": version, "refused": why }));
-            Some((version, text))
+            Some(BadSet { version, generation: host.policy().generation(), why: text })
         }
     };
-    let new = problem.is_none();
-    cluster.state().policy_problem = problem;
+    let new = bad.is_none();
+    let mut state = cluster.state();
+    state.bad_set = bad;
+    if new {
+        // What was wrong with the one on disk is no matter any more: this one is there.
+        state.disk_problem = None;
+    }
     Ok(if new { Verdict::New } else { Verdict::Same })
 }
 
-/// Whether there is nothing to do with a set: it is in force, or it was found bad. One that is lower is refused, and is no problem
-/// of the set in force.
-fn settled(cluster: &Cluster, set: &PolicyDocument, payload: &[u8]) -> Result<bool, TakeError> {
+/// Whether there is nothing to do with a set. One in force that was signed anew is kept with its new statement, which may hold for longer.
+fn settled(host: &Host, cluster: &Cluster, offered: &Offered<'_>) -> Result<bool, TakeError> {
+    let standing = standing(cluster, &offered.set, offered.payload, host.policy().generation())?;
+    if standing == Standing::InForce
+        && let Err(error) = cluster.shelf().put(&Place::Policy, offered.set.version(), offered.envelope, true)
+    {
+        tracing::warn!(%error, "the cluster's policies cannot be kept for the next start");
+    }
+    Ok(standing != Standing::New)
+}
+
+/// How a set stands to what is in force. One that is lower is refused, and is no problem of the set in force; one that was found
+/// bad is tried again when this host's own files are others.
+fn standing(cluster: &Cluster, set: &PolicyDocument, payload: &[u8], generation: u64) -> Result<Standing, TakeError> {
     let in_force = match &*cluster.kept() {
         Ok(kept) => kept.judge(&Place::Policy, set.version(), payload)? == Verdict::Same && kept.policy() == Some(set),
         Err(error) => return Err(TakeError::Disk(std::io::Error::other(error.clone()))),
     };
-    let bad = || cluster.state().policy_problem.as_ref().is_some_and(|(bad, _)| *bad == set.version());
-    Ok(in_force || bad())
+    let tried = |bad: &BadSet| bad.version == set.version() && bad.generation == generation;
+    Ok(match in_force {
+        true => Standing::InForce,
+        false if cluster.state().bad_set.as_ref().is_some_and(tried) => Standing::Bad,
+        false => Standing::New,
+    })
 }
 
-/// Keeps a set that is about to be in force.
+/// Keeps a set that is about to be in force, as it was signed.
 fn keep(
     cluster: &Cluster,
-    set: PolicyDocument,
-    by: &Signer,
+    offered: Offered<'_>,
     revoked_here: impl FnOnce(&SpiffeId) -> bool,
-    payload: &[u8],
 ) -> Result<(), TakeError> {
+    let Offered { set, by, payload, envelope } = offered;
     match &mut *cluster.kept() {
         Ok(kept) => {
             kept.still_trusts(by, revoked_here)?;
-            kept.take_policy(set, payload)
+            let version = set.version();
+            kept.take_policy(set, payload, || cluster.shelf().put(&Place::Policy, version, envelope, true))
         }
         Err(error) => Err(TakeError::Disk(std::io::Error::other(error.clone()))),
     }
@@ -135,29 +174,36 @@ mod tests {
     fn a_set_that_is_older_than_the_one_in_force_is_refused_and_is_no_problem() {
         let temp = tempfile::tempdir().unwrap();
         let open = || Kept::open(temp.path(), &"prod".parse().unwrap());
+        let shelf = || Shelf::open(temp.path(), &"prod".parse().unwrap()).0;
         let section = toml::from_str("host = 'h1'\npolicies = true").unwrap();
-        let (shelf, _) = Shelf::open(temp.path(), &"prod".parse().unwrap());
-        let cluster = Cluster::new("prod".parse().unwrap(), "h1".parse().unwrap(), section, open(), shelf);
+        let cluster = Cluster::new("prod".parse().unwrap(), "h1".parse().unwrap(), section, open(), shelf());
         let id: SpiffeId = "spiffe://example.org/a".parse().unwrap();
         let by = Signer::Svid(id.clone());
         let ((old, old_bytes), (new, new_bytes)) = (set(1), set(2));
+        let standing = |set: &PolicyDocument, bytes: &[u8]| standing(&cluster, set, bytes, 1);
+        let keep = |set: &PolicyDocument, payload: &[u8], revoked: bool| {
+            let offered = Offered { set: set.clone(), by: &by, payload, envelope: payload };
+            keep(&cluster, offered, |by| revoked && *by == id)
+        };
         // Both are judged before either is taken; the newer one has the lock first.
-        assert!(!settled(&cluster, &old, &old_bytes).unwrap());
-        assert!(!settled(&cluster, &new, &new_bytes).unwrap());
-        keep(&cluster, new.clone(), &by, |_| false, &new_bytes).unwrap();
-        assert!(settled(&cluster, &new, &new_bytes).unwrap());
+        assert_eq!(standing(&old, &old_bytes).unwrap(), Standing::New);
+        assert_eq!(standing(&new, &new_bytes).unwrap(), Standing::New);
+        keep(&new, &new_bytes, false).unwrap();
+        assert_eq!(standing(&new, &new_bytes).unwrap(), Standing::InForce);
         let lower = |result| matches!(result, Err(TakeError::Seen(SeenError::Lower { found: 1, seen: 2 })));
-        assert!(lower(settled(&cluster, &old, &old_bytes).map(|_| ())));
-        assert!(lower(keep(&cluster, old, &by, |_| false, &old_bytes)));
-        assert!(cluster.state().policy_problem.is_none());
-        assert_eq!(open().unwrap().policy(), Some(&new), "also after a restart");
+        assert!(lower(standing(&old, &old_bytes).map(|_| ())));
+        assert!(lower(keep(&old, &old_bytes, false)));
+        assert!(cluster.state().bad_set.is_none());
+        let kept = || shelf().get(&Place::Policy).unwrap();
+        assert_eq!(kept().as_ref(), Some(&new_bytes), "as it came, for the next start");
+        assert_eq!(open().unwrap().version(&Place::Policy), Some(2));
         // Whoever is revoked meanwhile has nothing put in force.
         let (next, next_bytes) = set(3);
-        let revoked = keep(&cluster, next.clone(), &by, |revoked| *revoked == id, &next_bytes);
-        assert!(matches!(revoked, Err(TakeError::Revoked(_))));
-        assert_eq!(open().unwrap().policy(), Some(&new));
-        // One that was found bad is not tried again with each look.
-        cluster.state().policy_problem = Some((3, String::new()));
-        assert!(settled(&cluster, &next, &next_bytes).unwrap());
+        assert!(matches!(keep(&next, &next_bytes, true), Err(TakeError::Revoked(_))));
+        assert_eq!((kept().as_ref(), open().unwrap().version(&Place::Policy)), (Some(&new_bytes), Some(2)));
+        // One that was found bad is not tried again with each look, but with other files beside it.
+        cluster.state().bad_set = Some(BadSet { version: 3, generation: 1, why: String::new() });
+        assert_eq!(standing(&next, &next_bytes).unwrap(), Standing::Bad);
+        assert_eq!(super::standing(&cluster, &next, &next_bytes, 2).unwrap(), Standing::New);
     }
 }

@@ -13,7 +13,7 @@ use portcullis_signing::ComponentName;
 use serde_json::json;
 
 use super::state::{Run, Wanted};
-use super::{Cluster, offline, sources, telling};
+use super::{Cluster, disk, offline, sources, telling};
 use crate::cli::error::exit;
 use crate::clock;
 use crate::config::Route;
@@ -25,6 +25,7 @@ pub async fn keep_reconciling(host: Arc<Host>, cluster: Arc<Cluster>) {
     while !host.is_stopping() {
         let _ = tokio::time::timeout(cluster.config.heartbeat(), cluster.place.notified()).await;
         prune(&host, &cluster);
+        disk::look_again(&host, &cluster).await;
         if may_place(&cluster) {
             reconcile(&host, &cluster).await;
         }
@@ -59,6 +60,7 @@ fn prune(host: &Host, cluster: &Cluster) {
     if state.runs.len() != before {
         cluster.beat.notify_one();
     }
+    state.forget_unwanted(&cluster.me, &cluster.config.labels);
 }
 
 async fn reconcile(host: &Arc<Host>, cluster: &Arc<Cluster>) {

@@ -140,7 +140,8 @@ impl Shelf {
         Ok(())
     }
 
-    fn path(&self, at: &Place) -> PathBuf {
+    /// The file of a place.
+    pub fn path(&self, at: &Place) -> PathBuf {
         // Both parts are tokens of a subject: letters, digits and dashes.
         self.folder.join(VALUES).join(format!("{}.{}.json", at.bucket().word(), at.key()))
     }

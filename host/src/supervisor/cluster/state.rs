@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::limits::DEAD_AFTER;
-use portcullis_cluster::{Failed, Manifest, Members};
+use portcullis_cluster::{Failed, HostId, Manifest, Members};
 use portcullis_identity::statement::Signer;
 use portcullis_signing::{ComponentName, Digest};
 
@@ -23,10 +23,14 @@ pub struct State {
     pub members: Members,
     /// Values that are not believed, by their place: code and reason.
     pub refused: BTreeMap<String, (String, String)>,
+    /// Manifests that are not believed, as other hosts and operators are told.
+    pub doubted: BTreeMap<ComponentName, Failed>,
     /// What is wrong with files of the configuration.
     pub trust_problems: Vec<String>,
-    /// The version of the cluster's set of policies that is not in force, and why.
-    pub policy_problem: Option<(u64, String)>,
+    /// The cluster's set of policies that cannot be used.
+    pub bad_set: Option<BadSet>,
+    /// Why the set of policies on disk is not in force.
+    pub disk_problem: Option<String>,
     /// A list of revocations was found, and is not believed.
     pub unbelieved: bool,
     /// What ran here may be started by what is on disk.
@@ -47,6 +51,17 @@ pub struct State {
     pub sequence: u64,
     /// The highest number that it heard of itself.
     echoed: u64,
+}
+
+/// A set of policies that cannot be used beside this host's own files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BadSet {
+    /// Its version.
+    pub version: u64,
+    /// The generation of policy that it was tried with: beside other files it may fit.
+    pub generation: u64,
+    /// What is wrong.
+    pub why: String,
 }
 
 /// A manifest that is believed, for as long as its statement holds: then what runs goes on, and nothing is started by it.
@@ -140,6 +155,27 @@ impl State {
         self.failures.get(component).is_some_and(|failure| failure.told.version == version && now < failure.until)
     }
 
+    /// Forgets what did not start and is not wanted here any more: it was undeployed, another version replaced it, or it is for other hosts.
+    pub fn forget_unwanted(&mut self, me: &HostId, labels: &BTreeMap<String, String>) {
+        let desired = &self.desired;
+        self.failures.retain(|name, failure| {
+            desired.get(name).map(|wanted| &wanted.manifest).is_some_and(|manifest| {
+                let wanted = manifest.wanted();
+                manifest.version() == failure.told.version && wanted.replicas > 0 && wanted.hosts.fits(me, labels)
+            })
+        });
+    }
+
+    /// Remembers a manifest that is not believed, `claimed` its version by its own words; says whether that is new. A version that is
+    /// believed already is not told: what somebody forged says nothing about it.
+    pub fn doubt(&mut self, name: &ComponentName, claimed: Option<u64>, code: &str, why: &str) -> bool {
+        let known = self.desired.get(name).map_or(0, |wanted| wanted.manifest.version());
+        let version = claimed.filter(|version| *version > known).unwrap_or(NO_VERSION);
+        let told = Failed::new(name.clone(), version, code, why);
+        let room = self.doubted.contains_key(name) || self.doubted.len() < CLUSTER_REFUSED;
+        room && self.doubted.insert(name.clone(), told.clone()) != Some(told)
+    }
+
     /// Remembers a value that is not believed; says whether that is new.
     pub fn refuse(&mut self, place: String, code: &str, why: String) -> bool {
         let known = self.refused.get(&place).is_some_and(|(had, text)| had == code && *text == why);
@@ -151,6 +187,8 @@ impl State {
     }
 }
 
+/// No manifest has it: theirs begin with 1.
+const NO_VERSION: u64 = 0;
 /// What a heartbeat may be late by.
 const SLACK: Duration = Duration::from_millis(500);
 
@@ -182,16 +220,55 @@ mod tests {
         assert!(!state.places(BEAT, at(11_100)));
     }
 
+    fn wanted(version: u64, replicas: u32) -> Wanted {
+        let json = format!(
+            r#"{{"format":1,"version":{version},"manifest":{{"component":"shop:cart","digest":"sha256:{}","replicas":{replicas},"source":{{"file":"cart.wasm"}},"hosts":{{"ids":["h1"]}}}}}}"#,
+            "a".repeat(64)
+        );
+        let manifest = Manifest::parse(json.as_bytes()).unwrap();
+        Wanted { manifest, until: 100, by: Signer::Svid("spiffe://example.org/deployer".parse().unwrap()) }
+    }
+
+    #[test]
+    fn what_did_not_start_is_forgotten_when_it_is_not_wanted_any_more() {
+        let (h1, h2): (HostId, HostId) = ("h1".parse().unwrap(), "h2".parse().unwrap());
+        let name: ComponentName = "shop:cart".parse().unwrap();
+        let shown = |now: Wanted, me: &HostId| {
+            let mut state = State::default();
+            state.want(wanted(2, 1));
+            state.fail(Failed::new(name.clone(), 2, "x", "y"), Instant::now());
+            state.want(now);
+            state.forget_unwanted(me, &BTreeMap::new());
+            !state.failures.is_empty()
+        };
+        assert!(shown(wanted(2, 1), &h1), "it is wanted still");
+        assert!(!shown(wanted(3, 0), &h1), "undeployed");
+        assert!(!shown(wanted(3, 1), &h1), "replaced");
+        assert!(!shown(wanted(2, 1), &h2), "for another host");
+    }
+
+    #[test]
+    fn a_manifest_that_is_not_believed_is_told_by_its_version_only_where_none_is_believed_above_it() {
+        let name: ComponentName = "shop:cart".parse().unwrap();
+        let mut state = State::default();
+        assert!(state.doubt(&name, Some(3), "statement.unknown-key", "no operator"));
+        assert!(!state.doubt(&name, Some(3), "statement.unknown-key", "no operator"), "told once");
+        assert_eq!(state.doubted[&name].version, 3);
+        // A forged copy of what runs takes no replica away from this host.
+        state.want(wanted(3, 1));
+        assert!(state.doubt(&name, Some(3), "statement.payload", "changed"));
+        assert_eq!(state.doubted[&name].version, NO_VERSION);
+        assert!(state.doubt(&name, None, "statement.malformed", "no value"));
+        assert_eq!(state.doubted[&name].version, NO_VERSION);
+        for n in 0..2 * CLUSTER_REFUSED {
+            state.doubt(&format!("a:b{n}").parse().unwrap(), None, "c", "w");
+        }
+        assert_eq!(state.doubted.len(), CLUSTER_REFUSED);
+        assert!(state.doubt(&name, None, "other", "w"), "what is known is kept up to date");
+    }
+
     #[test]
     fn a_manifest_does_not_take_the_place_of_a_newer_one_that_came_meanwhile() {
-        let wanted = |version: u64, replicas: u32| {
-            let json = format!(
-                r#"{{"format":1,"version":{version},"manifest":{{"component":"shop:cart","digest":"sha256:{}","replicas":{replicas},"source":{{"file":"cart.wasm"}}}}}}"#,
-                "a".repeat(64)
-            );
-            let manifest = Manifest::parse(json.as_bytes()).unwrap();
-            Wanted { manifest, until: 100, by: Signer::Svid("spiffe://example.org/deployer".parse().unwrap()) }
-        };
         let mut state = State::default();
         let version = |state: &State| state.desired.values().next().unwrap().manifest.version();
         assert!(state.want(wanted(2, 1)) && state.want(wanted(3, 0)));

@@ -106,7 +106,8 @@ fn current(host: &Host, cluster: &Cluster, ready: bool) -> Heartbeat {
         instance: run.instance.clone(),
     });
     let now = std::time::Instant::now();
-    let failed = state.failures.values().filter(|failure| now < failure.until).map(|failure| failure.told.clone());
+    let failed = state.failures.values().filter(|failure| now < failure.until).map(|failure| &failure.told);
+    let failed = failed.chain(state.doubted.values()).cloned();
     Heartbeat {
         host: cluster.me.clone(),
         boot: cluster.boot.clone(),

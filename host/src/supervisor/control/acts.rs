@@ -157,7 +157,7 @@ async fn started(host: &Arc<Host>, who: &Operator, request: StartRequest, proof:
     }
     let brought = Brought::write(&path, &request.evidence)?;
     let expect = Some(Expect { name: request.component, digest: digest.to_string() });
-    let spec = StartSpec { path, evidence: brought.0.clone(), route, expect, by, again, offline: false };
+    let spec = StartSpec { path, evidence: brought.0.clone(), route, expect, by, again, offline: false, yields: false };
     host.start_component(spec).await.map(|component| super::shown(&component))
 }
 

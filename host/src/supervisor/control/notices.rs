@@ -19,7 +19,7 @@ impl Notices {
     /// Remembers why something did not start. `what`: its name where it is known, else its file.
     pub fn refused(&self, what: &str, digest: &str, refused: &Refused) {
         let at_ms = i64::try_from(clock::now().unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
-        let detail = format!("{}: {}", refused.code, refused.message);
+        let detail = refused.shown();
         if let Ok(mut lines) = self.lines.lock() {
             for text in detail.lines().chain(refused.hint.lines()) {
                 if lines.len() >= CONTROL_NOTICES {

@@ -254,7 +254,7 @@ fn all_problems_of_all_roles_are_listed() {
     let errors = compile(&[&HOSTS.replace("1h", "x").replace("\"APP\"", "\"NOPE\""), &TOKENS.replace("5m", "y")], &[]);
     let lines = errors.unwrap_err().lines();
     assert_eq!(lines.len(), 3, "{lines:?}");
-    assert!(lines.iter().all(|line| line.contains("line 3")), "{lines:?}");
+    assert!(lines.iter().all(|line| line.contains(":3:1: ")), "{lines:?}");
 }
 
 #[test]
