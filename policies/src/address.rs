@@ -12,6 +12,8 @@ use serde::{Serialize, Serializer};
 
 use crate::limits::{V4_PREFIX, V6_PREFIX};
 
+mod ranges;
+
 /// The kind of network that an address lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum AddressClass {

@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::component::ComponentFacts;
 use crate::engine::PolicySet;
+use crate::known::{Asker, Fact, Known, Sure, not_known};
 use crate::limits::CASES;
 use crate::question::{Answer, Outcome, Question};
 
@@ -122,19 +122,21 @@ impl Cases {
         Ok(Self { components, cases: document.case })
     }
 
-    /// Asks each of a set. What the file does not say of a component is taken from `facts`.
-    pub fn check(&self, set: &PolicySet, facts: impl Fn(&str) -> ComponentFacts) -> Vec<Checked> {
-        self.cases.iter().map(|case| self.check_one(case, set, &facts)).collect()
+    /// Asks each of a set. What the file does not say of a component is taken from `known`; a case that rests on what nobody
+    /// says fails.
+    pub fn check(&self, set: &PolicySet, known: impl Fn(&str, Option<&str>) -> Known) -> Vec<Checked> {
+        self.cases.iter().map(|case| self.check_one(case, set, &known)).collect()
     }
 
-    fn check_one(&self, case: &Case, set: &PolicySet, facts: &impl Fn(&str) -> ComponentFacts) -> Checked {
-        let mut facts = facts(&case.component);
-        if let Some(own) = self.components.get(&case.component) {
-            let own = own.clone();
-            facts.digest = own.digest.unwrap_or(facts.digest);
-            facts.spiffe_id = own.spiffe_id.unwrap_or(facts.spiffe_id);
-            facts.signer = own.signer.unwrap_or(facts.signer);
-            facts.signer_group = own.signer_group.unwrap_or(facts.signer_group);
+    fn check_one(&self, case: &Case, set: &PolicySet, known: &impl Fn(&str, Option<&str>) -> Known) -> Checked {
+        let own = self.components.get(&case.component);
+        let mut known = known(&case.component, own.and_then(|own| own.spiffe_id.as_deref()));
+        if let Some(own) = own {
+            let said =
+                [(Fact::Digest, &own.digest), (Fact::Signer, &own.signer), (Fact::SignerGroup, &own.signer_group)];
+            for (fact, value) in said {
+                known = value.iter().fold(known, |known, value| known.with(fact, value));
+            }
         }
         let checked = |outcome, why: String, failure| Checked {
             component: case.component.clone(),
@@ -144,8 +146,13 @@ impl Cases {
             why,
             failure,
         };
-        let answer = match case.ask.ask(&set.slice(&facts)) {
-            Ok(answer) => answer,
+        let answer = match Asker::new(set, &known).ask(&case.ask) {
+            Ok(Sure::Answered(answer)) => answer,
+            Ok(Sure::NotKnown(facts)) => {
+                let why = not_known(&facts);
+                let failure = format!("{why}; say it under [[component]]");
+                return checked(Outcome::CannotDecide, why, Some(failure));
+            }
             Err(error) => {
                 let why = format!("the destination is none: {error}");
                 return checked(Outcome::CannotDecide, why.clone(), Some(why));
@@ -179,13 +186,22 @@ mod tests {
     use super::*;
     use crate::testing::{facts, set};
 
+    /// Nobody says of which group `demo:a` is, and a policy forbids it to one.
     fn run(text: &str) -> Vec<Checked> {
         let raw = "@id(\"team\") @reason(\"r\") @owner(\"o\")\nforbid (principal in Host::SignerGroup::\"bad\", action == Host::Action::\"svid.jwt\", resource);";
         let set = set(&[("a", "load = true\naudiences = [\"vault\"]")], raw);
-        Cases::parse(text).unwrap().check(&set, |name| facts(name.strip_prefix("demo:").unwrap()))
+        Cases::parse(text).unwrap().check(&set, |name, id| {
+            Known::named(name, id.unwrap_or(&facts(name.strip_prefix("demo:").unwrap()).spiffe_id))
+        })
     }
 
     fn case(ask: &str, rest: &str) -> String {
+        format!("{}{COMPONENT}", bare(ask, rest))
+    }
+
+    const COMPONENT: &str = "[[component]]\nname = \"demo:a\"\nsigner_group = \"good\"\n";
+
+    fn bare(ask: &str, rest: &str) -> String {
         format!("version = 1\n[[case]]\ncomponent = \"demo:a\"\nask = {ask}\n{rest}\n")
     }
 
@@ -210,11 +226,13 @@ mod tests {
 
     #[test]
     fn a_component_can_be_described() {
-        let described = format!(
-            "{}\n[[component]]\nname = \"demo:a\"\nsigner_group = \"bad\"\n",
-            case("{ action = \"svid.jwt\", audience = \"vault\" }", "expect = \"forbidden\"")
-        );
+        let asked = bare("{ action = \"svid.jwt\", audience = \"vault\" }", "expect = \"forbidden\"");
+        let described = format!("{asked}\n[[component]]\nname = \"demo:a\"\nsigner_group = \"bad\"\n");
         assert_eq!(run(&described)[0].failure, None);
+        for expect in ["allow", "forbidden", "cannot-decide"] {
+            let nobody_says = run(&asked.replace("forbidden", expect)).remove(0).failure.unwrap();
+            assert_eq!(nobody_says, "not known: signer group; say it under [[component]]");
+        }
     }
 
     #[test]
@@ -229,8 +247,8 @@ mod tests {
             (&allow.replace("expect", "expects"), "unknown field"),
             (&allow.replace("\"load\"", "\"fly\""), "unknown variant"),
             (&allow.replace("\"allow\"", "\"maybe\""), "unknown variant"),
-            (&format!("{allow}code = \"A0201\"\n"), "does not go with"),
-            (&format!("{}by = []\n", allow.replace("\"allow\"", "\"no-grant\"")), "goes with"),
+            (&allow.replace("[[component]]", "code = \"A0201\"\n[[component]]"), "does not go with"),
+            (&allow.replace("\"allow\"", "\"no-grant\"\nby = []"), "goes with"),
             ("x", "expected"),
         ] {
             let error = Cases::parse(text).unwrap_err().to_string();

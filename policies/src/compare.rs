@@ -1,7 +1,9 @@
-//! What a change of policy changes: questions that come out differently under two sets.
+//! What a change of policy changes: questions that come out differently under two sets, and what no question can judge.
 //!
-//! Asked are the questions that the grants of either set give rise to, and those that were really asked (an audit log). What
-//! is newly allowed is what somebody has to look at; what is newly denied breaks something.
+//! Asked are the questions that grants and the scopes of raw policies of either set give rise to, and those that were really
+//! asked (an audit log). They are examples. That nothing more is allowed rests on what is written ([`Widening`]): whatever may
+//! allow more and is not shown whole by a question that was asked is listed as it is written. What is newly allowed, and what
+//! cannot be judged, is what somebody has to look at; what is newly denied breaks something.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -9,14 +11,19 @@ use serde::Serialize;
 
 use crate::component::ComponentFacts;
 use crate::engine::PolicySet;
-use crate::matrix::questions;
+use crate::matrix::{Asking, questions, questions_of};
 use crate::question::{Outcome, Question};
+use crate::terms::Terms;
+use crate::widening::{Widening, widenings};
+use crate::written;
 
-/// The questions that come out differently.
+/// What comes out differently.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Comparison {
-    /// Allowed under the new set, not under the old one.
+    /// Allowed under the new set, not under the old one, or with lesser demands.
     pub newly_allowed: Vec<Change>,
+    /// What may allow more and cannot be judged by questions.
+    pub unjudged: Vec<Widening>,
     /// Allowed under the old set, not under the new one.
     pub newly_denied: Vec<Change>,
     /// How many questions were asked.
@@ -36,7 +43,7 @@ pub struct Change {
     pub after: Outcome,
     /// The policies that allow it, or the code and reason of the refusal, under the new set.
     pub why: String,
-    /// How often it was really asked; 0 for one that only the grants give rise to.
+    /// How often it was really asked; 0 for one that only the policies give rise to.
     pub recorded: usize,
 }
 
@@ -49,23 +56,48 @@ pub struct Recorded {
     pub question: Question,
 }
 
-/// Compares two sets. `components` are those that grants are asked about; recorded questions bring their own.
+impl Comparison {
+    /// Whether it is certain that nothing more is allowed than before.
+    pub fn allows_nothing_more(&self) -> bool {
+        self.newly_allowed.is_empty() && self.unjudged.is_empty()
+    }
+}
+
+/// Who asks something, what it is, and how often it was asked.
+type Asker = (ComponentFacts, Question, usize);
+
+/// Compares two sets. `components` are those that policies are asked about; recorded questions bring their own.
 pub fn compare(old: &PolicySet, new: &PolicySet, components: &[ComponentFacts], recorded: &[Recorded]) -> Comparison {
     let mut comparison = Comparison::default();
-    let of_grants: BTreeSet<_> = questions(old).into_iter().chain(questions(new)).collect();
-    let mut all: BTreeMap<(String, String), (ComponentFacts, Question, usize)> = BTreeMap::new();
-    for facts in components {
-        for asking in &of_grants {
-            let key = (facts.name.clone(), format!("{:?}", asking.question()));
-            all.entry(key).or_insert_with(|| (facts.clone(), asking.question().clone(), 0));
+    // Where raw policies say the same on both sides, what is granted to one component changes nothing for another.
+    let is_raw_same = raw(old) == raw(new);
+    let of_all: BTreeSet<Asking> = match is_raw_same {
+        true => BTreeSet::new(),
+        false => questions(old).into_iter().chain(questions(new)).collect(),
+    };
+    // By component and question: what was really asked is asked with the facts of whoever asked, once for all instances.
+    let mut all: BTreeMap<(String, String), Vec<Asker>> = BTreeMap::new();
+    for one in recorded {
+        let askers = all.entry((one.facts.name.clone(), format!("{:?}", one.question))).or_default();
+        let same =
+            |facts: &ComponentFacts| ComponentFacts { instance: facts.instance.clone(), ..one.facts.clone() } == *facts;
+        match askers.iter_mut().find(|(facts, ..)| same(facts)) {
+            Some((.., count)) => *count += 1,
+            None => askers.push((one.facts.clone(), one.question.clone(), 1)),
         }
     }
-    for one in recorded {
-        let key = (one.facts.name.clone(), format!("{:?}", one.question));
-        all.entry(key).or_insert_with(|| (one.facts.clone(), one.question.clone(), 0)).2 += 1;
+    for facts in components {
+        let own = |set: &PolicySet| questions_of(set, |grant| is_raw_same && grant.component == facts.name);
+        let of_own: BTreeSet<Asking> = own(old).into_iter().chain(own(new)).collect();
+        for question in of_all.union(&of_own).flat_map(Asking::questions) {
+            let askers = all.entry((facts.name.clone(), format!("{question:?}"))).or_default();
+            if askers.is_empty() {
+                askers.push((facts.clone(), question.clone(), 0));
+            }
+        }
     }
     let mut slices = HashMap::new();
-    for (facts, question, recorded) in all.into_values() {
+    for (facts, question, recorded) in all.into_values().flatten() {
         let (of_old, of_new) = slices.entry(facts.clone()).or_insert_with(|| (old.slice(&facts), new.slice(&facts)));
         let (before, after) = (question.ask(of_old), question.ask(of_new));
         let (Ok(before), Ok(after)) = (before, after) else { continue };
@@ -81,36 +113,32 @@ pub fn compare(old: &PolicySet, new: &PolicySet, components: &[ComponentFacts], 
         match (before.outcome() == Outcome::Allow, after.outcome() == Outcome::Allow) {
             (false, true) => comparison.newly_allowed.push(change(after.why())),
             (true, false) => comparison.newly_denied.push(change(after.why())),
-            (true, true) | (false, false) => {}
+            (true, true) => {
+                let (then, now) = (Terms::of(&question, of_old), Terms::of(&question, of_new));
+                if let Some(wider) = now.wider_than(&then) {
+                    comparison.newly_allowed.push(change(format!("{}: {wider}", after.why())));
+                }
+            }
+            (false, false) => {}
         }
     }
+    let shown = |one: &Widening| match &one.shown_by {
+        Some((component, question)) => {
+            let shows = |change: &Change| change.component == *component && change.question == *question;
+            comparison.newly_allowed.iter().any(shows)
+        }
+        None => false,
+    };
+    comparison.unjudged = widenings(old, new).into_iter().filter(|one| !shown(one)).collect();
     comparison
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{facts, set};
-
-    #[test]
-    fn a_change_shows_what_is_newly_allowed_and_what_is_newly_denied() {
-        let old = set(&[("a", "http = [\"https://old.example\"]\ncallers = [\"anonymous\"]")], "");
-        let new = set(&[("a", "http = [\"https://new.example\"]\ncallers = [\"anonymous\"]")], "");
-        let asked = Question::HttpSend { destination: "https://new.example".to_owned(), method: "GET".to_owned() };
-        let recorded =
-            [Recorded { facts: facts("a"), question: asked.clone() }, Recorded { facts: facts("b"), question: asked }];
-        let found = compare(&old, &new, &[facts("a"), facts("b")], &recorded);
-        let [allowed] = found.newly_allowed.as_slice() else { panic!("{found:#?}") };
-        assert_eq!((allowed.component.as_str(), allowed.recorded, allowed.why.as_str()), ("demo:a", 1, "a-0"));
-        let [denied] = found.newly_denied.as_slice() else { panic!("{found:#?}") };
-        assert_eq!((denied.question.resource().as_str(), denied.recorded), ("https://old.example", 0));
-        assert!(found.asked >= 10, "{}", found.asked);
-    }
-
-    #[test]
-    fn a_set_differs_in_nothing_from_itself() {
-        let one = set(&[("a", "load = true\naudiences = [\"x\"]")], "");
-        let found = compare(&one, &one, &[facts("a")], &[]);
-        assert!(found.newly_allowed.is_empty() && found.newly_denied.is_empty() && found.asked > 0);
-    }
+/// What raw policies say, in any order.
+fn raw(set: &PolicySet) -> BTreeSet<Option<String>> {
+    set.raw().map(written::canonical).collect()
 }
+
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod tests;

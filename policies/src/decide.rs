@@ -105,6 +105,14 @@ pub(crate) struct Engine {
     scopes: HashMap<EntityUid, Vec<Action>>,
 }
 
+impl Rule {
+    /// Whether its scope admits an action, or one that is asked about on the way to it.
+    pub(crate) fn concerns(&self, action: &str) -> bool {
+        let first = if action == Action::HttpConnect.name() { Action::HttpSend.name() } else { action };
+        self.actions.iter().any(|own| own.name() == action || own.name() == first)
+    }
+}
+
 impl Action {
     pub(crate) const ALL: [Self; 16] = [
         Self::Load,

@@ -164,6 +164,17 @@ impl PolicySet {
         self.compiled.as_ref().map_or(&[], |compiled| compiled.index.grants())
     }
 
+    /// The operator's raw policies, in the order of their sources.
+    pub(crate) fn raw(&self) -> impl Iterator<Item = &Rule> {
+        let rules: &[Rule] = self.compiled.as_ref().map_or(&[], |compiled| &compiled.rules);
+        rules.iter().filter(|rule| rule.meta.kind == Kind::Raw)
+    }
+
+    /// Whether nothing is granted to anybody, so that not even the baseline is in force.
+    pub(crate) fn is_without_baseline(&self) -> bool {
+        self.compiled.as_ref().map_or(true, |compiled| compiled.is_without_baseline())
+    }
+
     /// A slice that holds all policies of all components: what every slice must agree with.
     #[cfg(test)]
     pub(crate) fn full_slice(&self, facts: &ComponentFacts) -> Slice {

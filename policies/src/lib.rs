@@ -16,6 +16,7 @@
 //! | [`grant`], [`denial`] | the two outcomes |
 //! | [`control`] | what operators may do to hosts |
 //! | [`question`] | a question as a value, to be asked again |
+//! | [`known`] | what is known of a component, and answers where not all is |
 //! | [`matrix`], [`mod@compare`], [`cases`] | everybody's questions; what a change changes; expected answers |
 //! | [`mod@learn`] | the grants that were missing |
 //! | [`nats_server`] | what a NATS server's configuration says, and what in it is dangerous |
@@ -37,6 +38,7 @@ pub mod engine;
 pub mod grant;
 pub mod grants;
 pub mod interface;
+pub mod known;
 pub mod learn;
 pub mod limits;
 pub mod lint;
@@ -54,11 +56,14 @@ mod shown;
 pub mod slice;
 pub mod source;
 pub mod subject;
+mod terms;
 #[cfg(test)]
 mod testing;
 #[cfg(feature = "bench-ungated")]
 mod ungated;
+mod widening;
 pub mod workload;
+mod written;
 
 pub use address::{AddressClass, AddressRange, classify};
 pub use cases::{Cases, CasesError, Checked};
@@ -77,6 +82,7 @@ pub use grant::{
 };
 pub use grants::{ControlAction, OperatorEntry, is_host_name};
 pub use interface::{InterfaceName, is_component_name};
+pub use known::{Asker, Fact, Known, Sure, not_known};
 pub use learn::{Addition, LearnError, Learned, Left, Observed, learn, learn_imports};
 pub use matrix::Matrix;
 pub use question::{Answer, Outcome, Question};
@@ -84,4 +90,5 @@ pub use resource::{Bucket, FilePath, NameError, SecretName};
 pub use slice::Slice;
 pub use source::{LoadError, LoadErrors, Source, SourceKind};
 pub use subject::{Subject, SubjectError, SubjectPattern};
+pub use widening::Widening;
 pub use workload::WorkloadId;

@@ -74,6 +74,8 @@ pub const REMEMBERED_SENDS_MOST: usize = 4_096;
 
 /// Cases of one file of expected decisions.
 pub const CASES: usize = 10_000;
+/// Combinations of values that are tried for facts which are not known; where there are more, there is no answer.
+pub const GUESSES: usize = 64;
 /// Additions that are learnt at once.
 pub const LEARNED: usize = 256;
 /// Bytes of text in a question that a refusal keeps.

@@ -266,6 +266,62 @@ fn a_change_that_allows_more_wants_to_be_acknowledged() {
 }
 
 #[test]
+fn a_change_that_no_question_can_judge_wants_to_be_acknowledged() {
+    let mut site = site();
+    site.policy("cedar = [\"site.cedar\"]\n");
+    site.grants(
+        "\n[[grant]]\nid = \"net\"\nreason = \"r\"\nowner = \"o\"\ncomponent = \"test:greeter\"\nhttp = [\"https://pay.internal\"]\naddresses = [\"10.0.0.0/24\"]\n",
+    );
+    site.write();
+    let grants = std::fs::read_to_string(site.file("grants.toml")).unwrap();
+    let cedar = |text: &str| std::fs::write(site.file("site.cedar"), text).unwrap();
+    let policy = |text: &str| format!("@id(\"p\") @reason(\"r\") @owner(\"o\") {text};\n");
+    cedar("// nothing\n");
+    for folder in ["old", "new"] {
+        std::fs::create_dir(site.file(folder)).unwrap();
+        std::fs::write(site.file(folder).join("grants.toml"), &grants).unwrap();
+    }
+    let wider = |grants: &str, policy: &str| {
+        std::fs::write(site.file("new/grants.toml"), grants).unwrap();
+        std::fs::write(site.file("new/site.cedar"), format!("{policy}// the end\n")).unwrap();
+        let refused = site.run(["policy", "diff", "old", "new"]);
+        assert_eq!(refused.exit, 20, "{grants}{policy}\n{}", refused.out);
+        assert!(refused.err.contains("--acknowledge") && !refused.out.contains("allowed: nothing"), "{}", refused.out);
+        assert_eq!(site.run(["policy", "diff", "old", "new", "--acknowledge"]).exit, 0);
+        refused.out
+    };
+    for scope in [
+        "principal is Host::Component, action in Host::Action::\"network\", resource is Host::Destination",
+        "principal in Host::SignerGroup::\"ci\", action in Host::Action::\"network\", resource in Host::DnsZone::\"x\"",
+        "principal is Host::Component, action == Host::Action::\"load\", resource is Host::Image",
+        "principal == Host::Component::\"test:greeter\", action == Host::Action::\"svid.jwt\", resource == Host::Audience::\"bank\"",
+        "principal is Host::Operator, action in Host::Action::\"control\", resource is Host::Node",
+    ] {
+        let said = wider(&grants, &policy(&format!("permit ({scope})")));
+        assert!(said.contains("permit `p` (new/site.cedar:1) is new"), "{said}");
+    }
+    let range = wider(&grants.replace("10.0.0.0/24", "10.0.0.0/16"), "");
+    assert!(range.contains("opens https://pay.internal at 10.0.0.0/16 to test:greeter"), "{range}");
+    let operator = "\n[[operator]]\nid = \"ann\"\nreason = \"r\"\nowner = \"o\"\nwho = \"spiffe://test.example/ann\"\nhosts = [\"*\"]\ncomponents = [\"*\"]\nactions = [\"start\", \"revoke\"]\n";
+    let operators = wider(&format!("{grants}{operator}"), "");
+    assert!(operators.contains("operator `ann`") && operators.contains("start * on *; revoke * on *"), "{operators}");
+    // What the running host would take is compared by the same rules, and so is what the configuration leaves open.
+    cedar(&policy(
+        "permit (principal is Host::Component, action in Host::Action::\"network\", resource is Host::Destination)",
+    ));
+    let checked = site.run(["policy", "check", "--config", "portcullis.toml", "--against", "grants.toml"]).ok().out;
+    assert!(checked.contains("permit `p`") && checked.contains("http.connect"), "{checked}");
+    let config = std::fs::read_to_string(site.file("portcullis.toml")).unwrap();
+    let audited = config.replace("[policy]\n", "[policy]\naudit_mode = [\"test:greeter\"]\n");
+    assert_ne!(config, audited, "{config}");
+    std::fs::write(site.file("audited.toml"), audited).unwrap();
+    let audit = site.run(["policy", "diff", "portcullis.toml", "audited.toml"]);
+    assert_eq!(audit.exit, 20, "{}", audit.out);
+    assert!(audit.out.contains("policy.audit_mode `test:greeter`"), "{}", audit.out);
+    assert_eq!(site.run(["policy", "diff", "audited.toml", "portcullis.toml"]).exit, 0);
+}
+
+#[test]
 fn expected_decisions_are_tested_and_a_wrong_one_fails_the_command() {
     let site = site();
     site.write();
@@ -311,6 +367,69 @@ fn the_matrix_is_there_to_read_to_commit_and_to_look_at() {
     assert!(page.contains("<td class=\"allow\"") && !page.contains("<script") && !page.contains("http://"), "{page}");
     let other = run(&["--component", "test:nobody"]).ok().out;
     assert!(other.contains("nothing"), "{other}");
+}
+
+#[test]
+fn explain_asks_the_running_host_what_policies_look_at_and_makes_nothing_up() {
+    let mut site = site();
+    site.policy("cedar = [\"site.cedar\"]\n");
+    site.grants("\n[[grant]]\nid = \"pay\"\nreason = \"r\"\nowner = \"o\"\ncomponent = \"test:greeter\"\naudiences = [\"pay\"]\n");
+    site.write();
+    let policy = |effect: &str, audience: &str| {
+        format!(
+            "@id(\"{effect}-{audience}\") @reason(\"r\") @owner(\"o\") {effect} (principal in Host::SignerGroup::\"test-ci\", action == Host::Action::\"svid.jwt\", resource == Host::Audience::\"{audience}\");\n"
+        )
+    };
+    std::fs::write(site.file("site.cedar"), policy("permit", "grp") + &policy("forbid", "pay")).unwrap();
+    let explain = |site: &Site, audience: &str, more: &[&str]| {
+        let question = format!("{{\"action\": \"svid.jwt\", \"audience\": \"{audience}\"}}");
+        let asked = ["policy", "explain", &question, "--component", "test:greeter", "--config", "portcullis.toml"];
+        site.run(asked.iter().chain(more).copied())
+    };
+    for audience in ["grp", "pay"] {
+        let none = explain(&site, audience, &[]);
+        assert_eq!(none.exit, 20, "{}", none.out);
+        assert!(none.out.starts_with("not known: signer group: test:greeter svid.jwt"), "{}", none.out);
+        assert!(none.err.contains("--signer-group"), "{}", none.err);
+        for word in ["allowed", "denied", "000000"] {
+            assert!(!none.out.contains(word), "{}", none.out);
+        }
+    }
+    assert!(explain(&site, "grp", &["--signer-group", "test-ci"]).ok().out.contains("by   permit-grp"));
+    let other = explain(&site, "grp", &["--signer-group", "other"]);
+    assert!(other.exit == 20 && other.out.contains("denied I0201"), "{}", other.out);
+    // What rests on nothing else is answered.
+    let plain = explain(&site, "elsewhere", &[]);
+    assert!(plain.exit == 20 && plain.out.contains("denied I0201"), "{}", plain.out);
+    let matrix = site.run(["policy", "matrix", "--config", "portcullis.toml"]).ok().out;
+    for line in ["svid.jwt      grp  [not known: signer group]", "svid.jwt      pay  [not known: signer group]"] {
+        assert!(matrix.contains(line), "{matrix}");
+    }
+    assert!(matrix.contains("[permit-grp ") && matrix.contains("Host::SignerGroup::\"test-ci\""), "{matrix}");
+    let host = Host::ready(site);
+    assert!(explain(host.site(), "grp", &[]).ok().out.contains("by   permit-grp"));
+    let forbidden = explain(host.site(), "pay", &[]);
+    assert!(forbidden.exit == 20 && forbidden.out.contains("forbid-pay"), "{}", forbidden.out);
+    assert!(forbidden.out.contains("group test-ci"), "{}", forbidden.out);
+}
+
+#[test]
+fn a_reference_is_explained_after_the_host_is_gone() {
+    let host = Host::ready(site());
+    greet(&host);
+    let is_recorded = || !refusals(&host).is_empty();
+    let recorded = portcullis_tests::processes::holds_within(std::time::Duration::from_secs(60), is_recorded);
+    assert!(recorded, "{:#?}", host.audit());
+    let record = refusals(&host).remove(0);
+    let reference = record["ref"].as_str().unwrap().to_owned();
+    let lives = host.site().run(["policy", "explain", &reference, "--config", "portcullis.toml"]).ok();
+    let site = host.killed();
+    let explain = |reference: &str| site.run(["policy", "explain", reference, "--config", "portcullis.toml"]);
+    let left = explain(&reference).ok();
+    assert_eq!(left.out, lives.out);
+    assert!(left.err.contains("no host answers") && left.err.contains("audit verify"), "{}", left.err);
+    let unknown = explain("01ARZ3NDEKTSV4RRFFQ69G5FAV");
+    assert_eq!(unknown.exit, 18, "{}", unknown.err);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! `portcullis policy ...`: check, explain, test, show and compare policies, and learn grants from refusals.
 //!
-//! The commands decide nothing themselves: every answer is one of the same engine that the host asks. Only `explain REF` needs
-//! a running host.
+//! The commands decide nothing themselves: every answer is one of the same engine that the host asks. Only `audit` needs a
+//! running host; `explain` asks one where it answers.
 
 pub mod audit_mode;
 mod cases;
@@ -25,9 +25,9 @@ pub enum PolicyCommand {
     Explain(explain::ExplainArgs),
     /// Compare expected decisions with those that the policy makes. Ends with 20 where one differs.
     Test(cases::TestArgs),
-    /// What each component may do: every question that a grant answers for anybody, put to every component.
+    /// What each component may do: every question that a policy gives rise to, put to every component, and what is written.
     Matrix(matrix::MatrixArgs),
-    /// What a change of policy allows and denies. Ends with 20 where it allows more, unless that is acknowledged.
+    /// What a change of policy allows and denies. Ends with 20 where it allows more or may, unless that is acknowledged.
     Diff(compare::DiffArgs),
     /// The smallest grants for what was refused (an audit log), or for what a component imports (a .wasm file).
     Learn(learn::LearnArgs),

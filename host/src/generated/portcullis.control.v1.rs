@@ -125,6 +125,9 @@ pub struct Component {
     pub state: ::prost::alloc::string::String,
     #[prost(string, tag = "8")]
     pub detail: ::prost::alloc::string::String,
+    /// The group that the trust policy puts the signer in.
+    #[prost(string, tag = "9")]
+    pub signer_group: ::prost::alloc::string::String,
 }
 /// A refusal or failure with the exit code that the command line ends with.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -146,6 +146,11 @@ impl Cluster {
             ..Refused::internal("")
         };
         let now = clock::now();
+        // A set that was in force may forbid what this host's own files allow: without it nothing is decided.
+        if let Some(why) = self.state().disk_problem.clone() {
+            let hint = "see that NATS can be reached: the set that is believed there heals this; or mend the file";
+            return Some(refused("cluster.unproven", why, hint));
+        }
         match &*self.kept() {
             Err(error) => Some(refused("cluster.state", error.to_string(), "see the text")),
             Ok(kept) => {

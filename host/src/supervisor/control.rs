@@ -349,6 +349,7 @@ fn shown(component: &super::Component) -> Component {
         instance: facts.instance.clone(),
         spiffe_id: facts.spiffe_id.clone(),
         signer: facts.signer.clone(),
+        signer_group: facts.signer_group.clone(),
         state: "running".to_owned(),
         detail: if component.code.cached { "native code from the cache" } else { "native code made now" }.to_owned(),
     }

@@ -30,7 +30,7 @@ pub(super) fn run(args: TestArgs, out: &mut Output) -> Result<(), CliError> {
         let cases = Cases::parse(&text).map_err(|error| {
             CliError::usage(format!("{}: {error}", path.display())).with_hint("docs/policies.md shows the format")
         })?;
-        checked.extend(cases.check(&read.set, |name| read.facts(name)).into_iter().map(|one| (path, one)));
+        checked.extend(cases.check(&read.set, |name, id| read.known(name, id)).into_iter().map(|one| (path, one)));
     }
     let failed = checked.iter().filter(|(_, one)| one.failure.is_some()).count();
     let rows: Vec<Vec<String>> = checked

@@ -2,15 +2,16 @@
 
 use std::path::PathBuf;
 
-use portcullis_policies::{Answer, FixContext, Outcome, Question};
+use portcullis_policies::{Answer, Asker, ComponentFacts, Fact, FixContext, Known, Outcome, Question, Sure, not_known};
 use serde_json::{Value, json};
 
 use super::sources::{self, Read};
 use crate::cli::block_on;
 use crate::cli::error::{CliError, exit};
+use crate::cli::locate;
 use crate::cli::output::Output;
 use crate::cli::remote::{self, TargetArgs};
-use crate::rpc::control::ExplainRequest;
+use crate::rpc::control::{ExplainRequest, ListRequest};
 
 /// Arguments of `portcullis policy explain`.
 #[derive(Debug, clap::Args)]
@@ -21,6 +22,15 @@ pub struct ExplainArgs {
     /// Whose request it is (its claimed name).
     #[arg(long)]
     component: Option<String>,
+    /// Of a request: the group that the trust policy puts its signer in. What is not given is asked of the running host.
+    #[arg(long, value_name = "GROUP")]
+    signer_group: Option<String>,
+    /// Of a request: the key that signed it, as `portcullis list --json` shows it.
+    #[arg(long, value_name = "KEY")]
+    signer: Option<String>,
+    /// Of a request: the digest of its bytes.
+    #[arg(long, value_name = "DIGEST")]
+    digest: Option<String>,
     /// Ask the recorded question again, of the policy that the configuration names now.
     #[arg(long)]
     again: bool,
@@ -32,11 +42,12 @@ pub(super) fn run(args: ExplainArgs, out: &mut Output) -> Result<(), CliError> {
     if args.what.trim_start().starts_with('{') {
         return request(&args, out);
     }
-    if args.component.is_some() {
-        return Err(CliError::usage("--component goes with a request, not with a reference")
+    let described = [&args.component, &args.signer_group, &args.signer, &args.digest];
+    if described.into_iter().any(Option::is_some) {
+        return Err(CliError::usage("what describes a component goes with a request, not with a reference")
             .with_hint("a reference says itself who asked"));
     }
-    let record = recorded(&args)?;
+    let record = recorded(&args, out)?;
     if args.again {
         return again(&args, &record, out);
     }
@@ -47,19 +58,33 @@ pub(super) fn run(args: ExplainArgs, out: &mut Output) -> Result<(), CliError> {
     out.result(text.trim_end(), &record)
 }
 
-/// The record, from the running host.
-fn recorded(args: &ExplainArgs) -> Result<Value, CliError> {
+/// The record: from the running host, or, where none answers, from the audit log that it left.
+fn recorded(args: &ExplainArgs, out: &mut Output) -> Result<Value, CliError> {
     let socket = args.target.socket()?;
     let reply = block_on(async {
         let request = ExplainRequest { reference: args.what.clone() };
         let reply = remote::connect(&socket).await?.explain(request).await;
         Ok(reply.map_err(|error| remote::failed(&error))?.into_inner())
-    })?;
-    if !reply.found {
-        return Err(CliError::usage(format!("there is no record {}", args.what))
-            .with_hint("a reference has 26 letters and digits; the record follows the refusal by a moment"));
-    }
-    serde_json::from_str(&reply.json).map_err(CliError::internal)
+    });
+    let found = match reply {
+        Ok(reply) if reply.found => Some(serde_json::from_str(&reply.json).map_err(CliError::internal)?),
+        Ok(_) => None,
+        Err(error) if error.exit() == exit::TRANSPORT => Some(left(args, out)?.ok_or(error)?),
+        Err(error) => return Err(error),
+    };
+    found.ok_or_else(|| {
+        CliError::usage(format!("there is no record {}", args.what))
+            .with_hint("a reference has 26 letters and digits; the record follows the refusal by a moment")
+    })
+}
+
+/// The record in the audit log of a host that does not answer; nothing where it cannot be read or has none.
+fn left(args: &ExplainArgs, out: &mut Output) -> Result<Option<Value>, CliError> {
+    let Ok(config) = locate::config(args.target.config()) else { return Ok(None) };
+    let log = config.state_dir.join("audit").join("audit.jsonl");
+    let Ok(Some(record)) = crate::audit::find(&log, &args.what) else { return Ok(None) };
+    out.note(format!("no host answers; this is from {}, whose chain `portcullis audit verify` checks", log.display()));
+    Ok(Some(Value::Object(record)))
 }
 
 /// The recorded questions, put to the policy of the configuration as it is now.
@@ -88,9 +113,55 @@ fn request(args: &ExplainArgs, out: &mut Output) -> Result<(), CliError> {
         )
     })?;
     let read = Read::of_config(args.target.config())?;
-    let answer = question.ask(&read.set.slice(&read.facts(component)));
-    let answer = answer.map_err(|error| CliError::usage(error.to_string()).with_hint(error.hint()))?;
-    show(args, vec![(component.clone(), question, answer)], out)
+    let known = known(args, &read, component);
+    let sure = Asker::new(&read.set, &known).ask(&question);
+    match sure.map_err(|error| CliError::usage(error.to_string()).with_hint(error.hint()))? {
+        Sure::Answered(answer) => show(args, vec![(component.clone(), question, answer)], out),
+        Sure::NotKnown(facts) => {
+            let why = not_known(&facts);
+            out.line(format!("{why}: {component} {} {}", question.action(), question.resource()))?;
+            out.value(&json!([{
+                "component": component, "question": question, "outcome": Outcome::CannotDecide, "why": why, "not_known": facts,
+            }]))?;
+            Err(CliError::new(
+                exit::DENIED,
+                "policy.not-known",
+                format!("the answer rests on what is not known of {component}"),
+            )
+            .with_hint("start the component, or say it: --signer-group, --signer, --digest"))
+        }
+    }
+}
+
+/// What is known of the component: what the command line says, then what the running host knows.
+fn known(args: &ExplainArgs, read: &Read, component: &str) -> Known {
+    let mut known = running(args, component).unwrap_or_else(|| read.known(component, None));
+    let said = [(Fact::SignerGroup, &args.signer_group), (Fact::Signer, &args.signer), (Fact::Digest, &args.digest)];
+    for (fact, value) in said {
+        known = value.iter().fold(known, |known, value| known.with(fact, value));
+    }
+    known
+}
+
+/// The facts of the component as it runs on this host; nothing where no host answers, or where it does not run.
+fn running(args: &ExplainArgs, component: &str) -> Option<Known> {
+    let socket = args.target.socket().ok().filter(|socket| socket.exists())?;
+    let list = async { Ok(remote::connect(&socket).await?.list(ListRequest {}).await) };
+    let list = block_on(list).ok()?.ok()?.into_inner();
+    let mut of_name = list.components.into_iter().filter(|one| one.name == component && one.state == "running");
+    let first = of_name.next()?;
+    // Replicas are the same but for the instance. Where they are not, nobody was named.
+    if of_name.any(|other| other.digest != first.digest || other.signer != first.signer) {
+        return None;
+    }
+    Some(Known::whole(ComponentFacts {
+        name: first.name,
+        digest: first.digest,
+        spiffe_id: first.spiffe_id,
+        signer: first.signer,
+        signer_group: first.signer_group,
+        instance: first.instance,
+    }))
 }
 
 /// Says how each came out; ends with 20 where one is refused.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use portcullis_policies::Matrix;
+use portcullis_policies::{Known, Matrix};
 use serde_json::json;
 
 use super::sources::Read;
@@ -30,14 +30,15 @@ pub struct MatrixArgs {
 pub(super) fn run(args: MatrixArgs, out: &mut Output) -> Result<(), CliError> {
     let read = Read::of_config(args.config.as_deref())?;
     let components = match args.component.is_empty() {
-        true => read.components(),
-        false => args.component.iter().map(|name| read.facts(name)).collect(),
+        true => read.set.summary().components,
+        false => args.component,
     };
-    if components.is_empty() {
+    let components: Vec<Known> = components.iter().map(|name| read.known(name, None)).collect();
+    let matrix = Matrix::new(&read.set, &components);
+    if components.is_empty() && matrix.written.is_empty() {
         return Err(CliError::usage("nothing is granted to any component, so there is nothing to show")
             .with_hint("name components with --component to see that everything is refused"));
     }
-    let matrix = Matrix::new(&read.set, &components);
     if let Some(path) = args.html {
         files::write(&path, matrix.to_html().as_bytes(), 0o644, true)?;
         return out.result(format!("written to {}", path.display()), &json!({ "file": path }));

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use portcullis_policies::{ComponentFacts, PolicySet, Recorded, Source, SourceKind};
+use portcullis_policies::{ComponentFacts, Known, PolicySet, Recorded, Source, SourceKind};
 use serde_json::Value;
 
 use crate::cli::error::{CliError, exit};
@@ -18,7 +18,18 @@ pub(super) struct Read {
     pub(super) set: PolicySet,
     /// Remarks that do not refuse the policy.
     pub(super) problems: Vec<String>,
+    /// What the configuration leaves open beside the policy; none where there is no configuration.
+    pub(super) knobs: Option<Vec<Knob>>,
+    /// Where it was read from.
+    pub(super) name: String,
     trust_domain: String,
+}
+
+/// A key of the configuration, and what it names, that leaves something open.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Knob {
+    pub(super) key: &'static str,
+    pub(super) value: String,
 }
 
 impl Read {
@@ -46,8 +57,13 @@ impl Read {
         if is_config { Self::configured(&locate::config(Some(path))?) } else { Self::files(&[path.to_path_buf()]) }
     }
 
-    /// What is known of a component besides its name: only what follows from the name. Policies that look at digests or
-    /// signers are asked with the facts of an audit record, or of a file of cases.
+    /// What is known of a component by its name: what follows from that, and nothing else.
+    pub(super) fn known(&self, name: &str, spiffe_id: Option<&str>) -> Known {
+        let facts = self.facts(name);
+        Known::named(name, spiffe_id.unwrap_or(&facts.spiffe_id))
+    }
+
+    /// The same with stand-ins for what is not known: for commands that ask for examples.
     pub(super) fn facts(&self, name: &str) -> ComponentFacts {
         let (namespace, short) = name.split_once(':').unwrap_or((name, name));
         ComponentFacts {
@@ -71,6 +87,8 @@ impl Read {
             sources: policy.sources().to_vec(),
             set: (**policy.set()).clone(),
             problems: policy.problems().to_vec(),
+            knobs: Some(knobs(config)),
+            name: "configuration".to_owned(),
             trust_domain: config.trust_domain.to_string(),
         })
     }
@@ -84,8 +102,24 @@ impl Read {
             sources.push(Source { name: path.display().to_string(), text, kind });
         }
         let set = PolicySet::compile(&sources, 1).map_err(|errors| invalid(errors.lines()))?;
-        Ok(Self { sources, set, problems: Vec::new(), trust_domain: "example.org".to_owned() })
+        Ok(Self {
+            sources,
+            set,
+            problems: Vec::new(),
+            knobs: None,
+            name: String::new(),
+            trust_domain: "example.org".to_owned(),
+        })
     }
+}
+
+/// Names that may be put into audit mode, names that may have a key, and dangers that are on.
+fn knobs(config: &Config) -> Vec<Knob> {
+    let audited = config.policy.audit_mode.iter().map(|name| ("policy.audit_mode", name.clone()));
+    let exportable = config.dangers.exportable_keys.iter().map(|name| ("danger_exportable_keys", name.clone()));
+    let on = config.dangers.on().into_iter().filter(|key| *key != "danger_exportable_keys");
+    let on = on.map(|key| (key, "true".to_owned()));
+    audited.chain(exportable).chain(on).map(|(key, value)| Knob { key, value }).collect()
 }
 
 /// The questions of one record: an admission that was refused lists its denials, a denial on the way is one.

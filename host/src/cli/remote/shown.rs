@@ -69,7 +69,8 @@ pub(super) fn components_text(components: &[Component]) -> String {
 pub(super) fn component_json(component: &Component) -> serde_json::Value {
     serde_json::json!({
         "name": component.name, "version": component.version, "digest": component.digest, "instance": component.instance,
-        "spiffe_id": component.spiffe_id, "signer": component.signer, "state": component.state, "detail": component.detail,
+        "spiffe_id": component.spiffe_id, "signer": component.signer, "signer_group": component.signer_group,
+        "state": component.state, "detail": component.detail,
     })
 }
 

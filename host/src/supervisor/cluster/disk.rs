@@ -3,8 +3,8 @@
 //! Decides about the list of revocations and the set of policies before anything starts. Trusts the disk for nothing: each value is
 //! checked with its statement (signer, cluster, place, end, this host's operators, revocations), and must not be below its mark.
 //! Refuses whatever was changed, lost its statement, is another cluster's, is older, or is by somebody who may not sign it any more.
-//! A list of revocations that is not proven takes rights away still, and nothing starts by it; a set that is not proven is not in
-//! force, as on a host that never saw one. Both heal when the cluster's own is read.
+//! A list of revocations that is not proven takes rights away still; a set that is not proven grants nothing. Nothing starts by
+//! either, since what they forbid is not known. Both heal when the cluster's own is read.
 
 use std::sync::Arc;
 
@@ -66,7 +66,7 @@ async fn look(host: &Arc<Host>, cluster: &Arc<Cluster>) {
     let at = path(cluster, &Place::Policy);
     cluster.state().disk_problem = not.as_ref().map(|not| {
         format!(
-            "cluster.policies: {at}: {}: {}; until the cluster's set is read again, this host's own policy files are all that is in force",
+            "cluster.policies: {at}: {}: {}; nothing starts until the cluster's set is proven again",
             not.code, not.why
         )
     });
