@@ -34,6 +34,7 @@ pub mod trust_watch;
 pub mod watch;
 pub mod workload_api;
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -95,6 +96,8 @@ pub struct Host {
     components: RwLock<Vec<Arc<Component>>>,
     extra_routes: Mutex<Vec<Route>>,
     refused: Mutex<Vec<(PathBuf, Refused)>>,
+    /// Names that an operator stopped, and nobody started since: what the configuration wants again of itself leaves them alone.
+    stopped: Mutex<BTreeSet<String>>,
     /// What components of the configuration that were refused are tried again after.
     changed: configured::Changed,
     notices: Arc<control::notices::Notices>,
@@ -223,6 +226,7 @@ impl Host {
             components: RwLock::new(Vec::new()),
             extra_routes: Mutex::new(Vec::new()),
             refused: Mutex::new(Vec::new()),
+            stopped: Mutex::default(),
             changed: configured::Changed::default(),
             notices: Arc::default(),
             starting: tokio::sync::Mutex::new(()),

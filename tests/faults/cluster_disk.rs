@@ -101,10 +101,20 @@ fn policies_of_the_cluster_on_a_disk_are_in_force_as_they_were_signed_and_not_ot
         assert_eq!(alone.read("seen.json"), marks, "{what}");
     }
 
-    // Whoever signed it is no operator here any more; once that is mended it is in force, without another start.
+    // It is proven, and does not fit this host's own files: these would allow what it may forbid, so nothing starts by them alone.
     let mut site = alone.lattice.hosts.remove("h1").unwrap().stop();
     std::fs::write(site.file("state/cluster").join(SET), &good).unwrap();
     let grants = std::fs::read_to_string(site.file("grants.toml")).unwrap();
+    site.damage("grants.toml", Some(format!("{grants}\n{GRANT}").as_bytes()));
+    alone.lattice.hosts.insert("h1".to_owned(), Host::start(site));
+    assert_eq!(starts(alone.host()), Err("cluster.unusable".to_owned()), "{}", alone.lattice.logs());
+    assert!(problems(&alone).contains("nothing starts without them"), "{}", problems(&alone));
+    std::fs::write(alone.host().site().file("grants.toml"), &grants).unwrap();
+    alone.lattice.wait("it fits them again", |lattice| starts(&lattice.hosts["h1"]).is_ok());
+    let mut site = alone.lattice.hosts.remove("h1").unwrap().stop();
+    site.undamage();
+
+    // Whoever signed it is no operator here any more; once that is mended it is in force, without another start.
     let stranger = nkeys::KeyPair::new_user().public_key();
     let other = grants.replace(&alone.lattice.operator.public_key(), &stranger);
     assert_ne!(other, grants);

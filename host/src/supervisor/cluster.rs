@@ -146,9 +146,13 @@ impl Cluster {
             ..Refused::internal("")
         };
         let now = clock::now();
-        // A set that was in force may forbid what this host's own files allow: without it nothing is decided.
-        if let Some(why) = self.state().disk_problem.clone() {
-            let hint = "see that NATS can be reached: the set that is believed there heals this; or mend the file";
+        // A set may forbid what this host's own files allow: while the one there is is neither proven nor usable, nothing is decided.
+        let (unproven, unusable) = {
+            let state = self.state();
+            (state.disk_problem.clone(), state.bad_set.as_ref().map(|bad| bad.why.clone()))
+        };
+        if let Some(why) = unproven {
+            let hint = "see that NATS can be reached: the set that is believed there heals this; else sign a set with an nkey and push it, or mend the file";
             return Some(refused("cluster.unproven", why, hint));
         }
         match &*self.kept() {
@@ -161,6 +165,10 @@ impl Cluster {
                         message,
                         "see that NATS can be reached: a list that is believed there heals this",
                     ));
+                }
+                if let Some(why) = unusable.filter(|_| kept.policy().is_none()) {
+                    let hint = "mend this host's own policy files, or push a set that fits them";
+                    return Some(refused("cluster.unusable", why, hint));
                 }
                 let age = kept.confirmed_at(now).map(|at| now.unix_timestamp().saturating_sub(at));
                 let most = i64::try_from(most.as_secs()).unwrap_or(i64::MAX);
@@ -190,7 +198,9 @@ impl Cluster {
     /// Whether this start of the host has seen its cluster, or has what it needs from the one before. From then on a cluster that
     /// is away is no reason to send requests elsewhere: elsewhere it is away too.
     pub fn was_let_in(&self) -> bool {
-        let (readable, knows) = (self.kept().is_ok(), self.knows());
+        // One lock at a time: `kept` is never held while `state` is asked for, nor the other way round.
+        let readable = self.kept().is_ok();
+        let knows = self.knows();
         let state = self.state();
         readable && (knows || state.restored) && !state.unbelieved
     }
@@ -208,8 +218,9 @@ impl Cluster {
     /// Why this host is not let in. That the last start had a look says nothing about whether this one serves anything.
     fn not_let_in(&self) -> Vec<String> {
         let (away, knows) = (self.away(), self.knows());
+        let readable = self.kept().is_ok();
         let state = self.state();
-        if knows || state.restored || self.kept().is_err() {
+        if knows || state.restored || !readable {
             return away;
         }
         let why = match state.unbelieved {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use portcullis_signing::ComponentName;
 use tokio::sync::Notify;
 
 use super::refused::{MendedBy, Refused};
@@ -90,7 +91,7 @@ impl Host {
         let Err(refused) = self.start_component(spec).await else { return };
         if again && refused.code == YIELDED {
             tracing::info!("{} is left alone: {}", path.display(), refused.message);
-            return self.left_alone(&path);
+            return self.left_alone(&path, refused);
         }
         tracing::error!(code = refused.code, "{} was refused: {}", path.display(), refused.shown());
         if let Ok(mut list) = self.refused.lock() {
@@ -104,16 +105,30 @@ impl Host {
         if let Ok(mut refused) = self.refused.lock() {
             refused.retain(|(refused, _)| refused != path && refused != Path::new(name));
         }
+        if let Ok(mut stopped) = self.stopped.lock() {
+            stopped.remove(name);
+        }
     }
 
-    /// Whoever yields takes nobody's place.
+    /// Whoever yields takes nobody's place, and is not started where an operator stopped what has its name.
     pub(super) fn check_yields(&self, spec: &StartSpec, name: &str) -> Result<(), Refused> {
-        let runs = || self.running().iter().any(|component| component.admitted.facts().name == name);
-        if spec.yields && runs() { Err(yielded(format!("{name} runs already, started otherwise"))) } else { Ok(()) }
+        if !spec.yields {
+            return Ok(());
+        }
+        if self.running().iter().any(|component| component.admitted.facts().name == name) {
+            return Err(yielded(format!("{name} runs already, started otherwise")));
+        }
+        match self.stopped.lock() {
+            Ok(stopped) if !stopped.contains(name) => Ok(()),
+            Ok(_) | Err(_) => Err(yielded(format!("{name} was stopped by an operator"))),
+        }
     }
 
     /// An operator stopped this: if it was refused, it is not tried again.
     pub(super) fn wanted_no_more(&self, name: &str) {
+        if let (Ok(name), Ok(mut stopped)) = (name.parse::<ComponentName>(), self.stopped.lock()) {
+            stopped.insert(name.to_string());
+        }
         let of_that_name = |refused: &Refused| matches!(&refused.mended_by, Some(MendedBy::Policy(of)) if of == name);
         if let Ok(mut list) = self.refused.lock() {
             list.iter_mut()
@@ -122,9 +137,13 @@ impl Host {
         }
     }
 
-    fn left_alone(&self, path: &Path) {
+    fn left_alone(&self, path: &Path, why: Refused) {
         if let Ok(mut list) = self.refused.lock() {
-            list.iter_mut().filter(|(of, _)| of == path).for_each(|(_, refused)| refused.mended_by = None);
+            list.iter_mut().filter(|(of, _)| of == path).for_each(|(_, refused)| match refused.is_unseen() {
+                // With its old reason it would be tried at each look.
+                true => *refused = why.clone(),
+                false => refused.mended_by = None,
+            });
         }
     }
 
@@ -192,8 +211,9 @@ async fn try_again(host: Arc<Host>, mut seen: Seen) {
     }
 }
 
-/// The last look at the cluster's revocations was too long ago, or there was none; or what is on disk of them is not proven.
-const UNSEEN: [&str; 2] = ["cluster.stale", "cluster.unproven"];
+/// The last look at the cluster's revocations was too long ago, or there was none; or what is on disk of them, or of the set of
+/// policies, is not proven; or that set does not fit this host's own files.
+const UNSEEN: [&str; 3] = ["cluster.stale", "cluster.unproven", "cluster.unusable"];
 /// One that is tried again gave way to an operator.
 const YIELDED: &str = "component.yields";
 

@@ -85,7 +85,6 @@ impl Host {
         let admitted = self.admit(&spec, &bytes).map_err(|refused| self.refuse(&spec, refused))?;
         check_expected_name(&spec, &admitted).map_err(|refused| self.refuse(&spec, refused))?;
         self.check_free(&spec, &admitted.facts().name).map_err(|refused| self.refuse(&spec, refused))?;
-        self.check_yields(&spec, &admitted.facts().name).map_err(|refused| self.refuse(&spec, refused))?;
         // At the start of the host, and while it is started again, the identity process is not up for a moment.
         // What can change meanwhile is asked after it: nothing is waited for from here to the record.
         if self.identity_process.wait().await.is_none() {
@@ -100,6 +99,7 @@ impl Host {
         if let Some(again) = &spec.again {
             again.ask().map_err(|refused| self.refuse(&spec, refused))?;
         }
+        self.check_yields(&spec, &admitted.facts().name).map_err(|refused| self.refuse(&spec, refused))?;
         self.mark_revision(&admitted).map_err(|refused| self.refuse(&spec, refused))?;
         let failed = |error: &dyn std::fmt::Display| self.refuse(&spec, Refused::internal(error));
         self.record(with_fields(Record::new("admission"), &admitted)).map_err(|error| failed(&error))?;

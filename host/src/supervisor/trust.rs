@@ -88,15 +88,15 @@ impl Trust {
         self.last.as_ref().map(|(policy, _)| policy.on_expiry()).unwrap_or_default()
     }
 
-    /// What holds, to be compared.
+    /// What holds, to be compared. Of what is wrong the code alone: its text may say what time it is.
     fn digests(&self) -> (Option<String>, Option<String>) {
         let policy = match &self.policy {
             Ok(policy) => policy.digest().to_string(),
-            Err(refused) => refused.message.clone(),
+            Err(refused) => refused.code.clone(),
         };
         let list = match &self.deny_list {
             Ok(list) => list.as_ref().map(|list| list.digest().to_string()),
-            Err(refused) => Some(refused.message.clone()),
+            Err(refused) => Some(refused.code.clone()),
         };
         (Some(policy), list)
     }

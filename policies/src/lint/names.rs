@@ -160,11 +160,6 @@ fn of_attribute(attribute: &str, text: &str) -> Form {
         "host" => host(text),
         "scheme" => one_of(&["http", "https"], "http or https"),
         "class" => one_of(&CLASSES, CLASS),
-        // Other methods than these are taken as they are: the standard has them differ by case.
-        "method" => match METHODS.iter().find(|method| method.eq_ignore_ascii_case(text)) {
-            Some(method) => Form::of(text, Some((*method).to_owned()), ""),
-            None => Form::Same,
-        },
         "name" => Form::lower(text, is_component_name, COMPONENT),
         "digest" => digest(text),
         "path" => match text.starts_with('/') {
@@ -248,7 +243,6 @@ fn operator(id: &str) -> Form {
 }
 
 const COMPONENT: &str = "the name of a component, such as shop:cart";
-const METHODS: [&str; 9] = ["CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"];
 const CLASSES: [&str; 11] = [
     "name",
     AddressClass::Public.name(),
@@ -363,8 +357,6 @@ mod tests {
             ("scheme", "https", "HTTPS"),
             ("class", "metadata", "metdata"),
             ("class", "name", "Name"),
-            ("method", "GET", "get"),
-            ("method", "REPORT", "Delete"),
             ("name", "shop:orders", "orders"),
             ("path", "/ns/shop", "ns/shop"),
             ("component", "", "Shop:orders"),

@@ -106,7 +106,9 @@ fn set(host: &Host, cluster: &Cluster) -> Result<Option<(Believed, Vec<u8>)>, No
     };
     let bytes = cluster.shelf().get(&Place::Policy).map_err(NotTaken::disk)?;
     match (bytes, unsigned, seen) {
-        (Some(bytes), _, _) => believed(host, cluster, &Place::Policy).map(|(believed, _)| Some((believed, bytes))),
+        (Some(bytes), _, _) => {
+            believed_of(host, cluster, &Place::Policy, &bytes).map(|(believed, _)| Some((believed, bytes)))
+        }
         (None, Some(path), _) => Err(NotTaken {
             code: "statement.missing".to_owned(),
             why: format!("an earlier release kept it without its statement ({}), which proves nothing", path.display()),
@@ -142,8 +144,13 @@ async fn put_in_force(
 pub(super) fn believed(host: &Host, cluster: &Cluster, at: &Place) -> Result<(Believed, Verdict), NotTaken> {
     let bytes = cluster.shelf().get(at).map_err(NotTaken::disk)?;
     let bytes = bytes.ok_or_else(|| NotTaken::disk(format!("{} is not on disk", at.statement())))?;
+    believed_of(host, cluster, at, &bytes)
+}
+
+/// The same of bytes that were read.
+fn believed_of(host: &Host, cluster: &Cluster, at: &Place, bytes: &[u8]) -> Result<(Believed, Verdict), NotTaken> {
     let believed = host
-        .believe(cluster, at, &bytes, clock::now())
+        .believe(cluster, at, bytes, clock::now())
         .map_err(|why| NotTaken { code: why.code().to_owned(), why: format!("as it is on disk: {why}") })?;
     let kept = cluster.kept();
     let kept = kept.as_ref().map_err(NotTaken::disk)?;

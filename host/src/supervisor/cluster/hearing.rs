@@ -149,7 +149,8 @@ pub async fn keep_looking(host: Arc<Host>, cluster: Arc<Cluster>, nats: Nats) {
     }
 }
 
-/// One look at all buckets, the revocations first.
+/// One look at all buckets, the revocations first. They count as looked at once the policies were read, too: what waits for that starts
+/// by both.
 async fn look(host: &Arc<Host>, cluster: &Arc<Cluster>, nats: &Nats) {
     // Nobody can be believed before it is known whom the host trusts.
     let mut own = host.own.subscribe();
@@ -157,7 +158,13 @@ async fn look(host: &Arc<Host>, cluster: &Arc<Cluster>, nats: &Nats) {
     let client = nats.client();
     let mut problem = None;
     let mut found = Vec::new();
-    for bucket in [Bucket::Revoked, Bucket::Desired, Bucket::Policy] {
+    let mut revoked = None;
+    for bucket in [Bucket::Revoked, Bucket::Policy, Bucket::Desired] {
+        if matches!(bucket, Bucket::Desired)
+            && let Some((any, good)) = revoked.take()
+        {
+            revocations_seen(cluster, any, good);
+        }
         let contents = match bucket::read(&client, &cluster.name, bucket).await {
             Ok(contents) => contents,
             Err(error) => {
@@ -174,7 +181,7 @@ async fn look(host: &Arc<Host>, cluster: &Arc<Cluster>, nats: &Nats) {
             refuse(host, cluster, &strange, "cluster.strange-key", "this is no key of the cluster's");
         }
         match bucket {
-            Bucket::Revoked => revocations_seen(cluster, any, good),
+            Bucket::Revoked => revoked = Some((any, good)),
             Bucket::Desired => cluster.state().wanted_read = true,
             Bucket::Policy => drop(cluster.policies_read.send_replace(true)),
         }

@@ -71,9 +71,9 @@ pub async fn take(host: &Arc<Host>, cluster: &Arc<Cluster>, offered: Offered<'_>
         }
         Err(problems) => {
             let why = problems.join("; ");
-            let text = format!(
-                "version {version} of the cluster's policies cannot be used, the ones before stay in force: {why}"
-            );
+            let before = matches!(&*cluster.kept(), Ok(kept) if kept.policy().is_some());
+            let then = if before { "the ones before stay in force" } else { "nothing starts without them" };
+            let text = format!("version {version} of the cluster's policies cannot be used, {then}: {why}");
             tracing::error!("{text}");
             telling::tell(cluster, EventKind::PolicyChanged, None, json!({ "version": version, "refused": why }));
             Some(BadSet { version, generation: host.policy().generation(), why: text })
