@@ -200,6 +200,7 @@ fn a_component_of_the_configuration_that_waited_for_the_cluster_starts_when_nats
     alone.lattice.server.kill();
     let mut site = alone.lattice.hosts.remove("h1").unwrap().stop();
     site.guest("chatty", "");
+    site.guest("echo", "");
     let old = json!({ "confirmed_at": time::OffsetDateTime::now_utc().unix_timestamp() - 400 }).to_string();
     std::fs::write(site.file("state/cluster/looked.json"), old).unwrap();
     alone.lattice.hosts.insert("h1".to_owned(), Host::start(site));
@@ -209,11 +210,14 @@ fn a_component_of_the_configuration_that_waited_for_the_cluster_starts_when_nats
     assert_eq!(status["ready"], false, "{status:#}");
     assert!(!answers(&alone.lattice));
     let denials = alone.denials("cluster.stale");
+    // What an operator stops while it waits is not wanted any more.
+    assert_eq!(alone.host().run(["stop", "test:echo"]).exit, 2, "it does not run yet");
     alone.lattice.server.restart();
     alone.lattice.exchange_bundles();
     alone.lattice.wait("it starts", answers);
     let status = alone.host().ask_status(LONG.as_secs());
     assert_eq!(status["ready"], true, "{status:#}");
-    assert!(!status["components"].to_string().contains("refused"), "{status:#}");
+    let components = status["components"].to_string();
+    assert!(!components.contains("refused") && !components.contains("test:echo"), "{status:#}");
     assert_eq!(alone.denials("cluster.stale"), denials, "it was not tried in vain meanwhile");
 }

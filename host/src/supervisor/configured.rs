@@ -91,7 +91,7 @@ impl Host {
         let Err(refused) = self.start_component(spec).await else { return };
         if again && refused.code == YIELDED {
             tracing::info!("{} is left alone: {}", path.display(), refused.message);
-            return self.left_alone(&path, refused);
+            return self.left_alone(&path);
         }
         tracing::error!(code = refused.code, "{} was refused: {}", path.display(), refused.shown());
         if let Ok(mut list) = self.refused.lock() {
@@ -137,13 +137,11 @@ impl Host {
         }
     }
 
-    fn left_alone(&self, path: &Path, why: Refused) {
+    /// What waited for its cluster and was stopped meanwhile is no problem any more, and is not tried at the next look.
+    fn left_alone(&self, path: &Path) {
         if let Ok(mut list) = self.refused.lock() {
-            list.iter_mut().filter(|(of, _)| of == path).for_each(|(_, refused)| match refused.is_unseen() {
-                // With its old reason it would be tried at each look.
-                true => *refused = why.clone(),
-                false => refused.mended_by = None,
-            });
+            list.retain(|(of, refused)| of != path || !refused.is_unseen());
+            list.iter_mut().filter(|(of, _)| of == path).for_each(|(_, refused)| refused.mended_by = None);
         }
     }
 
