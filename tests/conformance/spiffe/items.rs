@@ -48,8 +48,8 @@ items! {
     x5_08 Should Issuer "X509-SVID 4.2" "no name constraints, which many validators refuse" x509::x5_08;
     x5_09 Must Issuer "X509-SVID 5.1" "RFC 5280 path validation (by openssl) with the trust domain's bundle alone" x509::x5_09;
     x5_10 Must Issuer "X509-SVID 6.2" "bundle entries: x509-svid, one x5c, no kid" bundle::x5_10;
-    x5_09_refused Must Validator "X509-SVID 5.1" "leaves with no or two URI SANs, CA leaves and wrong key usages are refused" shown!("identity/tests/mtls.rs::two_uri_names_are_refused");
-    x5_09_domain Must Validator "X509-SVID 5.1" "a chain of one trust domain does not vouch for an ID of another" shown!("identity/tests/mtls.rs::a_client_of_a_foreign_domain_passes_only_with_its_bundle_and_never_under_our_name");
+    x5_09_refused Must Validator "X509-SVID 5.1" "leaves with no or two URI SANs, CA leaves and wrong key usages are refused" shown!("identity/tests/mtls/leaves.rs::two_uri_names_are_refused");
+    x5_09_domain Must Validator "X509-SVID 5.1" "a chain of one trust domain does not vouch for an ID of another" shown!("identity/tests/mtls/domains.rs::a_client_of_a_foreign_domain_passes_only_with_its_bundle_and_never_under_our_name");
     x5_11 Must Validator "X509-SVID 6.2" "entries without x5c are ignored, the first value counts" shown!("identity/src/bundle_document.rs::x5_11_an_entry_without_x5c_is_ignored_and_only_the_first_value_counts");
     x5_basic Practice Issuer "clients" "a leaf has basic constraints" x509::x5_basic;
     x5_serial Practice Issuer "RFC 5280 4.1.2.2" "serials are positive, of 8 to 20 bytes" x509::x5_serial;
