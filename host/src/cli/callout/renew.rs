@@ -1,5 +1,6 @@
 //! `portcullis callout renew DIR`: everything is looked at first, and nothing written where something is not as it must be. Each
-//! file is replaced in one step and is good beside the old ones of the others, so that a stop half-way leaves a site that works.
+//! file is replaced in one step and is good beside the old ones of the others, so that a stop half-way leaves a site that works. One
+//! pair of files cannot be replaced in one step: a certificate with a new key. A stop between the two is mended by the same command.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
